@@ -1,0 +1,276 @@
+//! What a scenario must satisfy to be accepted; after that the simulation cannot fail.
+
+use std::collections::BTreeSet;
+
+use crate::scenario::{ExecutionFile, HomeFile, KindFile, LinkFile, NodesFile, Scenario, SiteFile, StreamFile};
+use crate::topology::VertexId;
+use crate::trace::Arrival;
+use crate::world::{build_topology, homes_among, member};
+
+/// Everything that is wrong with a scenario; none if it can be accepted.
+pub(crate) fn problems(scenario: &Scenario) -> Vec<String> {
+    let mut checker = Checker { problems: Vec::new() };
+    checker.topology(scenario);
+    checker.catalogue(scenario);
+    checker.workload(scenario);
+    if checker.problems.is_empty() {
+        // Names and homes can be judged only on the assembled graph.
+        checker.assembled(scenario);
+    }
+    checker.problems
+}
+
+struct Checker {
+    problems: Vec<String>,
+}
+
+impl Checker {
+    fn demand(&mut self, holds: bool, problem: impl FnOnce() -> String) {
+        if !holds {
+            self.problems.push(problem());
+        }
+    }
+
+    fn positive(&mut self, key: impl Fn() -> String, value: f64) {
+        let holds = value.is_finite() && value > 0.0;
+        self.demand(holds, || format!("{} is {value}, want a number above 0", key()));
+    }
+
+    fn from_zero(&mut self, key: impl Fn() -> String, value: f64) {
+        let holds = value.is_finite() && value >= 0.0;
+        self.demand(holds, || format!("{} is {value}, want a number from 0", key()));
+    }
+
+    fn share(&mut self, key: impl Fn() -> String, value: f64) {
+        self.demand((0.0..=1.0).contains(&value), || format!("{} is {value}, want a share from 0 to 1", key()));
+    }
+
+    fn known(&mut self, key: impl Fn() -> String, name: &str, names: &[&str]) {
+        self.demand(names.contains(&name), || {
+            let near = |other: &&&str| (strsim::jaro_winkler(name, other) * 1000.0) as u32;
+            let hint = match names.iter().max_by_key(near) {
+                Some(nearest) if near(&nearest) > 800 => format!("did you mean {nearest:?}?"),
+                _ => format!("known are {}", if names.is_empty() { "none".into() } else { names.join(", ") }),
+            };
+            format!("{}: nothing is called {name:?}; {hint}", key())
+        });
+    }
+
+    fn count(&mut self, key: impl Fn() -> String, count: u32) {
+        let holds = (1..=1_000_000).contains(&count);
+        self.demand(holds, || format!("{}.count is {count}, want 1 to 1000000", key()));
+    }
+
+    fn link(&mut self, key: impl Fn() -> String, link: &LinkFile) {
+        self.positive(|| format!("{}.up_mbps", key()), link.up_mbps);
+        self.positive(|| format!("{}.down_mbps", key()), link.down_mbps.unwrap_or(1.0));
+        self.from_zero(|| format!("{}.latency_ms", key()), link.latency_ms);
+        self.from_zero(|| format!("{}.price", key()), link.price);
+    }
+
+    fn topology(&mut self, scenario: &Scenario) {
+        let file = &scenario.file.topology;
+        self.nodes("topology", &file.nodes);
+        for site in &file.sites {
+            self.site("topology.sites", site);
+        }
+        for registry in &file.registries {
+            self.link(|| format!("topology.registries {:?}.link", registry.name), &registry.link);
+        }
+    }
+
+    fn site(&mut self, parent: &str, site: &SiteFile) {
+        let key = format!("{parent} {:?}", site.name);
+        self.count(|| key.clone(), site.count);
+        self.link(|| format!("{key}.uplink"), &site.uplink);
+        self.nodes(&key, &site.nodes);
+        for nested in &site.sites {
+            self.site(&format!("{key}.sites"), nested);
+        }
+    }
+
+    fn nodes(&mut self, parent: &str, groups: &[NodesFile]) {
+        for group in groups {
+            let key = || format!("{parent}.nodes {:?}", group.name);
+            self.count(key, group.count);
+            self.link(|| format!("{}.link", key()), &group.link);
+            self.from_zero(|| format!("{}.startup_s", key()), group.startup_s.unwrap_or(0.0));
+            self.positive(|| format!("{}.memory_mib", key()), group.memory_mib.unwrap_or(1.0));
+            self.from_zero(|| format!("{}.disk_gb", key()), group.disk_gb.unwrap_or(1.0));
+            self.positive(|| format!("{}.cpu_millis", key()), f64::from(group.cpu_millis.unwrap_or(1)));
+            if group.device().is_none() {
+                let missing: Vec<_> = [
+                    ("arch", group.arch.is_none()),
+                    ("cpu_millis", group.cpu_millis.is_none()),
+                    ("memory_mib", group.memory_mib.is_none()),
+                    ("disk_gb", group.disk_gb.is_none()),
+                    ("startup_s", group.startup_s.is_none()),
+                ]
+                .into_iter()
+                .filter_map(|(name, missing)| missing.then_some(name))
+                .collect();
+                self.demand(missing.is_empty(), || {
+                    format!("{}.kind {:?} is not built in: give {}", key(), group.kind, missing.join(", "))
+                });
+            }
+        }
+    }
+
+    fn catalogue(&mut self, scenario: &Scenario) {
+        let file = &scenario.file.catalogue;
+        for image in &file.images {
+            let key = || format!("catalogue.images {:?}", image.name);
+            self.count(key, image.count);
+            self.share(|| format!("{}.base_share", key()), image.base_share);
+            self.demand(!image.size_mb.is_empty(), || format!("{}.size_mb names no architecture", key()));
+            for (arch, &size) in &image.size_mb {
+                self.positive(|| format!("{}.size_mb.{}", key(), arch.name()), size);
+            }
+        }
+        for dataset in &file.datasets {
+            let key = || format!("catalogue.datasets {:?}", dataset.name);
+            self.count(key, dataset.count);
+            self.from_zero(|| format!("{}.size_mb", key()), dataset.size_mb);
+        }
+        let images: Vec<_> = file.images.iter().map(|image| image.name.as_str()).collect();
+        let datasets: Vec<_> = file.datasets.iter().map(|dataset| dataset.name.as_str()).collect();
+        for kind in &file.tasks {
+            self.kind(kind, &images, &datasets);
+        }
+    }
+
+    fn kind(&mut self, kind: &KindFile, images: &[&str], datasets: &[&str]) {
+        let key = || format!("catalogue.tasks {:?}", kind.name);
+        if let Some(image) = &kind.image {
+            self.known(|| format!("{}.image", key()), image, images);
+        }
+        for name in kind.inputs.iter().chain(&kind.output) {
+            self.known(|| format!("{}.inputs or output", key()), name, datasets);
+        }
+        self.from_zero(|| format!("{}.memory_mib", key()), kind.memory_mib);
+        self.demand((1..=1000).contains(&kind.accelerator_millis), || {
+            format!("{}.accelerator_millis is {}, want 1 to 1000", key(), kind.accelerator_millis)
+        });
+        self.demand(!kind.execution.is_empty(), || format!("{}.execution names no device kind", key()));
+        self.positive(|| format!("{}.deadline_s", key()), kind.deadline_s.unwrap_or(1.0));
+        for (device, time) in &kind.execution {
+            let key = |field: &str| format!("{}.execution.{device}.{field}", key());
+            match *time {
+                ExecutionFile::Constant { seconds } => self.from_zero(|| key("seconds"), seconds),
+                ExecutionFile::LogNormal { shape, loc_s, scale_s, min_s, max_s } => {
+                    self.positive(|| key("shape"), shape);
+                    self.positive(|| key("scale_s"), scale_s);
+                    self.from_zero(|| key("min_s"), min_s);
+                    self.demand(loc_s.is_finite(), || format!("{} is {loc_s}, want a number", key("loc_s")));
+                    self.demand(max_s.is_finite() && max_s > min_s, || {
+                        format!("{} is {max_s}, want more than min_s", key("max_s"))
+                    });
+                }
+            }
+        }
+    }
+
+    fn workload(&mut self, scenario: &Scenario) {
+        let file = &scenario.file.workload;
+        let kinds: Vec<_> = scenario.file.catalogue.tasks.iter().map(|kind| kind.name.as_str()).collect();
+        self.share(|| "workload.warm_share".to_owned(), file.warm_share);
+        if scenario.trace.is_some() {
+            return;
+        }
+        let tasks = file.tasks.unwrap_or(0);
+        self.demand((1..=10_000_000).contains(&tasks), || {
+            format!("workload.tasks is {tasks}, want 1 to 10000000 (or give workload.trace)")
+        });
+        let timed = file.streams.iter().any(|stream| stream.after.is_none());
+        self.demand(timed, || "workload.streams has none with a time of its own".to_owned());
+        for stream in &file.streams {
+            let key = || format!("workload.streams {:?}", stream.task);
+            self.known(|| format!("{}.task", key()), &stream.task, &kinds);
+            self.from_zero(|| format!("{}.fixed_s", key()), stream.fixed_s);
+            self.from_zero(|| format!("{}.exponential_s", key()), stream.exponential_s);
+            self.count(|| format!("{}.instances", key()), stream.instances);
+            match &stream.after {
+                Some(before) => {
+                    self.known(|| format!("{}.after", key()), before, &kinds);
+                    let circle = self.follows(file.streams.as_slice(), &stream.task);
+                    self.demand(!circle, || format!("{}.after leads back to itself", key()));
+                }
+                None => self.positive(
+                    || format!("{}.fixed_s + exponential_s", key()),
+                    stream.fixed_s + stream.exponential_s,
+                ),
+            }
+        }
+    }
+
+    /// Whether a task comes, through `after`, after itself.
+    fn follows(&self, streams: &[StreamFile], task: &str) -> bool {
+        let mut frontier = vec![task];
+        for _ in 0..=streams.len() {
+            frontier = streams
+                .iter()
+                .filter(|stream| stream.after.as_deref().is_some_and(|after| frontier.contains(&after)))
+                .map(|stream| stream.task.as_str())
+                .collect();
+            if frontier.contains(&task) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn assembled(&mut self, scenario: &Scenario) {
+        let topology = build_topology(scenario);
+        self.demand(!topology.nodes.is_empty(), || "topology has no nodes".to_owned());
+        let mut names: Vec<_> = (0..topology.vertex_count()).map(|v| topology.vertex_name(v as VertexId)).collect();
+        names.sort_unstable();
+        for pair in names.windows(2).filter(|pair| pair[0] == pair[1]) {
+            self.problems.push(format!("topology: two things are called {:?}", pair[0]));
+        }
+        for registry in &scenario.file.topology.registries {
+            if let Some(site) = &registry.site {
+                let switches: Vec<_> = topology.switches.iter().map(String::as_str).collect();
+                self.known(|| format!("topology.registries {:?}.site", registry.name), site, &switches);
+            }
+        }
+        let has_images = !scenario.file.catalogue.images.is_empty();
+        self.demand(!has_images || !topology.registries.is_empty(), || {
+            "topology.registries is empty but catalogue.images is not".to_owned()
+        });
+        for dataset in &scenario.file.catalogue.datasets {
+            let key = || format!("catalogue.datasets {:?}.home", dataset.name);
+            if let HomeFile::Nodes(nodes) = &dataset.home {
+                for name in nodes.iter().filter(|name| topology.node_named(name).is_none()) {
+                    self.problems.push(format!("{}: no node is called {name:?}", key()));
+                }
+            }
+            self.demand(!homes_among(&dataset.home, &topology).is_empty(), || format!("{} fits no node", key()));
+        }
+        if let Some(trace) = &scenario.trace {
+            self.recorded(scenario, &trace.arrivals);
+        }
+    }
+
+    /// Arrivals of a trace may name only what the catalogue has.
+    fn recorded(&mut self, scenario: &Scenario, arrivals: &[Arrival]) {
+        let file = &scenario.file.catalogue;
+        let images: BTreeSet<_> = file.images.iter().flat_map(|f| members(&f.name, f.count)).collect();
+        let datasets: BTreeSet<_> = file.datasets.iter().flat_map(|f| members(&f.name, f.count)).collect();
+        for arrival in arrivals {
+            for (key, name, known) in arrival
+                .image
+                .iter()
+                .map(|name| ("image", name, &images))
+                .chain(arrival.inputs.iter().map(|name| ("inputs", name, &datasets)))
+            {
+                self.demand(known.contains(name), || {
+                    format!("trace, task {:?}, {key}: the catalogue has no {name:?}", arrival.name)
+                });
+            }
+        }
+    }
+}
+
+fn members(name: &str, count: u32) -> impl Iterator<Item = String> {
+    (0..count).map(move |index| member("", name, index, count))
+}

@@ -1,0 +1,525 @@
+//! The facts about a cluster at one moment: what is allocated, what is queued, what is stored
+//! where, which links are busy.
+//!
+//! The simulator keeps one as its truth, the service keeps one from what orchestrators report, and
+//! both hand it to the same [`Observation`](crate::Observation). Nothing here knows the future.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::catalogue::{Catalogue, DatasetId, ImageId, LayerId, Requests, Task};
+use crate::time::Time;
+use crate::topology::{ChannelId, NodeId, Topology};
+
+/// Identity of a placed task; the simulator counts arrivals, the service counts decisions.
+pub type TaskId = u64;
+
+/// A task that was placed and has not ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Commitment {
+    pub id: TaskId,
+    pub task: Task,
+    /// When it was expected to end, at the moment of its placement.
+    pub expected_end: Time,
+    /// Whether the node has set its requests aside; otherwise it waits in the node's queue.
+    pub admitted: bool,
+    /// Which accelerators it holds.
+    accelerators: Vec<u32>,
+}
+
+/// Something on a node's disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Item {
+    Layer(LayerId),
+    Dataset(DatasetId),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Stored {
+    bytes: u64,
+    last_used: Time,
+    /// Tasks that need it now; a pinned item is not evicted.
+    pins: u32,
+    /// False while its transfer is under way.
+    present: bool,
+    /// Kept for good: the node is one of the dataset's homes.
+    home: bool,
+}
+
+/// What is true of one node now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeState {
+    pub cpu_free_millis: u32,
+    pub memory_free_bytes: u64,
+    /// CPU that admitted tasks use while executing; may exceed the capacity.
+    pub cpu_use_millis: u32,
+    /// Thousandths free of each accelerator.
+    pub accelerator_free_millis: Vec<u32>,
+    /// Tasks placed here that have not ended, oldest first.
+    pub commitments: Vec<Commitment>,
+    /// Of those, how many wait for resources.
+    pub queued: u32,
+    pub disk_used_bytes: u64,
+    disk: BTreeMap<Item, Stored>,
+}
+
+/// Recent arrivals of one sort: a count that decays by half every five minutes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Rate {
+    count: f64,
+    at: Time,
+}
+
+const RATE_HALF_LIFE_S: f64 = 300.0;
+
+impl Rate {
+    fn add(&mut self, now: Time) {
+        self.count = self.decayed(now) + 1.0;
+        self.at = now;
+    }
+
+    fn decayed(&self, now: Time) -> f64 {
+        self.count * (-now.since_s(self.at) / RATE_HALF_LIFE_S).exp2()
+    }
+
+    /// Arrivals per second, estimated from the decayed count.
+    pub fn per_s(&self, now: Time) -> f64 {
+        self.decayed(now) * std::f64::consts::LN_2 / RATE_HALF_LIFE_S
+    }
+}
+
+/// One bit per node.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct NodeSet(Vec<u64>);
+
+impl NodeSet {
+    fn contains(&self, node: NodeId) -> bool {
+        self.0.get(node as usize / 64).is_some_and(|word| word >> (node % 64) & 1 == 1)
+    }
+
+    fn set(&mut self, node: NodeId, value: bool) {
+        let (word, bit) = (node as usize / 64, 1 << (node % 64));
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        if value { self.0[word] |= bit } else { self.0[word] &= !bit }
+    }
+
+    fn count(&self) -> u32 {
+        self.0.iter().map(|word| word.count_ones()).sum()
+    }
+}
+
+/// The facts about a cluster at one moment.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    pub topology: Arc<Topology>,
+    pub catalogue: Arc<Catalogue>,
+    pub now: Time,
+    pub nodes: Vec<NodeState>,
+    /// Transfers under way on each channel.
+    channel_load: Vec<u32>,
+    layer_present: Vec<NodeSet>,
+    layer_arriving: Vec<NodeSet>,
+    /// Nodes with the current version of each dataset, in ascending order.
+    dataset_holders: Vec<Vec<NodeId>>,
+    /// How often each dataset was renewed: a copy of an older version is worthless.
+    dataset_version: Vec<u32>,
+    /// Arrivals per image, and of all tasks.
+    image_rate: Vec<Rate>,
+    total_rate: Rate,
+}
+
+impl Cluster {
+    /// An idle cluster: datasets at their homes, no image anywhere.
+    pub fn new(topology: Arc<Topology>, catalogue: Arc<Catalogue>) -> Cluster {
+        let nodes = topology
+            .nodes
+            .iter()
+            .map(|node| NodeState {
+                cpu_free_millis: node.cpu_millis,
+                memory_free_bytes: node.memory_bytes,
+                cpu_use_millis: 0,
+                accelerator_free_millis: vec![1000; node.accelerator.as_ref().map_or(0, |(_, n)| *n as usize)],
+                commitments: Vec::new(),
+                queued: 0,
+                disk_used_bytes: 0,
+                disk: BTreeMap::new(),
+            })
+            .collect();
+        let mut cluster = Cluster {
+            now: Time::ZERO,
+            nodes,
+            channel_load: vec![0; topology.channels().len()],
+            layer_present: vec![NodeSet::default(); catalogue.layers.len()],
+            layer_arriving: vec![NodeSet::default(); catalogue.layers.len()],
+            dataset_holders: vec![Vec::new(); catalogue.datasets.len()],
+            dataset_version: vec![0; catalogue.datasets.len()],
+            image_rate: vec![Rate::default(); catalogue.images.len()],
+            total_rate: Rate::default(),
+            topology,
+            catalogue,
+        };
+        for dataset in 0..cluster.catalogue.datasets.len() {
+            for &home in &Arc::clone(&cluster.catalogue).datasets[dataset].homes {
+                cluster.store(home, Item::Dataset(dataset as DatasetId), true);
+            }
+        }
+        cluster
+    }
+
+    // Allocation.
+
+    /// Whether the node could ever run the task: architecture, device kind, whole capacity.
+    pub fn can_run(&self, task: &Task, node: NodeId) -> bool {
+        let spec = &self.topology.nodes[node as usize];
+        let kind = self.catalogue.kind(task);
+        let requests = &kind.requests;
+        let accelerators_fit = requests.accelerators == 0
+            || spec.accelerator.as_ref().is_some_and(|(model, count)| {
+                *count >= requests.accelerators
+                    && (requests.accelerator_models.is_empty() || requests.accelerator_models.contains(model))
+            });
+        let disk_needed = task.image.map_or(Some(0), |image| self.catalogue.image_bytes(image, spec.arch));
+        accelerators_fit
+            && requests.cpu_millis <= spec.cpu_millis
+            && requests.memory_bytes <= spec.memory_bytes
+            && spec.label(crate::device::STORAGE).is_none()
+            && kind.execution_on(&spec.kind).is_some()
+            && disk_needed.is_some_and(|image| image + self.dataset_bytes(task) <= spec.disk_bytes)
+    }
+
+    fn dataset_bytes(&self, task: &Task) -> u64 {
+        task.inputs.iter().chain(&task.output).map(|&d| self.catalogue.datasets[d as usize].bytes).sum()
+    }
+
+    /// Whether the task's requests are free on the node and nobody waits before it.
+    pub fn fits_now(&self, task: &Task, node: NodeId) -> bool {
+        self.nodes[node as usize].queued == 0 && self.has_room(task, node)
+    }
+
+    fn has_room(&self, task: &Task, node: NodeId) -> bool {
+        let state = &self.nodes[node as usize];
+        let requests = &self.catalogue.kind(task).requests;
+        requests.cpu_millis <= state.cpu_free_millis
+            && requests.memory_bytes <= state.memory_free_bytes
+            && (requests.accelerators == 0 || free_accelerators(state, requests) >= requests.accelerators)
+    }
+
+    /// Commits a task to a node; it is admitted at once where it fits and nobody waits, else it
+    /// joins the node's queue. Returns whether it was admitted.
+    pub fn place(&mut self, id: TaskId, task: Task, node: NodeId, expected_end: Time) -> bool {
+        let admitted = self.fits_now(&task, node);
+        let mut commitment = Commitment { id, task, expected_end, admitted: false, accelerators: Vec::new() };
+        if admitted {
+            self.admit(node, &mut commitment);
+        } else {
+            self.nodes[node as usize].queued += 1;
+        }
+        self.nodes[node as usize].commitments.push(commitment);
+        admitted
+    }
+
+    fn admit(&mut self, node: NodeId, commitment: &mut Commitment) {
+        let catalogue = Arc::clone(&self.catalogue);
+        let kind = catalogue.kind(&commitment.task);
+        let state = &mut self.nodes[node as usize];
+        state.cpu_free_millis -= kind.requests.cpu_millis;
+        state.memory_free_bytes -= kind.requests.memory_bytes;
+        state.cpu_use_millis += kind.cpu_use_millis;
+        commitment.accelerators = choose_accelerators(state, &kind.requests);
+        for &index in &commitment.accelerators {
+            state.accelerator_free_millis[index as usize] -= kind.requests.accelerator_millis;
+        }
+        commitment.admitted = true;
+    }
+
+    /// Ends a task wherever it stands and admits those of the queue, first come first served, that
+    /// now fit. Returns the admitted ones; `None` when the node has no such task.
+    pub fn release(&mut self, id: TaskId, node: NodeId) -> Option<Vec<TaskId>> {
+        let catalogue = Arc::clone(&self.catalogue);
+        let state = &mut self.nodes[node as usize];
+        let index = state.commitments.iter().position(|commitment| commitment.id == id)?;
+        let ended = state.commitments.remove(index);
+        if ended.admitted {
+            let kind = catalogue.kind(&ended.task);
+            state.cpu_free_millis += kind.requests.cpu_millis;
+            state.memory_free_bytes += kind.requests.memory_bytes;
+            state.cpu_use_millis -= kind.cpu_use_millis;
+            for &index in &ended.accelerators {
+                state.accelerator_free_millis[index as usize] += kind.requests.accelerator_millis;
+            }
+        } else {
+            state.queued -= 1;
+        }
+        Some(self.admit_queued(node))
+    }
+
+    fn admit_queued(&mut self, node: NodeId) -> Vec<TaskId> {
+        let mut admitted = Vec::new();
+        while self.nodes[node as usize].queued > 0 {
+            let state = &mut self.nodes[node as usize];
+            let head = state.commitments.iter().position(|commitment| !commitment.admitted);
+            let index = head.expect("the queue counts the commitments that are not admitted");
+            if !self.has_room(&self.nodes[node as usize].commitments[index].task, node) {
+                break;
+            }
+            let mut commitment = self.nodes[node as usize].commitments.remove(index);
+            self.admit(node, &mut commitment);
+            admitted.push(commitment.id);
+            let state = &mut self.nodes[node as usize];
+            state.commitments.insert(index, commitment);
+            state.queued -= 1;
+        }
+        admitted
+    }
+
+    // Storage.
+
+    /// Whether the node has the whole image.
+    pub fn has_image(&self, image: ImageId, node: NodeId) -> bool {
+        self.missing_image_bytes(image, node).0 == 0
+    }
+
+    /// Bytes of the image that the node lacks, and how many of those are on their way.
+    #[inline]
+    pub fn missing_image_bytes(&self, image: ImageId, node: NodeId) -> (u64, u64) {
+        let arch = self.topology.nodes[node as usize].arch;
+        let (mut missing, mut arriving) = (0, 0);
+        for &layer in self.catalogue.images[image as usize].layers(arch) {
+            if !self.layer_present[layer as usize].contains(node) {
+                let bytes = self.catalogue.layers[layer as usize].bytes;
+                missing += bytes;
+                if self.layer_arriving[layer as usize].contains(node) {
+                    arriving += bytes;
+                }
+            }
+        }
+        (missing, arriving)
+    }
+
+    /// How many nodes hold the whole image for their architecture.
+    pub fn image_spread(&self, image: ImageId) -> u32 {
+        let image = &self.catalogue.images[image as usize];
+        crate::device::Arch::ALL
+            .iter()
+            .map(|&arch| {
+                let held = image.layers(arch).iter().map(|&layer| self.layer_present[layer as usize].count());
+                held.min().unwrap_or(0)
+            })
+            .sum()
+    }
+
+    pub fn has_dataset(&self, dataset: DatasetId, node: NodeId) -> bool {
+        self.dataset_holders[dataset as usize].binary_search(&node).is_ok()
+    }
+
+    /// Nodes with the current version of a dataset, in ascending order.
+    pub fn holders(&self, dataset: DatasetId) -> &[NodeId] {
+        &self.dataset_holders[dataset as usize]
+    }
+
+    pub fn dataset_version(&self, dataset: DatasetId) -> u32 {
+        self.dataset_version[dataset as usize]
+    }
+
+    pub fn has_item(&self, item: Item, node: NodeId) -> bool {
+        match item {
+            Item::Layer(layer) => self.layer_present[layer as usize].contains(node),
+            Item::Dataset(dataset) => self.has_dataset(dataset, node),
+        }
+    }
+
+    pub fn is_arriving(&self, item: Item, node: NodeId) -> bool {
+        self.nodes[node as usize].disk.get(&item).is_some_and(|stored| !stored.present)
+    }
+
+    fn item_bytes(&self, item: Item) -> u64 {
+        match item {
+            Item::Layer(layer) => self.catalogue.layers[layer as usize].bytes,
+            Item::Dataset(dataset) => self.catalogue.datasets[dataset as usize].bytes,
+        }
+    }
+
+    fn is_home(&self, item: Item, node: NodeId) -> bool {
+        match item {
+            Item::Layer(_) => false,
+            Item::Dataset(dataset) => self.catalogue.datasets[dataset as usize].homes.contains(&node),
+        }
+    }
+
+    /// Makes room for an item, least recently used first, and enters it. A `present` item can be
+    /// used from now on; otherwise its bytes are reserved while it arrives. When everything else is
+    /// pinned the disk runs over: the transfer is already paid for, and `check` allows it.
+    pub fn store(&mut self, node: NodeId, item: Item, present: bool) {
+        let bytes = self.item_bytes(item);
+        let now = self.now;
+        if let Some(stored) = self.nodes[node as usize].disk.get_mut(&item) {
+            stored.present |= present;
+            stored.last_used = now;
+        } else {
+            self.evict_for(node, bytes);
+            let home = self.is_home(item, node);
+            let state = &mut self.nodes[node as usize];
+            state.disk_used_bytes += bytes;
+            state.disk.insert(item, Stored { bytes, last_used: now, pins: 0, present, home });
+        }
+        self.index(node, item);
+    }
+
+    fn evict_for(&mut self, node: NodeId, bytes: u64) {
+        let capacity = self.topology.nodes[node as usize].disk_bytes;
+        while self.nodes[node as usize].disk_used_bytes + bytes > capacity {
+            let state = &self.nodes[node as usize];
+            let idle = state.disk.iter().filter(|(_, stored)| stored.pins == 0 && stored.present && !stored.home);
+            let Some((&item, _)) = idle.min_by_key(|(item, stored)| (stored.last_used, **item)) else { return };
+            self.remove(node, item);
+        }
+    }
+
+    /// Takes an item off a node's disk.
+    pub fn remove(&mut self, node: NodeId, item: Item) {
+        if let Some(stored) = self.nodes[node as usize].disk.remove(&item) {
+            self.nodes[node as usize].disk_used_bytes -= stored.bytes;
+        }
+        self.index(node, item);
+    }
+
+    /// Brings the reverse indices in line with the node's disk.
+    fn index(&mut self, node: NodeId, item: Item) {
+        let stored = self.nodes[node as usize].disk.get(&item).map(|stored| stored.present);
+        match item {
+            Item::Layer(layer) => {
+                self.layer_present[layer as usize].set(node, stored == Some(true));
+                self.layer_arriving[layer as usize].set(node, stored == Some(false));
+            }
+            Item::Dataset(dataset) => {
+                let holders = &mut self.dataset_holders[dataset as usize];
+                match (holders.binary_search(&node), stored == Some(true)) {
+                    (Err(at), true) => holders.insert(at, node),
+                    (Ok(at), false) => drop(holders.remove(at)),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Marks an item as needed (`true`) or no longer needed by one task.
+    pub fn pin(&mut self, node: NodeId, item: Item, needed: bool) {
+        let now = self.now;
+        if let Some(stored) = self.nodes[node as usize].disk.get_mut(&item) {
+            stored.pins = if needed { stored.pins + 1 } else { stored.pins.saturating_sub(1) };
+            stored.last_used = now;
+        }
+    }
+
+    /// A new version of a dataset exists on `origin` only: other copies are out of date and go.
+    /// Tasks that read an old copy go on with what they have.
+    pub fn renew_dataset(&mut self, dataset: DatasetId, origin: NodeId) {
+        let item = Item::Dataset(dataset);
+        self.dataset_version[dataset as usize] += 1;
+        for node in std::mem::take(&mut self.dataset_holders[dataset as usize]) {
+            if node != origin {
+                self.remove(node, item);
+            }
+        }
+        self.store(origin, item, true);
+    }
+
+    // Links.
+
+    /// Transfers under way on a channel.
+    pub fn channel_load(&self, channel: ChannelId) -> u32 {
+        self.channel_load[channel as usize]
+    }
+
+    pub fn add_channel_load(&mut self, channel: ChannelId, change: i32) {
+        let load = &mut self.channel_load[channel as usize];
+        *load = load.saturating_add_signed(change);
+    }
+
+    /// What one more transfer could expect of a channel: an equal share, bytes per second.
+    #[inline]
+    pub fn channel_share(&self, channel: ChannelId) -> f64 {
+        let capacity = self.topology.channels()[channel as usize].capacity_bytes_per_s;
+        capacity / f64::from(self.channel_load[channel as usize] + 1)
+    }
+
+    /// Where a node reads a dataset from: the cheapest of the homes that have the current version.
+    /// Copies cached elsewhere serve their own node only.
+    pub fn dataset_source(&self, dataset: DatasetId, node: NodeId) -> Option<NodeId> {
+        match self.catalogue.datasets[dataset as usize].homes.as_slice() {
+            [only] => Some(*only),
+            homes => {
+                let current: Vec<_> =
+                    homes.iter().copied().filter(|&home| self.has_dataset(dataset, home)).collect();
+                self.topology.cheapest(&current, node)
+            }
+        }
+    }
+
+    // Arrivals.
+
+    /// Notes that a task arrived, for the rates.
+    pub fn note_arrival(&mut self, task: &Task) {
+        let now = self.now;
+        self.total_rate.add(now);
+        if let Some(image) = task.image {
+            self.image_rate[image as usize].add(now);
+        }
+    }
+
+    /// Recent arrivals per second of tasks that run this image.
+    pub fn image_rate_per_s(&self, image: ImageId) -> f64 {
+        self.image_rate[image as usize].per_s(self.now)
+    }
+
+    /// Recent arrivals per second of all tasks.
+    pub fn total_rate_per_s(&self) -> f64 {
+        self.total_rate.per_s(self.now)
+    }
+
+    // Books.
+
+    /// Checks that every count equals the sum of its parts.
+    ///
+    /// # Panics
+    /// On a book that does not balance: a bug of this crate, never of its input.
+    pub fn check(&self) {
+        for (index, state) in self.nodes.iter().enumerate() {
+            let spec = &self.topology.nodes[index];
+            let admitted = || state.commitments.iter().filter(|commitment| commitment.admitted);
+            let kind = |commitment: &Commitment| self.catalogue.kind(&commitment.task).clone();
+            let sum = |of: &dyn Fn(&Commitment) -> u64| admitted().map(of).sum::<u64>();
+            let cpu = sum(&|c| u64::from(kind(c).requests.cpu_millis));
+            assert_eq!(cpu + u64::from(state.cpu_free_millis), u64::from(spec.cpu_millis), "cpu of {}", spec.name);
+            let memory = sum(&|c| kind(c).requests.memory_bytes);
+            assert_eq!(memory + state.memory_free_bytes, spec.memory_bytes, "memory of {}", spec.name);
+            let used = sum(&|c| u64::from(kind(c).cpu_use_millis));
+            assert_eq!(used, u64::from(state.cpu_use_millis), "cpu use of {}", spec.name);
+            let held = sum(&|c| c.accelerators.len() as u64 * u64::from(kind(c).requests.accelerator_millis));
+            let free: u64 = state.accelerator_free_millis.iter().map(|&free| u64::from(free)).sum();
+            let whole = 1000 * state.accelerator_free_millis.len() as u64;
+            assert_eq!(held + free, whole, "accelerators of {}", spec.name);
+            let queued = state.commitments.len() - admitted().count();
+            assert_eq!(queued, state.queued as usize, "queue of {}", spec.name);
+            let disk: u64 = state.disk.values().map(|stored| stored.bytes).sum();
+            assert_eq!(disk, state.disk_used_bytes, "disk of {}", spec.name);
+        }
+    }
+}
+
+/// How many accelerators have the requested share free.
+fn free_accelerators(state: &NodeState, requests: &Requests) -> u32 {
+    state.accelerator_free_millis.iter().filter(|&&free| free >= requests.accelerator_millis).count() as u32
+}
+
+/// The accelerators that fit most tightly, so that whole ones stay whole.
+fn choose_accelerators(state: &NodeState, requests: &Requests) -> Vec<u32> {
+    let mut fitting: Vec<u32> = (0..state.accelerator_free_millis.len() as u32)
+        .filter(|&i| state.accelerator_free_millis[i as usize] >= requests.accelerator_millis)
+        .collect();
+    fitting.sort_by_key(|&i| state.accelerator_free_millis[i as usize]);
+    fitting.truncate(requests.accelerators as usize);
+    fitting
+}

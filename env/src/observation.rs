@@ -1,0 +1,533 @@
+//! What a policy sees when a task asks for a place: one row per node that could run it.
+//!
+//! The simulator and the live service build it with the same function, [`Observation::new`], and
+//! [`Observation::features`] is the only place where facts become the numbers that a network
+//! reads. Times are divided by the reference response time τ and bytes by the reference data per
+//! task σ ([`Reference`]), so that a policy trained on one cluster reads another; `log` means
+//! ln(1 + x).
+//!
+//! | index | name | unit | range | why |
+//! |---|---|---|---|---|
+//! | 0 | completion | log of τ | 0.. | the whole expected response time here |
+//! | 1 | moved | log of σ | 0.. | bytes to move for it, times their price |
+//! | 2 | wait | log of τ | 0.. | time in the node's queue |
+//! | 3 | pull | log of τ | 0.. | fetching the missing image layers |
+//! | 4 | fetch | log of τ | 0.. | reading the inputs |
+//! | 5 | start | log of τ | 0.. | starting the container |
+//! | 6 | execution | log of τ | 0.. | executing, with today's CPU contention |
+//! | 7 | store | log of τ | 0.. | storing the output at its home |
+//! | 8 | regret | cost | 0..20 | cost(α) above the best candidate: the greedy order |
+//! | 9 | log-regret | log of cost | 0.. | the same, resolved near zero |
+//! | 10 | completion-regret | log of τ | 0.. | completion above the soonest candidate |
+//! | 11 | moved-regret | log of σ | 0.. | bytes above the leanest candidate |
+//! | 12 | warm-regret | log of cost | 0.. | cost above the best if the image were here already: what pulling invests in |
+//! | 13 | image-here | flag | 0, 1 | nothing to pull |
+//! | 14 | image-arriving | flag | 0, 1 | another task is pulling it |
+//! | 15 | inputs-here | flag | 0, 1 | nothing to read |
+//! | 16 | output-home | flag | 0, 1 | the output is stored where it is made |
+//! | 17 | fits-now | flag | 0, 1 | its requests are free |
+//! | 18 | cpu-free | share | 0..1 | room left for others |
+//! | 19 | memory-free | share | 0..1 | room left for others |
+//! | 20 | accelerators-free | share | 0..1 | accelerators that a heavier task may need; 0 where there are none |
+//! | 21 | accelerator-wasted | flag | 0, 1 | the node has accelerators and the task asks for none |
+//! | 22 | queued | log | 0.. | tasks waiting here |
+//! | 23 | committed | log | 0.. | tasks placed here |
+//! | 24 | contention | log | 0.. | slowdown of everybody here, this task included |
+//! | 25 | slowness | log | 0.. | execution against the fastest device: the node's aptitude |
+//! | 26 | downlink | log of τ/σ | 0.. | time per reference byte from the registry, now |
+//! | 27 | image-demand | log of σ | 0.. | bytes per τ that tasks of this image would pull: what having it here saves |
+//! | 28 | alpha | 1 | 0..1 | the dial: weight of data moved |
+//! | 29 | feasible | log/4 | 0.. | candidates in the cluster |
+//! | 30 | image-spread | share | 0..1 | candidates that have the image |
+//! | 31 | load | log of tasks | 0.. | arrivals per τ |
+//! | 32 | congestion | share | 0..1 | candidates where it would have to wait |
+//! | 33 | input-bytes | log of σ | 0.. | what it reads |
+//! | 34 | output-bytes | log of σ | 0.. | what it stores |
+//! | 35 | shortest-execution | log of τ | 0.. | how heavy it is at best |
+
+use serde::{Deserialize, Serialize};
+
+use crate::catalogue::{Dataset, ExecutionTime, Task};
+use crate::cluster::{Cluster, TaskId};
+use crate::topology::{Direction, NodeId, Path};
+
+/// One number per candidate that the network reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Feature {
+    pub name: &'static str,
+    pub unit: &'static str,
+    pub range: &'static str,
+}
+
+const fn feature(name: &'static str, unit: &'static str, range: &'static str) -> Feature {
+    Feature { name, unit, range }
+}
+
+/// The columns of [`Observation::features`], as in the table of this module.
+pub const FEATURES: [Feature; 36] = [
+    feature("completion", "log of τ", "0.."),
+    feature("moved", "log of σ", "0.."),
+    feature("wait", "log of τ", "0.."),
+    feature("pull", "log of τ", "0.."),
+    feature("fetch", "log of τ", "0.."),
+    feature("start", "log of τ", "0.."),
+    feature("execution", "log of τ", "0.."),
+    feature("store", "log of τ", "0.."),
+    feature("regret", "cost", "0..20"),
+    feature("log-regret", "log of cost", "0.."),
+    feature("completion-regret", "log of τ", "0.."),
+    feature("moved-regret", "log of σ", "0.."),
+    feature("warm-regret", "log of cost", "0.."),
+    feature("image-here", "flag", "0, 1"),
+    feature("image-arriving", "flag", "0, 1"),
+    feature("inputs-here", "flag", "0, 1"),
+    feature("output-home", "flag", "0, 1"),
+    feature("fits-now", "flag", "0, 1"),
+    feature("cpu-free", "share", "0..1"),
+    feature("memory-free", "share", "0..1"),
+    feature("accelerators-free", "share", "0..1"),
+    feature("accelerator-wasted", "flag", "0, 1"),
+    feature("queued", "log", "0.."),
+    feature("committed", "log", "0.."),
+    feature("contention", "log", "0.."),
+    feature("slowness", "log", "0.."),
+    feature("downlink", "log of τ/σ", "0.."),
+    feature("image-demand", "log of σ", "0.."),
+    feature("alpha", "1", "0..1"),
+    feature("feasible", "log/4", "0.."),
+    feature("image-spread", "share", "0..1"),
+    feature("load", "log of tasks", "0.."),
+    feature("congestion", "share", "0..1"),
+    feature("input-bytes", "log of σ", "0.."),
+    feature("output-bytes", "log of σ", "0.."),
+    feature("shortest-execution", "log of τ", "0.."),
+];
+
+/// Number of features per candidate.
+pub const FEATURE_COUNT: usize = FEATURES.len();
+
+/// Text that changes whenever the meaning of a feature does; a checkpoint carries its hash.
+pub fn feature_schema() -> String {
+    FEATURES.iter().map(|f| format!("{}|{}|{}\n", f.name, f.unit, f.range)).collect()
+}
+
+/// What the two ends of the dial are measured in: response time and data per task under the
+/// Kubernetes default scheduler on the same cluster and load.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reference {
+    /// τ, seconds per task.
+    pub response_s: f64,
+    /// σ, price-weighted bytes per task.
+    pub moved_bytes: f64,
+}
+
+/// Below these a reference says nothing: five milliseconds and ten kilobytes.
+const LEAST: Reference = Reference { response_s: 0.005, moved_bytes: 10_000.0 };
+
+impl Reference {
+    /// A reference with a floor under both figures, so that dividing by them is safe.
+    pub fn new(response_s: f64, moved_bytes: f64) -> Reference {
+        Reference {
+            response_s: response_s.max(LEAST.response_s),
+            moved_bytes: moved_bytes.max(LEAST.moved_bytes),
+        }
+    }
+
+    /// `α · moved / σ + (1 − α) · response / τ`.
+    pub fn cost(&self, alpha: f64, moved_bytes: f64, response_s: f64) -> f64 {
+        alpha * moved_bytes / self.moved_bytes + (1.0 - alpha) * response_s / self.response_s
+    }
+}
+
+/// What placing the task on one node is expected to take, from the facts of now: links as they are
+/// shared at this moment, mean execution times, no knowledge of what comes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Candidate {
+    pub node: NodeId,
+    pub fits_now: bool,
+    pub wait_s: f64,
+    pub pull_s: f64,
+    pub fetch_s: f64,
+    pub start_s: f64,
+    pub execution_s: f64,
+    pub store_s: f64,
+    /// Image bytes that the node lacks, and how many of them are on their way already.
+    pub missing_image_bytes: u64,
+    pub arriving_image_bytes: u64,
+    pub missing_input_bytes: u64,
+    /// Bytes to move, each times the price of the dearest link on its path.
+    pub moved_bytes: f64,
+    /// Of `moved_bytes`, the part for the image.
+    pub image_moved_bytes: f64,
+    pub wan_bytes: u64,
+    /// Factor by which everything on the node slows down with this task, at least 1.
+    pub contention: f64,
+    /// Mean execution time of the task on this device, alone, seconds.
+    pub alone_s: f64,
+}
+
+impl Candidate {
+    /// Expected response time, seconds.
+    pub fn completion_s(&self) -> f64 {
+        self.wait_s + self.pull_s + self.fetch_s + self.start_s + self.execution_s + self.store_s
+    }
+}
+
+/// Everything a policy may know about one decision.
+#[derive(Debug)]
+pub struct Observation<'a> {
+    pub cluster: &'a Cluster,
+    pub task: &'a Task,
+    /// Identity of the task, from which randomised policies draw.
+    pub id: TaskId,
+    /// Weight of data moved against response time, 0 to 1.
+    pub alpha: f64,
+    pub reference: Reference,
+    /// Nodes that could run the task, in order of their number. Never empty.
+    pub candidates: Vec<Candidate>,
+}
+
+impl<'a> Observation<'a> {
+    /// Looks at every node; `None` when none could ever run the task.
+    pub fn new(
+        cluster: &'a Cluster,
+        task: &'a Task,
+        id: TaskId,
+        alpha: f64,
+        reference: Reference,
+    ) -> Option<Observation<'a>> {
+        let mut estimator = Estimator::new(cluster, task);
+        let nodes = 0..cluster.nodes.len() as NodeId;
+        let candidates: Vec<_> = nodes.filter_map(|node| estimator.candidate(node)).collect();
+        (!candidates.is_empty()).then_some(Observation { cluster, task, id, alpha, reference, candidates })
+    }
+
+    /// Expected cost of a candidate at this α; the best candidate of `greedy` has the least.
+    pub fn cost(&self, candidate: &Candidate) -> f64 {
+        self.reference.cost(self.alpha, candidate.moved_bytes, candidate.completion_s())
+    }
+
+    /// The cost if the image were on the node already.
+    fn warm_cost(&self, candidate: &Candidate) -> f64 {
+        let moved = candidate.moved_bytes - candidate.image_moved_bytes;
+        self.reference.cost(self.alpha, moved, candidate.completion_s() - candidate.pull_s)
+    }
+
+    /// At most `size` candidates worth a closer look, as ascending indices: the cheapest, the
+    /// soonest, the leanest, and the cheapest if the image were there already (investments).
+    pub fn shortlist(&self, size: usize) -> Vec<usize> {
+        if self.candidates.len() <= size {
+            return (0..self.candidates.len()).collect();
+        }
+        let mut chosen = Vec::with_capacity(size);
+        let mut take = |upto: usize, key: &dyn Fn(&Candidate) -> f64| {
+            let mut best: Vec<(f64, usize)> = Vec::with_capacity(upto + 1);
+            for (index, candidate) in self.candidates.iter().enumerate() {
+                let entry = (key(candidate), index);
+                if best.len() < upto || entry.0 < best[upto - 1].0 {
+                    if chosen.contains(&index) {
+                        continue;
+                    }
+                    let at = best.partition_point(|other| other.0 <= entry.0);
+                    best.insert(at, entry);
+                    best.truncate(upto);
+                }
+            }
+            chosen.extend(best.into_iter().map(|(_, index)| index));
+        };
+        let (soonest, leanest, warm) = (size / 8, size / 8, size / 4);
+        take(size - soonest - leanest - warm, &|c| self.cost(c));
+        take(soonest, &Candidate::completion_s);
+        take(leanest, &|c| c.moved_bytes);
+        take(warm, &|c| self.warm_cost(c));
+        chosen.sort_unstable();
+        chosen
+    }
+
+    /// Writes the features of the candidates `shortlist` into `out`, one row of
+    /// [`FEATURE_COUNT`] after the other.
+    pub fn features(&self, shortlist: &[usize], out: &mut [f32]) {
+        let global = self.global_features();
+        let best = Best::of(self);
+        for (&index, row) in shortlist.iter().zip(out.chunks_exact_mut(FEATURE_COUNT)) {
+            let (own, shared) = row.split_at_mut(FEATURE_COUNT - global.len());
+            own.copy_from_slice(&self.candidate_features(&self.candidates[index], &best));
+            shared.copy_from_slice(&global);
+        }
+    }
+
+    fn candidate_features(&self, c: &Candidate, best: &Best) -> [f32; 28] {
+        let time = |seconds: f64| log(seconds / self.reference.response_s);
+        let data = |bytes: f64| log(bytes / self.reference.moved_bytes);
+        let flag = |value: bool| f32::from(u8::from(value));
+        let spec = &self.cluster.topology.nodes[c.node as usize];
+        let state = &self.cluster.nodes[c.node as usize];
+        let requests = &self.cluster.catalogue.kind(self.task).requests;
+        let accelerators = state.accelerator_free_millis.len() as f64 * 1000.0;
+        let accelerators_free = f64::from(state.accelerator_free_millis.iter().sum::<u32>());
+        let regret = self.cost(c) - best.cost;
+        let home = self.task.output.map(|d| self.cluster.catalogue.datasets[d as usize].homes[0]);
+        [
+            time(c.completion_s()),
+            data(c.moved_bytes),
+            time(c.wait_s),
+            time(c.pull_s),
+            time(c.fetch_s),
+            time(c.start_s),
+            time(c.execution_s),
+            time(c.store_s),
+            regret.min(20.0) as f32,
+            log(regret),
+            time(c.completion_s() - best.completion_s),
+            data(c.moved_bytes - best.moved_bytes),
+            log(self.warm_cost(c) - best.warm_cost),
+            flag(c.missing_image_bytes == 0),
+            flag(c.arriving_image_bytes > 0),
+            flag(c.missing_input_bytes == 0),
+            flag(home.is_none_or(|home| home == c.node)),
+            flag(c.fits_now),
+            share(f64::from(state.cpu_free_millis), f64::from(spec.cpu_millis)),
+            share(state.memory_free_bytes as f64, spec.memory_bytes as f64),
+            share(accelerators_free, accelerators),
+            flag(accelerators > 0.0 && requests.accelerators == 0),
+            log(f64::from(state.queued)),
+            log(state.commitments.len() as f64),
+            log(c.contention - 1.0),
+            log(c.alone_s / best.alone_s - 1.0),
+            self.downlink(c.node),
+            self.image_demand(c.node),
+        ]
+    }
+
+    fn global_features(&self) -> [f32; 8] {
+        let datasets = &self.cluster.catalogue.datasets;
+        let bytes = |dataset: &u32| datasets[*dataset as usize].bytes as f64;
+        let data = |bytes: f64| log(bytes / self.reference.moved_bytes);
+        let count = self.candidates.len() as f64;
+        let of = |predicate: &dyn Fn(&Candidate) -> bool| {
+            self.candidates.iter().filter(|c| predicate(c)).count() as f64
+        };
+        [
+            self.alpha as f32,
+            log(count) / 4.0,
+            share(of(&|c| c.missing_image_bytes == 0), count),
+            log(self.cluster.total_rate_per_s() * self.reference.response_s),
+            share(of(&|c| !c.fits_now), count),
+            data(self.task.inputs.iter().map(bytes).sum()),
+            data(self.task.output.iter().map(bytes).sum()),
+            log(Best::of(self).alone_s / self.reference.response_s),
+        ]
+    }
+
+    /// Time that σ bytes from the registry would take now, in units of τ.
+    fn downlink(&self, node: NodeId) -> f32 {
+        let topology = &self.cluster.topology;
+        let path = topology.registry_of(node).and_then(|registry| {
+            topology.path_with(registry, node, Direction::From, |channel| self.cluster.channel_share(channel))
+        });
+        path.map_or(0.0, |path| log(self.reference.moved_bytes / path.bytes_per_s / self.reference.response_s))
+    }
+
+    /// Bytes per τ that this image's tasks would pull to this node, times their price, in σ.
+    fn image_demand(&self, node: NodeId) -> f32 {
+        let Some(image) = self.task.image else { return 0.0 };
+        let arch = self.cluster.topology.nodes[node as usize].arch;
+        let bytes = self.cluster.catalogue.image_bytes(image, arch).unwrap_or(0) as f64;
+        let arrivals = self.cluster.image_rate_per_s(image) * self.reference.response_s;
+        log(bytes * arrivals / self.reference.moved_bytes)
+    }
+
+    // Facts that published heuristics read, at nominal capacity and without load.
+
+    /// Seconds to pull the missing image layers over idle links.
+    pub fn nominal_pull_s(&self, candidate: &Candidate) -> f64 {
+        let topology = &self.cluster.topology;
+        let path = topology
+            .registry_of(candidate.node)
+            .and_then(|registry| topology.path(registry, candidate.node, Direction::From));
+        path.map_or(0.0, |path| candidate.missing_image_bytes as f64 / path.bytes_per_s)
+    }
+
+    /// Seconds to read each input and to store the output over idle links; an input on the node or
+    /// an output that stays there takes none.
+    pub fn nominal_data_s(&self, candidate: &Candidate) -> (f64, f64) {
+        let topology = &self.cluster.topology;
+        let datasets = &self.cluster.catalogue.datasets;
+        let seconds = |bytes: u64, path: Option<Path>| path.map_or(0.0, |path| bytes as f64 / path.bytes_per_s);
+        let read = |&dataset: &u32| {
+            if self.cluster.has_dataset(dataset, candidate.node) {
+                return 0.0;
+            }
+            let source = self.cluster.dataset_source(dataset, candidate.node);
+            let path = source.and_then(|source| topology.path(source, candidate.node, Direction::From));
+            seconds(datasets[dataset as usize].bytes, path)
+        };
+        let store = |&dataset: &u32| {
+            let Dataset { bytes, homes, .. } = &datasets[dataset as usize];
+            seconds(*bytes, topology.path(homes[0], candidate.node, Direction::To))
+        };
+        (self.task.inputs.iter().map(read).sum(), self.task.output.iter().map(store).sum())
+    }
+}
+
+
+/// The least of each figure over all candidates.
+struct Best {
+    cost: f64,
+    warm_cost: f64,
+    completion_s: f64,
+    moved_bytes: f64,
+    alone_s: f64,
+}
+
+impl Best {
+    fn of(observation: &Observation<'_>) -> Best {
+        let least = |key: &dyn Fn(&Candidate) -> f64| {
+            observation.candidates.iter().map(key).fold(f64::INFINITY, f64::min)
+        };
+        Best {
+            cost: least(&|c| observation.cost(c)),
+            warm_cost: least(&|c| observation.warm_cost(c)),
+            completion_s: least(&Candidate::completion_s),
+            moved_bytes: least(&|c| c.moved_bytes),
+            alone_s: least(&|c| c.alone_s).max(1e-3),
+        }
+    }
+}
+
+fn log(x: f64) -> f32 {
+    x.max(0.0).ln_1p() as f32
+}
+
+fn share(part: f64, whole: f64) -> f32 {
+    if whole > 0.0 { (part / whole) as f32 } else { 0.0 }
+}
+
+/// Estimates one task on node after node; remembers what neighbouring nodes have in common.
+struct Estimator<'a> {
+    cluster: &'a Cluster,
+    task: &'a Task,
+    device: &'a str,
+    execution: Option<&'a ExecutionTime>,
+}
+
+impl<'a> Estimator<'a> {
+    fn new(cluster: &'a Cluster, task: &'a Task) -> Estimator<'a> {
+        Estimator { cluster, task, device: "", execution: None }
+    }
+
+    fn candidate(&mut self, node: NodeId) -> Option<Candidate> {
+        let Estimator { cluster, task, .. } = *self;
+        if !cluster.can_run(task, node) {
+            return None;
+        }
+        let spec = &cluster.topology.nodes[node as usize];
+        let kind = cluster.catalogue.kind(task);
+        if self.device != spec.kind {
+            self.device = &spec.kind;
+            self.execution = kind.execution_on(&spec.kind);
+        }
+        let alone_s = self.execution?.mean_s;
+        let used = cluster.nodes[node as usize].cpu_use_millis + kind.cpu_use_millis;
+        let contention = (f64::from(used) / f64::from(spec.cpu_millis)).max(1.0);
+        let fits_now = cluster.fits_now(task, node);
+        let mut candidate = Candidate {
+            node,
+            fits_now,
+            wait_s: if fits_now { 0.0 } else { self.wait_s(node) },
+            pull_s: 0.0,
+            fetch_s: 0.0,
+            start_s: spec.startup_s,
+            execution_s: alone_s * contention,
+            store_s: 0.0,
+            missing_image_bytes: 0,
+            arriving_image_bytes: 0,
+            missing_input_bytes: 0,
+            moved_bytes: 0.0,
+            image_moved_bytes: 0.0,
+            wan_bytes: 0,
+            contention,
+            alone_s,
+        };
+        self.pull(&mut candidate);
+        self.read_inputs(&mut candidate);
+        self.store_output(&mut candidate);
+        Some(candidate)
+    }
+
+    /// First come, first served: with q tasks in the queue, the room for this one is made by the
+    /// (q + 1)-th task to end.
+    fn wait_s(&self, node: NodeId) -> f64 {
+        let state = &self.cluster.nodes[node as usize];
+        let mut ends: Vec<_> = state.commitments.iter().map(|commitment| commitment.expected_end).collect();
+        ends.sort_unstable();
+        ends.get(state.queued as usize).map_or(0.0, |end| end.since_s(self.cluster.now))
+    }
+
+    fn path(&self, root: u32, node: NodeId, direction: Direction) -> Option<Path> {
+        self.cluster.topology.path_with(root, node, direction, |channel| self.cluster.channel_share(channel))
+    }
+
+    fn pull(&self, candidate: &mut Candidate) {
+        let Some(image) = self.task.image else { return };
+        let (missing, arriving) = self.cluster.missing_image_bytes(image, candidate.node);
+        if missing == 0 {
+            return;
+        }
+        let registry = self.cluster.topology.registry_of(candidate.node);
+        let Some(path) = registry.and_then(|r| self.path(r, candidate.node, Direction::From)) else { return };
+        candidate.missing_image_bytes = missing;
+        candidate.arriving_image_bytes = arriving;
+        candidate.pull_s = path.latency_s + missing as f64 / path.bytes_per_s;
+        candidate.image_moved_bytes = (missing - arriving) as f64 * path.price;
+        candidate.moved_bytes += candidate.image_moved_bytes;
+        candidate.wan_bytes += if path.wan { missing - arriving } else { 0 };
+    }
+
+    fn read_inputs(&self, candidate: &mut Candidate) {
+        for &dataset in &self.task.inputs {
+            if self.cluster.has_dataset(dataset, candidate.node) {
+                continue;
+            }
+            let source = self.cluster.dataset_source(dataset, candidate.node);
+            let Some(path) = source.and_then(|s| self.path(s, candidate.node, Direction::From)) else { continue };
+            let bytes = self.cluster.catalogue.datasets[dataset as usize].bytes;
+            candidate.missing_input_bytes += bytes;
+            candidate.fetch_s += path.latency_s + bytes as f64 / path.bytes_per_s;
+            candidate.moved_bytes += bytes as f64 * path.price;
+            candidate.wan_bytes += if path.wan { bytes } else { 0 };
+        }
+    }
+
+    fn store_output(&self, candidate: &mut Candidate) {
+        let Some(dataset) = self.task.output else { return };
+        let Dataset { bytes, homes, .. } = &self.cluster.catalogue.datasets[dataset as usize];
+        if homes[0] == candidate.node {
+            return;
+        }
+        let Some(path) = self.path(homes[0], candidate.node, Direction::To) else { return };
+        candidate.store_s = path.latency_s + *bytes as f64 / path.bytes_per_s;
+        candidate.moved_bytes += *bytes as f64 * path.price;
+        candidate.wan_bytes += if path.wan { *bytes } else { 0 };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FEATURES;
+
+    /// The table at the top of this file is the specification; the code must agree with it.
+    #[test]
+    fn table_and_code_agree() {
+        let rows: Vec<Vec<&str>> = include_str!("observation.rs")
+            .lines()
+            .filter_map(|line| line.strip_prefix("//! | "))
+            .filter(|line| line.starts_with(|c: char| c.is_ascii_digit()))
+            .map(|line| line.trim_end_matches(" |").split(" | ").collect())
+            .collect();
+        assert_eq!(rows.len(), FEATURES.len());
+        for (index, (row, feature)) in rows.iter().zip(FEATURES).enumerate() {
+            assert_eq!(row[..4], [index.to_string().as_str(), feature.name, feature.unit, feature.range]);
+        }
+    }
+}

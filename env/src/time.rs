@@ -1,0 +1,54 @@
+//! Simulated time: an integer, so that ordering and arithmetic are exact.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+
+use serde::{Deserialize, Serialize};
+
+/// A moment, in nanoseconds since the episode (or the service) began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Time(pub u64);
+
+impl Time {
+    pub const ZERO: Time = Time(0);
+
+    /// The moment `seconds` after zero; negative and NaN count as zero, too large saturates.
+    pub fn from_s(seconds: f64) -> Time {
+        // `as` saturates, which is what is wanted at both ends.
+        Time((seconds * 1e9).ceil() as u64)
+    }
+
+    pub fn as_s(self) -> f64 {
+        self.0 as f64 * 1e-9
+    }
+
+    /// This moment plus a duration in seconds, rounded up so that a wait is never cut short.
+    pub fn after_s(self, seconds: f64) -> Time {
+        self + Time::from_s(seconds)
+    }
+
+    /// Seconds from `earlier` to this moment; zero when `earlier` is later.
+    pub fn since_s(self, earlier: Time) -> f64 {
+        (self - earlier).as_s()
+    }
+}
+
+impl Add for Time {
+    type Output = Time;
+    fn add(self, other: Time) -> Time {
+        Time(self.0.saturating_add(other.0))
+    }
+}
+
+impl Sub for Time {
+    type Output = Time;
+    fn sub(self, other: Time) -> Time {
+        Time(self.0.saturating_sub(other.0))
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3} s", self.as_s())
+    }
+}

@@ -1,0 +1,87 @@
+//! Playing an episode with a policy, and what it came to.
+
+use std::sync::Arc;
+
+use remora_env::observation::Reference;
+use remora_env::{Episode, Next, Scenario, World};
+
+use crate::heuristics::KubeDefault;
+use crate::{Policy, choose};
+
+/// Figures of one episode; means are over the placed tasks.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Figures {
+    pub tasks: usize,
+    pub unplaceable: usize,
+    /// Price-weighted bytes, all tasks together.
+    pub moved_bytes: f64,
+    /// Bytes that left a site.
+    pub wan_bytes: f64,
+    pub response_mean_s: f64,
+    pub response_p95_s: f64,
+    pub response_p99_s: f64,
+    pub deadline_missed: usize,
+}
+
+impl Figures {
+    /// Sums up the outcomes of an episode.
+    pub fn of(episode: &Episode) -> Figures {
+        let placed = || episode.outcomes().iter().filter(|outcome| outcome.is_placed());
+        let mut responses: Vec<f64> = placed().map(|outcome| outcome.response_s()).collect();
+        responses.sort_unstable_by(f64::total_cmp);
+        let percentile = |p: f64| {
+            let rank = (p * responses.len() as f64).ceil() as usize;
+            responses.get(rank.saturating_sub(1)).copied().unwrap_or(0.0)
+        };
+        Figures {
+            tasks: episode.outcomes().len(),
+            unplaceable: episode.outcomes().len() - responses.len(),
+            moved_bytes: placed().map(|outcome| outcome.moved_bytes).sum(),
+            wan_bytes: placed().map(|outcome| outcome.wan_bytes as f64).sum(),
+            response_mean_s: responses.iter().sum::<f64>() / responses.len().max(1) as f64,
+            response_p95_s: percentile(0.95),
+            response_p99_s: percentile(0.99),
+            deadline_missed: placed().filter(|outcome| outcome.deadline_missed).count(),
+        }
+    }
+
+    fn placed(&self) -> f64 {
+        (self.tasks - self.unplaceable).max(1) as f64
+    }
+
+    /// These figures as the two ends of the dial.
+    pub fn reference(&self) -> Reference {
+        Reference::new(self.response_mean_s, self.moved_bytes / self.placed())
+    }
+
+    /// `α · data_moved / D₀ + (1 − α) · mean_response / R₀` against these baseline figures.
+    pub fn cost(&self, alpha: f64, baseline: Reference) -> f64 {
+        baseline.cost(alpha, self.moved_bytes / self.placed(), self.response_mean_s)
+    }
+}
+
+/// Plays a world to its end.
+pub fn play(world: &Arc<World>, policy: &mut dyn Policy, alpha: f64, reference: Reference) -> Episode {
+    let mut episode = Episode::new(Arc::clone(world), alpha, reference);
+    while let Next::Decide(observation) = episode.next() {
+        let choice = choose(policy, &observation);
+        episode.step(&choice.candidate);
+    }
+    episode
+}
+
+/// Seeds on which a scenario's reference is measured; evaluation and training use others.
+const REFERENCE_SEEDS: std::ops::Range<u64> = 0xCA11_B000..0xCA11_B002;
+
+/// What the dial's ends are measured in on this scenario: the figures of `kube-default`.
+pub fn reference(scenario: &Scenario) -> Reference {
+    let neutral = Reference::new(1.0, 1e6);
+    let figures: Vec<Reference> = REFERENCE_SEEDS
+        .map(|seed| {
+            let world = Arc::new(scenario.world(seed));
+            Figures::of(&play(&world, &mut KubeDefault::new(seed), 0.5, neutral)).reference()
+        })
+        .collect();
+    let mean = |of: fn(&Reference) -> f64| figures.iter().map(of).sum::<f64>() / figures.len() as f64;
+    Reference::new(mean(|r| r.response_s), mean(|r| r.moved_bytes))
+}
