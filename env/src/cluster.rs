@@ -23,8 +23,8 @@ pub struct Commitment {
     pub expected_end: Time,
     /// Whether the node has set its requests aside; otherwise it waits in the node's queue.
     pub admitted: bool,
-    /// Which accelerators it holds.
-    accelerators: Vec<u32>,
+    /// Which accelerators it holds, as indices into [`NodeState::accelerator_free_millis`].
+    pub accelerators: Vec<u32>,
 }
 
 /// Something on a node's disk.
@@ -73,6 +73,10 @@ pub struct Rate {
 const RATE_HALF_LIFE_S: f64 = 300.0;
 
 impl Rate {
+    fn from_per_s(per_s: f64, now: Time) -> Rate {
+        Rate { count: per_s * RATE_HALF_LIFE_S / std::f64::consts::LN_2, at: now }
+    }
+
     fn add(&mut self, now: Time) {
         self.count = self.decayed(now) + 1.0;
         self.at = now;
@@ -227,11 +231,39 @@ impl Cluster {
         state.cpu_free_millis -= kind.requests.cpu_millis;
         state.memory_free_bytes -= kind.requests.memory_bytes;
         state.cpu_use_millis += kind.cpu_use_millis;
-        commitment.accelerators = choose_accelerators(state, &kind.requests);
+        if commitment.accelerators.is_empty() {
+            commitment.accelerators = choose_accelerators(state, &kind.requests);
+        }
         for &index in &commitment.accelerators {
             state.accelerator_free_millis[index as usize] -= kind.requests.accelerator_millis;
         }
         commitment.admitted = true;
+    }
+
+    /// Enters a task that runs or waits on the node already, as an orchestrator reports it. An
+    /// admitted one that names no accelerators gets those that fit most tightly. Returns false, with
+    /// nothing changed, when it is said to be admitted but what it requests or holds is not free.
+    pub fn restore(&mut self, node: NodeId, mut commitment: Commitment) -> bool {
+        if !commitment.admitted {
+            commitment.accelerators.clear();
+            self.nodes[node as usize].queued += 1;
+        } else if self.has_room(&commitment.task, node) && self.can_hold(node, &commitment) {
+            self.admit(node, &mut commitment);
+        } else {
+            return false;
+        }
+        self.nodes[node as usize].commitments.push(commitment);
+        true
+    }
+
+    /// Whether the accelerators that a commitment names are as many as requested, distinct and free.
+    fn can_hold(&self, node: NodeId, commitment: &Commitment) -> bool {
+        let requests = &self.catalogue.kind(&commitment.task).requests;
+        let free = &self.nodes[node as usize].accelerator_free_millis;
+        let named = &commitment.accelerators;
+        let distinct = named.iter().enumerate().all(|(at, index)| !named[..at].contains(index));
+        let share = |index: &u32| free.get(*index as usize).is_some_and(|&free| free >= requests.accelerator_millis);
+        named.is_empty() || named.len() == requests.accelerators as usize && distinct && named.iter().all(share)
     }
 
     /// Ends a task wherever it stands and admits those of the queue, first come first served, that
@@ -467,6 +499,17 @@ impl Cluster {
         if let Some(image) = task.image {
             self.image_rate[image as usize].add(now);
         }
+    }
+
+    /// Sets the recent arrivals per second of tasks that run this image, as an orchestrator reports
+    /// them.
+    pub fn set_image_rate_per_s(&mut self, image: ImageId, per_s: f64) {
+        self.image_rate[image as usize] = Rate::from_per_s(per_s, self.now);
+    }
+
+    /// Sets the recent arrivals per second of all tasks.
+    pub fn set_total_rate_per_s(&mut self, per_s: f64) {
+        self.total_rate = Rate::from_per_s(per_s, self.now);
     }
 
     /// Recent arrivals per second of tasks that run this image.

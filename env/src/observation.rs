@@ -2,48 +2,51 @@
 //!
 //! The simulator and the live service build it with the same function, [`Observation::new`], and
 //! [`Observation::features`] is the only place where facts become the numbers that a network
-//! reads. Times are divided by the reference response time τ and bytes by the reference data per
-//! task σ ([`Reference`]), so that a policy trained on one cluster reads another; `log` means
-//! ln(1 + x).
+//! reads. Seconds and bytes enter as the cost that they cause at the present α ([`Reference`]), in
+//! units of u, the median cost of the candidates looked at: so a policy trained on one cluster
+//! reads another, and what the dial makes irrelevant vanishes. `log` means ln(1 + x).
 //!
 //! | index | name | unit | range | why |
 //! |---|---|---|---|---|
-//! | 0 | completion | log of τ | 0.. | the whole expected response time here |
-//! | 1 | moved | log of σ | 0.. | bytes to move for it, times their price |
-//! | 2 | wait | log of τ | 0.. | time in the node's queue |
-//! | 3 | pull | log of τ | 0.. | fetching the missing image layers |
-//! | 4 | fetch | log of τ | 0.. | reading the inputs |
-//! | 5 | start | log of τ | 0.. | starting the container |
-//! | 6 | execution | log of τ | 0.. | executing, with today's CPU contention |
-//! | 7 | store | log of τ | 0.. | storing the output at its home |
-//! | 8 | regret | cost | 0..20 | cost(α) above the best candidate: the greedy order |
-//! | 9 | log-regret | log of cost | 0.. | the same, resolved near zero |
-//! | 10 | completion-regret | log of τ | 0.. | completion above the soonest candidate |
-//! | 11 | moved-regret | log of σ | 0.. | bytes above the leanest candidate |
-//! | 12 | warm-regret | log of cost | 0.. | cost above the best if the image were here already: what pulling invests in |
-//! | 13 | image-here | flag | 0, 1 | nothing to pull |
-//! | 14 | image-arriving | flag | 0, 1 | another task is pulling it |
-//! | 15 | inputs-here | flag | 0, 1 | nothing to read |
-//! | 16 | output-home | flag | 0, 1 | the output is stored where it is made |
-//! | 17 | fits-now | flag | 0, 1 | its requests are free |
-//! | 18 | cpu-free | share | 0..1 | room left for others |
-//! | 19 | memory-free | share | 0..1 | room left for others |
-//! | 20 | accelerators-free | share | 0..1 | accelerators that a heavier task may need; 0 where there are none |
-//! | 21 | accelerator-wasted | flag | 0, 1 | the node has accelerators and the task asks for none |
-//! | 22 | queued | log | 0.. | tasks waiting here |
-//! | 23 | committed | log | 0.. | tasks placed here |
-//! | 24 | contention | log | 0.. | slowdown of everybody here, this task included |
-//! | 25 | slowness | log | 0.. | execution against the fastest device: the node's aptitude |
-//! | 26 | downlink | log of τ/σ | 0.. | time per reference byte from the registry, now |
-//! | 27 | image-demand | log of σ | 0.. | bytes per τ that tasks of this image would pull: what having it here saves |
-//! | 28 | alpha | 1 | 0..1 | the dial: weight of data moved |
-//! | 29 | feasible | log/4 | 0.. | candidates in the cluster |
-//! | 30 | image-spread | share | 0..1 | candidates that have the image |
-//! | 31 | load | log of tasks | 0.. | arrivals per τ |
-//! | 32 | congestion | share | 0..1 | candidates where it would have to wait |
-//! | 33 | input-bytes | log of σ | 0.. | what it reads |
-//! | 34 | output-bytes | log of σ | 0.. | what it stores |
-//! | 35 | shortest-execution | log of τ | 0.. | how heavy it is at best |
+//! | 0 | cost | log of u | 0.. | expected cost of placing it here |
+//! | 1 | time-cost | log of u | 0.. | the part of it that is response time |
+//! | 2 | data-cost | log of u | 0.. | the part of it that is data moved |
+//! | 3 | wait | log of u | 0.. | time in the node's queue |
+//! | 4 | pull | log of u | 0.. | time to pull the missing image layers |
+//! | 5 | fetch | log of u | 0.. | time to read the inputs |
+//! | 6 | start | log of u | 0.. | time to start the container |
+//! | 7 | execution | log of u | 0.. | time to execute, with today's CPU contention |
+//! | 8 | store | log of u | 0.. | time to store the output at its home |
+//! | 9 | image-data | log of u | 0.. | moving the image |
+//! | 10 | other-data | log of u | 0.. | moving inputs and output |
+//! | 11 | regret | u | 0..20 | cost above the best candidate: the greedy order |
+//! | 12 | log-regret | log of u | 0.. | the same, resolved near zero |
+//! | 13 | time-regret | log of u | 0.. | time above the soonest candidate |
+//! | 14 | data-regret | log of u | 0.. | data above the leanest candidate |
+//! | 15 | warm-regret | log of u | 0.. | cost above the best if the image were here already: what pulling invests in |
+//! | 16 | image-here | flag | 0, 1 | nothing to pull |
+//! | 17 | image-arriving | flag | 0, 1 | another task is pulling it |
+//! | 18 | inputs-here | flag | 0, 1 | nothing to read |
+//! | 19 | output-home | flag | 0, 1 | the output is stored where it is made |
+//! | 20 | fits-now | flag | 0, 1 | its requests are free |
+//! | 21 | cpu-free | share | 0..1 | room left for others |
+//! | 22 | memory-free | share | 0..1 | room left for others |
+//! | 23 | accelerators-free | share | 0..1 | accelerators that a heavier task may need; 0 where there are none |
+//! | 24 | accelerator-wasted | flag | 0, 1 | the node has accelerators and the task asks for none |
+//! | 25 | queued | log | 0.. | tasks waiting here |
+//! | 26 | committed | log | 0.. | tasks placed here |
+//! | 27 | contention | log | 0.. | slowdown of everybody here, this task included |
+//! | 28 | slowness | log | 0.. | execution against the fastest device: the node's aptitude |
+//! | 29 | busy-path | log | 0.. | transfers on the busiest link from the registry |
+//! | 30 | image-demand | log of u | 0.. | what a minute's tasks of this image would pay to pull it: what having it here saves |
+//! | 31 | alpha | 1 | 0..1 | the dial: weight of data moved |
+//! | 32 | feasible | log/4 | 0.. | candidates in the cluster |
+//! | 33 | image-spread | share | 0..1 | candidates that have the image |
+//! | 34 | load | log of tasks | 0.. | arrivals during the soonest completion |
+//! | 35 | congestion | share | 0..1 | candidates where it would have to wait |
+//! | 36 | input-data | log of u | 0.. | moving all its inputs over a local link |
+//! | 37 | output-data | log of u | 0.. | moving its output over a local link |
+//! | 38 | shortest-execution | log of u | 0.. | how heavy it is at best |
 
 use serde::{Deserialize, Serialize};
 
@@ -64,20 +67,23 @@ const fn feature(name: &'static str, unit: &'static str, range: &'static str) ->
 }
 
 /// The columns of [`Observation::features`], as in the table of this module.
-pub const FEATURES: [Feature; 36] = [
-    feature("completion", "log of τ", "0.."),
-    feature("moved", "log of σ", "0.."),
-    feature("wait", "log of τ", "0.."),
-    feature("pull", "log of τ", "0.."),
-    feature("fetch", "log of τ", "0.."),
-    feature("start", "log of τ", "0.."),
-    feature("execution", "log of τ", "0.."),
-    feature("store", "log of τ", "0.."),
-    feature("regret", "cost", "0..20"),
-    feature("log-regret", "log of cost", "0.."),
-    feature("completion-regret", "log of τ", "0.."),
-    feature("moved-regret", "log of σ", "0.."),
-    feature("warm-regret", "log of cost", "0.."),
+pub const FEATURES: [Feature; 39] = [
+    feature("cost", "log of u", "0.."),
+    feature("time-cost", "log of u", "0.."),
+    feature("data-cost", "log of u", "0.."),
+    feature("wait", "log of u", "0.."),
+    feature("pull", "log of u", "0.."),
+    feature("fetch", "log of u", "0.."),
+    feature("start", "log of u", "0.."),
+    feature("execution", "log of u", "0.."),
+    feature("store", "log of u", "0.."),
+    feature("image-data", "log of u", "0.."),
+    feature("other-data", "log of u", "0.."),
+    feature("regret", "u", "0..20"),
+    feature("log-regret", "log of u", "0.."),
+    feature("time-regret", "log of u", "0.."),
+    feature("data-regret", "log of u", "0.."),
+    feature("warm-regret", "log of u", "0.."),
     feature("image-here", "flag", "0, 1"),
     feature("image-arriving", "flag", "0, 1"),
     feature("inputs-here", "flag", "0, 1"),
@@ -91,16 +97,16 @@ pub const FEATURES: [Feature; 36] = [
     feature("committed", "log", "0.."),
     feature("contention", "log", "0.."),
     feature("slowness", "log", "0.."),
-    feature("downlink", "log of τ/σ", "0.."),
-    feature("image-demand", "log of σ", "0.."),
+    feature("busy-path", "log", "0.."),
+    feature("image-demand", "log of u", "0.."),
     feature("alpha", "1", "0..1"),
     feature("feasible", "log/4", "0.."),
     feature("image-spread", "share", "0..1"),
     feature("load", "log of tasks", "0.."),
     feature("congestion", "share", "0..1"),
-    feature("input-bytes", "log of σ", "0.."),
-    feature("output-bytes", "log of σ", "0.."),
-    feature("shortest-execution", "log of τ", "0.."),
+    feature("input-data", "log of u", "0.."),
+    feature("output-data", "log of u", "0.."),
+    feature("shortest-execution", "log of u", "0.."),
 ];
 
 /// Number of features per candidate.
@@ -247,27 +253,28 @@ impl<'a> Observation<'a> {
     /// Writes the features of the candidates `shortlist` into `out`, one row of
     /// [`FEATURE_COUNT`] after the other.
     pub fn features(&self, shortlist: &[usize], out: &mut [f32]) {
-        let global = self.global_features();
-        let best = Best::of(self);
+        let scale = Scale::of(self, shortlist);
+        let global = self.global_features(&scale);
         for (&index, row) in shortlist.iter().zip(out.chunks_exact_mut(FEATURE_COUNT)) {
             let (own, shared) = row.split_at_mut(FEATURE_COUNT - global.len());
-            own.copy_from_slice(&self.candidate_features(&self.candidates[index], &best));
+            own.copy_from_slice(&self.candidate_features(&self.candidates[index], &scale));
             shared.copy_from_slice(&global);
         }
     }
 
-    fn candidate_features(&self, c: &Candidate, best: &Best) -> [f32; 28] {
-        let time = |seconds: f64| log(seconds / self.reference.response_s);
-        let data = |bytes: f64| log(bytes / self.reference.moved_bytes);
+    fn candidate_features(&self, c: &Candidate, scale: &Scale) -> [f32; 31] {
         let flag = |value: bool| f32::from(u8::from(value));
+        let time = |seconds: f64| log(scale.time(seconds));
+        let data = |bytes: f64| log(scale.data(bytes));
         let spec = &self.cluster.topology.nodes[c.node as usize];
         let state = &self.cluster.nodes[c.node as usize];
         let requests = &self.cluster.catalogue.kind(self.task).requests;
         let accelerators = state.accelerator_free_millis.len() as f64 * 1000.0;
         let accelerators_free = f64::from(state.accelerator_free_millis.iter().sum::<u32>());
-        let regret = self.cost(c) - best.cost;
+        let regret = (self.cost(c) - scale.least_cost) / scale.unit;
         let home = self.task.output.map(|d| self.cluster.catalogue.datasets[d as usize].homes[0]);
         [
+            log(self.cost(c) / scale.unit),
             time(c.completion_s()),
             data(c.moved_bytes),
             time(c.wait_s),
@@ -276,11 +283,13 @@ impl<'a> Observation<'a> {
             time(c.start_s),
             time(c.execution_s),
             time(c.store_s),
+            data(c.image_moved_bytes),
+            data(c.moved_bytes - c.image_moved_bytes),
             regret.min(20.0) as f32,
             log(regret),
-            time(c.completion_s() - best.completion_s),
-            data(c.moved_bytes - best.moved_bytes),
-            log(self.warm_cost(c) - best.warm_cost),
+            time(c.completion_s() - scale.least_completion_s),
+            data(c.moved_bytes - scale.least_moved_bytes),
+            log((self.warm_cost(c) - scale.least_warm_cost) / scale.unit),
             flag(c.missing_image_bytes == 0),
             flag(c.arriving_image_bytes > 0),
             flag(c.missing_input_bytes == 0),
@@ -293,16 +302,15 @@ impl<'a> Observation<'a> {
             log(f64::from(state.queued)),
             log(state.commitments.len() as f64),
             log(c.contention - 1.0),
-            log(c.alone_s / best.alone_s - 1.0),
-            self.downlink(c.node),
-            self.image_demand(c.node),
+            log(c.alone_s / scale.least_alone_s - 1.0),
+            self.busy_path(c.node),
+            self.image_demand(c.node, scale),
         ]
     }
 
-    fn global_features(&self) -> [f32; 8] {
+    fn global_features(&self, scale: &Scale) -> [f32; 8] {
         let datasets = &self.cluster.catalogue.datasets;
         let bytes = |dataset: &u32| datasets[*dataset as usize].bytes as f64;
-        let data = |bytes: f64| log(bytes / self.reference.moved_bytes);
         let count = self.candidates.len() as f64;
         let of = |predicate: &dyn Fn(&Candidate) -> bool| {
             self.candidates.iter().filter(|c| predicate(c)).count() as f64
@@ -311,30 +319,35 @@ impl<'a> Observation<'a> {
             self.alpha as f32,
             log(count) / 4.0,
             share(of(&|c| c.missing_image_bytes == 0), count),
-            log(self.cluster.total_rate_per_s() * self.reference.response_s),
+            log(self.cluster.total_rate_per_s() * scale.least_completion_s),
             share(of(&|c| !c.fits_now), count),
-            data(self.task.inputs.iter().map(bytes).sum()),
-            data(self.task.output.iter().map(bytes).sum()),
-            log(Best::of(self).alone_s / self.reference.response_s),
+            log(scale.data(self.task.inputs.iter().map(bytes).sum())),
+            log(scale.data(self.task.output.iter().map(bytes).sum())),
+            log(scale.time(scale.least_alone_s)),
         ]
     }
 
-    /// Time that σ bytes from the registry would take now, in units of τ.
-    fn downlink(&self, node: NodeId) -> f32 {
+    /// Transfers on the busiest link between the registry and the node.
+    fn busy_path(&self, node: NodeId) -> f32 {
         let topology = &self.cluster.topology;
-        let path = topology.registry_of(node).and_then(|registry| {
-            topology.path_with(registry, node, Direction::From, |channel| self.cluster.channel_share(channel))
-        });
-        path.map_or(0.0, |path| log(self.reference.moved_bytes / path.bytes_per_s / self.reference.response_s))
+        let mut busiest = 0;
+        if let Some(registry) = topology.registry_of(node) {
+            topology.visit_route(registry, node, Direction::From, |channel, _| {
+                busiest = busiest.max(self.cluster.channel_load(channel));
+            });
+        }
+        log(f64::from(busiest))
     }
 
-    /// Bytes per τ that this image's tasks would pull to this node, times their price, in σ.
-    fn image_demand(&self, node: NodeId) -> f32 {
+    /// What the tasks of this image that arrive in a minute would pay, each on its own, to pull it
+    /// to this node over idle links.
+    fn image_demand(&self, node: NodeId, scale: &Scale) -> f32 {
         let Some(image) = self.task.image else { return 0.0 };
-        let arch = self.cluster.topology.nodes[node as usize].arch;
-        let bytes = self.cluster.catalogue.image_bytes(image, arch).unwrap_or(0) as f64;
-        let arrivals = self.cluster.image_rate_per_s(image) * self.reference.response_s;
-        log(bytes * arrivals / self.reference.moved_bytes)
+        let topology = &self.cluster.topology;
+        let bytes = self.cluster.catalogue.image_bytes(image, topology.nodes[node as usize].arch).unwrap_or(0) as f64;
+        let path = topology.registry_of(node).and_then(|r| topology.path(r, node, Direction::From));
+        let pull = path.map_or(0.0, |path| scale.time(bytes / path.bytes_per_s) + scale.data(bytes * path.price));
+        log(pull * self.cluster.image_rate_per_s(image) * 60.0)
     }
 
     // Facts that published heuristics read, at nominal capacity and without load.
@@ -371,27 +384,48 @@ impl<'a> Observation<'a> {
 }
 
 
-/// The least of each figure over all candidates.
-struct Best {
-    cost: f64,
-    warm_cost: f64,
-    completion_s: f64,
-    moved_bytes: f64,
-    alone_s: f64,
+/// What the features of one decision are measured in and against.
+struct Scale {
+    /// u: the median cost of the candidates looked at.
+    unit: f64,
+    /// Cost, in u, of a second and of a byte at the present α.
+    per_s: f64,
+    per_byte: f64,
+    least_cost: f64,
+    least_warm_cost: f64,
+    least_completion_s: f64,
+    least_moved_bytes: f64,
+    least_alone_s: f64,
 }
 
-impl Best {
-    fn of(observation: &Observation<'_>) -> Best {
-        let least = |key: &dyn Fn(&Candidate) -> f64| {
-            observation.candidates.iter().map(key).fold(f64::INFINITY, f64::min)
-        };
-        Best {
-            cost: least(&|c| observation.cost(c)),
-            warm_cost: least(&|c| observation.warm_cost(c)),
-            completion_s: least(&Candidate::completion_s),
-            moved_bytes: least(&|c| c.moved_bytes),
-            alone_s: least(&|c| c.alone_s).max(1e-3),
+/// Below this the unit says nothing (all candidates are free): a thousandth of the reference cost.
+const LEAST_UNIT: f64 = 1e-3;
+
+impl Scale {
+    fn of(observation: &Observation<'_>, shortlist: &[usize]) -> Scale {
+        let looked_at = || shortlist.iter().map(|&index| &observation.candidates[index]);
+        let least = |key: &dyn Fn(&Candidate) -> f64| looked_at().map(key).fold(f64::INFINITY, f64::min);
+        let mut costs: Vec<f64> = looked_at().map(|c| observation.cost(c)).collect();
+        costs.sort_unstable_by(f64::total_cmp);
+        let unit = costs[costs.len() / 2].max(LEAST_UNIT);
+        Scale {
+            unit,
+            per_s: observation.reference.cost(observation.alpha, 0.0, 1.0) / unit,
+            per_byte: observation.reference.cost(observation.alpha, 1.0, 0.0) / unit,
+            least_cost: costs[0],
+            least_warm_cost: least(&|c| observation.warm_cost(c)),
+            least_completion_s: least(&Candidate::completion_s),
+            least_moved_bytes: least(&|c| c.moved_bytes),
+            least_alone_s: least(&|c| c.alone_s).max(1e-3),
         }
+    }
+
+    fn time(&self, seconds: f64) -> f64 {
+        seconds * self.per_s
+    }
+
+    fn data(&self, bytes: f64) -> f64 {
+        bytes * self.per_byte
     }
 }
 

@@ -238,3 +238,18 @@ impl Policy for GreedyCompletion {
         scores.extend(observation.candidates.iter().map(|candidate| -candidate.completion_s()));
     }
 }
+
+/// The candidate with the least expected cost at the present α, from the same estimates that the
+/// network sees: the opponent that a learned policy has to beat.
+#[derive(Debug)]
+pub struct GreedyMarginal;
+
+impl Policy for GreedyMarginal {
+    fn name(&self) -> &str {
+        "greedy-marginal"
+    }
+
+    fn score(&mut self, observation: &Observation<'_>, scores: &mut Vec<f64>) {
+        scores.extend(observation.candidates.iter().map(|candidate| -observation.cost(candidate)));
+    }
+}

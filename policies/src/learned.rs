@@ -1,1 +1,81 @@
+//! The network as a policy: it looks at a shortlist and scores it.
 
+use burn::tensor::{Device, Tensor, TensorData};
+use remora_env::Observation;
+use remora_env::observation::FEATURE_COUNT;
+
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::network::{ActorCritic, NetworkConfig};
+use crate::Policy;
+
+/// Observations as the rows that a network takes: shortlist, features and mask of each.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Indices of the candidates looked at, one list per decision.
+    pub shortlists: Vec<Vec<usize>>,
+    /// `[decisions, shortlist, FEATURE_COUNT]`, row by row, zero where padded.
+    pub features: Vec<f32>,
+    /// `[decisions, shortlist]`, 1 where there is a candidate.
+    pub mask: Vec<f32>,
+}
+
+impl Batch {
+    /// Adds one decision, padded to `size` candidates.
+    pub fn push(&mut self, observation: &Observation<'_>, size: usize) {
+        let shortlist = observation.shortlist(size);
+        let start = self.features.len();
+        self.features.resize(start + size * FEATURE_COUNT, 0.0);
+        observation.features(&shortlist, &mut self.features[start..]);
+        self.mask.extend((0..size).map(|index| f32::from(u8::from(index < shortlist.len()))));
+        self.shortlists.push(shortlist);
+    }
+
+    /// Features `[decisions, size, FEATURE_COUNT]` and mask `[decisions, size]`.
+    pub fn tensors(&self, size: usize, device: &Device) -> (Tensor<3>, Tensor<2>) {
+        let decisions = self.shortlists.len();
+        let features = TensorData::new(self.features.clone(), [decisions, size, FEATURE_COUNT]);
+        let mask = TensorData::new(self.mask.clone(), [decisions, size]);
+        (Tensor::from_data(features, device), Tensor::from_data(mask, device))
+    }
+}
+
+/// A trained network that places.
+#[derive(Debug)]
+pub struct Learned {
+    name: String,
+    network: ActorCritic,
+    config: NetworkConfig,
+    device: Device,
+}
+
+impl Learned {
+    pub fn new(name: &str, checkpoint: &Checkpoint) -> Result<Learned, CheckpointError> {
+        let device = Device::flex();
+        let network = checkpoint.network(&device)?;
+        Ok(Learned { name: name.to_owned(), network, config: checkpoint.about.network, device })
+    }
+
+    /// A network in training, as it stands.
+    pub fn from_network(name: &str, network: ActorCritic, config: NetworkConfig) -> Learned {
+        Learned { name: name.to_owned(), network, config, device: Device::flex() }
+    }
+}
+
+impl Policy for Learned {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Logits of the shortlist; the rest is not considered.
+    fn score(&mut self, observation: &Observation<'_>, scores: &mut Vec<f64>) {
+        scores.resize(observation.candidates.len(), f64::NEG_INFINITY);
+        let mut batch = Batch::default();
+        batch.push(observation, self.config.shortlist);
+        let (features, mask) = batch.tensors(self.config.shortlist, &self.device);
+        let logits = self.network.forward(features, mask).logits.into_data();
+        let logits = logits.as_slice::<f32>().expect("logits are 32-bit floats");
+        for (&index, &logit) in batch.shortlists[0].iter().zip(logits) {
+            scores[index] = f64::from(logit);
+        }
+    }
+}

@@ -3,17 +3,17 @@
 //! A [`Policy`] gives every candidate of an [`Observation`] a score; the highest wins and ties go to
 //! the first. That is all a policy can do, so any two can be compared, swapped and explained.
 
-//pub mod checkpoint;
+pub mod checkpoint;
 pub mod heuristics;
-//pub mod learned;
-//pub mod network;
+pub mod learned;
+pub mod network;
 pub mod rollout;
 
 use remora_env::Observation;
 use remora_env::observation::Candidate;
 
-//pub use checkpoint::Checkpoint;
-//pub use learned::Learned;
+pub use checkpoint::Checkpoint;
+pub use learned::Learned;
 
 /// Something that places tasks.
 pub trait Policy: Send {
@@ -53,3 +53,35 @@ fn argmax(scores: &[f64]) -> usize {
     best
 }
 
+/// Names of the heuristics, in the order of reports.
+pub const BASELINES: [&str; 5] = ["random", "kube-default", "skippy", "greedy-completion", "greedy-marginal"];
+
+/// Why a policy could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    #[error("no policy is called {0:?}: known are {known}, or the path of a checkpoint", known = known())]
+    Unknown(String),
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::CheckpointError),
+}
+
+fn known() -> String {
+    format!("{}, pretrained", BASELINES.join(", "))
+}
+
+/// The policy of that name: a heuristic, `pretrained`, or a checkpoint's path. `seed` is for
+/// policies that draw.
+pub fn by_name(name: &str, seed: u64) -> Result<Box<dyn Policy>, PolicyError> {
+    Ok(match name {
+        "random" => Box::new(heuristics::Random { seed }),
+        "kube-default" => Box::new(heuristics::KubeDefault::new(seed)),
+        "skippy" => Box::new(heuristics::Skippy),
+        "greedy-completion" => Box::new(heuristics::GreedyCompletion),
+        "greedy-marginal" => Box::new(heuristics::GreedyMarginal),
+        "pretrained" => Box::new(Learned::new("pretrained", &Checkpoint::pretrained()?)?),
+        path if std::path::Path::new(path).exists() => {
+            Box::new(Learned::new(path, &Checkpoint::load(std::path::Path::new(path))?)?)
+        }
+        other => return Err(PolicyError::Unknown(other.to_owned())),
+    })
+}

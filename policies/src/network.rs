@@ -1,1 +1,175 @@
+//! The actor-critic: one scorer with shared weights for every candidate, so that a cluster of any
+//! size fits, and a critic over what all candidates look like together.
 
+use burn::module::{Module, Param, ParamId};
+use burn::nn::Linear;
+use burn::tensor::activation::relu;
+use burn::tensor::{Device, Tensor, TensorData};
+use rand::Rng;
+use rand_distr::{Distribution, StandardNormal};
+use remora_env::observation::FEATURE_COUNT;
+use remora_env::random::{Purpose, stream};
+use serde::{Deserialize, Serialize};
+
+/// Shape of the network; saved beside its weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkConfig {
+    /// Width of the hidden layers.
+    pub hidden: usize,
+    /// How many candidates it looks at: see `Observation::shortlist`.
+    pub shortlist: usize,
+}
+
+impl Default for NetworkConfig {
+    fn default() -> NetworkConfig {
+        NetworkConfig { hidden: 64, shortlist: 16 }
+    }
+}
+
+/// One named parameter: shape and values, row by row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weight {
+    pub name: &'static str,
+    pub shape: Vec<usize>,
+    pub values: Vec<f32>,
+}
+
+/// Names of the layers, each with a `weight` and a `bias`, in the order of [`Weight`] lists.
+const PARAMETERS: [[&str; 2]; 5] = [
+    ["embed.weight", "embed.bias"],
+    ["mix.weight", "mix.bias"],
+    ["score.weight", "score.bias"],
+    ["pool.weight", "pool.bias"],
+    ["value.weight", "value.bias"],
+];
+
+/// Inputs and outputs of the layers, in the order of [`PARAMETERS`].
+fn layer_shapes(config: &NetworkConfig) -> [[usize; 2]; 5] {
+    let h = config.hidden;
+    [[FEATURE_COUNT, h], [h, h], [h, 1], [2 * h, h], [h, 1]]
+}
+
+/// Scorer and critic.
+#[derive(Module, Debug)]
+pub struct ActorCritic {
+    embed: Linear,
+    mix: Linear,
+    score: Linear,
+    pool: Linear,
+    value: Linear,
+}
+
+/// What the network says of a batch of decisions.
+#[derive(Clone, Debug)]
+pub struct Judgement {
+    /// Preference for each candidate; hugely negative where masked. `[batch, candidates]`
+    pub logits: Tensor<2>,
+    /// Expected return. `[batch]`
+    pub value: Tensor<1>,
+}
+
+/// Taken off the logits of candidates that are not there.
+const ABSENT: f32 = 1e9;
+
+impl ActorCritic {
+    /// Weights drawn from `seed`: variance 2 / inputs before a rectifier (He et al. 2015), and nearly
+    /// zero at the two heads, so that the first policy is nearly uniform (Andrychowicz et al. 2021).
+    pub fn init(config: &NetworkConfig, seed: u64, device: &Device) -> ActorCritic {
+        let mut rng = stream(seed, Purpose::Weights, 0);
+        let weights: Vec<Weight> = PARAMETERS
+            .iter()
+            .zip(layer_shapes(config))
+            .flat_map(|([weight, bias], [inputs, outputs])| {
+                let head = outputs == 1;
+                let deviation = if head { 0.01 } else { (2.0 / inputs as f64).sqrt() };
+                let values = normal(inputs * outputs, deviation, &mut rng);
+                [
+                    Weight { name: weight, shape: vec![inputs, outputs], values },
+                    Weight { name: bias, shape: vec![outputs], values: vec![0.0; outputs] },
+                ]
+            })
+            .collect();
+        ActorCritic::from_weights(config, &weights, device).expect("drawn weights have the network's shapes")
+    }
+
+    /// A network with these weights; an error names the first that is missing or misshapen.
+    pub fn from_weights(config: &NetworkConfig, weights: &[Weight], device: &Device) -> Result<ActorCritic, String> {
+        let mut layers = Vec::new();
+        for (index, ([weight, bias], [inputs, outputs])) in PARAMETERS.iter().zip(layer_shapes(config)).enumerate() {
+            let find = |name: &str, shape: &[usize]| {
+                let found = weights.iter().find(|w| w.name == name).ok_or(format!("{name} is missing"))?;
+                if found.shape != shape {
+                    return Err(format!("{name} has shape {:?}, the network wants {shape:?}", found.shape));
+                }
+                Ok(TensorData::new(found.values.clone(), shape.to_vec()))
+            };
+            // Fixed identities: the optimiser's state finds its parameter again after a restart.
+            let id = |offset: usize| ParamId::from((2 * index + offset + 1) as u64);
+            let tensor = Tensor::<2>::from_data(find(weight, &[inputs, outputs])?, device);
+            let bias = Tensor::<1>::from_data(find(bias, &[outputs])?, device);
+            layers.push(Linear {
+                weight: Param::initialized(id(0), tensor.require_grad()),
+                bias: Some(Param::initialized(id(1), bias.require_grad())),
+            });
+        }
+        let [embed, mix, score, pool, value] =
+            <[Linear; 5]>::try_from(layers).expect("one layer for each entry of PARAMETERS");
+        Ok(ActorCritic { embed, mix, score, pool, value })
+    }
+
+    /// Names of all parameters, in the order of [`ActorCritic::weights`].
+    pub fn parameter_names() -> impl Iterator<Item = &'static str> {
+        PARAMETERS.iter().flatten().copied()
+    }
+
+    /// The weights, in a fixed order.
+    pub fn weights(&self) -> Vec<Weight> {
+        let layers = [&self.embed, &self.mix, &self.score, &self.pool, &self.value];
+        let values = |data: TensorData| data.try_to_vec::<f32>().expect("weights are 32-bit floats");
+        PARAMETERS
+            .iter()
+            .zip(layers)
+            .flat_map(|([weight, bias], layer)| {
+                let w = layer.weight.val();
+                let b = layer.bias.as_ref().expect("every layer has a bias").val();
+                [
+                    Weight { name: weight, shape: w.dims().to_vec(), values: values(w.into_data()) },
+                    Weight { name: bias, shape: b.dims().to_vec(), values: values(b.into_data()) },
+                ]
+            })
+            .collect()
+    }
+
+    /// Judges a batch of decisions.
+    ///
+    /// # Shapes
+    /// - `features`: `[batch, candidates, FEATURE_COUNT]`
+    /// - `mask`: `[batch, candidates]`, 1 where there is a candidate, 0 where there is padding
+    pub fn forward(&self, features: Tensor<3>, mask: Tensor<2>) -> Judgement {
+        let [batch, candidates, _] = features.dims();
+        let x = relu(self.embed.forward(features)); // [batch, candidates, hidden]
+        let x = relu(self.mix.forward(x)); // [batch, candidates, hidden]
+        let logits = self.score.forward(x.clone()).reshape([batch, candidates]); // [batch, candidates]
+        let logits = logits + (mask.clone() - 1.0) * ABSENT;
+
+        // Rectified activations are not negative, so a masked zero never wins the maximum.
+        let present = mask.clone().reshape([batch, candidates, 1]); // [batch, candidates, 1]
+        let x = x * present;
+        let count = mask.sum_dim(1).clamp_min(1.0); // [batch, 1]
+        let mean = x.clone().sum_dim(1).squeeze_dim::<2>(1) / count; // [batch, hidden]
+        let most = x.max_dim(1).squeeze_dim::<2>(1); // [batch, hidden]
+        let pooled = relu(self.pool.forward(Tensor::cat(vec![mean, most], 1))); // [batch, hidden]
+        let value = self.value.forward(pooled).reshape([batch]); // [batch]
+        Judgement { logits, value }
+    }
+}
+
+fn normal(count: usize, deviation: f64, rng: &mut impl Rng) -> Vec<f32> {
+    (0..count)
+        .map(|_| {
+            let z: f64 = StandardNormal.sample(rng);
+            (z * deviation) as f32
+        })
+        .collect()
+}

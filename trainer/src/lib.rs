@@ -1,1 +1,12 @@
+//! The learning: PPO on the simulated cluster, fair evaluation, run folders and reports.
 
+pub mod collect;
+pub mod config;
+pub mod evaluate;
+pub mod plot;
+pub mod ppo;
+pub mod report;
+pub mod run;
+pub mod statistics;
+
+pub use config::Config;

@@ -1,0 +1,3 @@
+//! Integration tests of remora-env: one binary, a module for each subject.
+
+mod import;
