@@ -4,7 +4,8 @@
 //! [`Observation::features`] is the only place where facts become the numbers that a network
 //! reads. Seconds and bytes enter as the cost that they cause at the present α ([`Reference`]), in
 //! units of u, the median cost of the candidates looked at: so a policy trained on one cluster
-//! reads another, and what the dial makes irrelevant vanishes. `log` means ln(1 + x).
+//! reads another, and what the dial makes irrelevant vanishes. `log` means ln(1 + x), `fine`
+//! ln(1 + 100 x) / 2.
 //!
 //! | index | name | unit | range | why |
 //! |---|---|---|---|---|
@@ -20,10 +21,10 @@
 //! | 9 | image-data | log of u | 0.. | moving the image |
 //! | 10 | other-data | log of u | 0.. | moving inputs and output |
 //! | 11 | regret | u | 0..20 | cost above the best candidate: the greedy order |
-//! | 12 | log-regret | log of u | 0.. | the same, resolved near zero |
-//! | 13 | time-regret | log of u | 0.. | time above the soonest candidate |
-//! | 14 | data-regret | log of u | 0.. | data above the leanest candidate |
-//! | 15 | warm-regret | log of u | 0.. | cost above the best if the image were here already: what pulling invests in |
+//! | 12 | log-regret | fine of u | 0.. | the same, resolved near zero |
+//! | 13 | time-regret | fine of u | 0.. | time above the soonest candidate |
+//! | 14 | data-regret | fine of u | 0.. | data above the leanest candidate |
+//! | 15 | warm-regret | fine of u | 0.. | cost above the best if the image were here already: what pulling invests in |
 //! | 16 | image-here | flag | 0, 1 | nothing to pull |
 //! | 17 | image-arriving | flag | 0, 1 | another task is pulling it |
 //! | 18 | inputs-here | flag | 0, 1 | nothing to read |
@@ -80,10 +81,10 @@ pub const FEATURES: [Feature; 39] = [
     feature("image-data", "log of u", "0.."),
     feature("other-data", "log of u", "0.."),
     feature("regret", "u", "0..20"),
-    feature("log-regret", "log of u", "0.."),
-    feature("time-regret", "log of u", "0.."),
-    feature("data-regret", "log of u", "0.."),
-    feature("warm-regret", "log of u", "0.."),
+    feature("log-regret", "fine of u", "0.."),
+    feature("time-regret", "fine of u", "0.."),
+    feature("data-regret", "fine of u", "0.."),
+    feature("warm-regret", "fine of u", "0.."),
     feature("image-here", "flag", "0, 1"),
     feature("image-arriving", "flag", "0, 1"),
     feature("inputs-here", "flag", "0, 1"),
@@ -286,10 +287,10 @@ impl<'a> Observation<'a> {
             data(c.image_moved_bytes),
             data(c.moved_bytes - c.image_moved_bytes),
             regret.min(20.0) as f32,
-            log(regret),
-            time(c.completion_s() - scale.least_completion_s),
-            data(c.moved_bytes - scale.least_moved_bytes),
-            log((self.warm_cost(c) - scale.least_warm_cost) / scale.unit),
+            fine_log(regret),
+            fine_log(scale.time(c.completion_s() - scale.least_completion_s)),
+            fine_log(scale.data(c.moved_bytes - scale.least_moved_bytes)),
+            fine_log((self.warm_cost(c) - scale.least_warm_cost) / scale.unit),
             flag(c.missing_image_bytes == 0),
             flag(c.arriving_image_bytes > 0),
             flag(c.missing_input_bytes == 0),
@@ -431,6 +432,11 @@ impl Scale {
 
 fn log(x: f64) -> f32 {
     x.max(0.0).ln_1p() as f32
+}
+
+/// Resolves differences of a hundredth as well as of a hundred.
+fn fine_log(x: f64) -> f32 {
+    log(100.0 * x) / 2.0
 }
 
 fn share(part: f64, whole: f64) -> f32 {

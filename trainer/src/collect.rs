@@ -9,9 +9,9 @@ use ndarray::Array2;
 use rand::{Rng, RngExt};
 use rand_chacha::ChaCha8Rng;
 use remora_env::observation::Reference;
-use remora_env::outcome::Elapsed;
 use remora_env::random::{Purpose, stream};
-use remora_env::{Episode, Next, Scenario, World};
+use remora_env::world::When;
+use remora_env::{Episode, Next, Observation, Scenario, Time, World};
 use remora_policies::heuristics::GreedyCompletion;
 use remora_policies::learned::Batch;
 use remora_policies::network::ActorCritic;
@@ -53,6 +53,8 @@ pub struct Experience {
     pub batch: Batch,
     /// Position in the shortlist that was chosen.
     pub actions: Vec<i32>,
+    /// Position in the shortlist that costs least by today's estimate: the greedy choice.
+    pub greedy: Vec<i32>,
     /// Log-probability of the choice when it was made.
     pub log_probs: Vec<f32>,
     pub advantages: Vec<f32>,
@@ -77,6 +79,7 @@ impl Experience {
         self.batch.features.append(&mut other.batch.features);
         self.batch.mask.append(&mut other.batch.mask);
         self.actions.append(&mut other.actions);
+        self.greedy.append(&mut other.greedy);
         self.log_probs.append(&mut other.log_probs);
         self.advantages.append(&mut other.advantages);
         self.targets.append(&mut other.targets);
@@ -89,9 +92,10 @@ struct Step {
     task: usize,
     row: usize,
     action: i32,
+    greedy: i32,
     log_prob: f32,
-    reward: f64,
-    seconds: f64,
+    /// When it was made.
+    at: Time,
 }
 
 /// The `index`-th world of a training run: its course, seed and α.
@@ -120,11 +124,13 @@ pub fn collect(config: &Config, courses: &[Course], network: &ActorCritic, index
         let now = batch.shortlists.len();
         let mut deciding = Vec::new();
         let mut candidates = Vec::new();
+        let mut greedy = Vec::new();
         for (rollout, episode) in episodes.iter().enumerate() {
             if let Next::Decide(observation) = episode.next() {
                 batch.push(&observation, size);
                 let shortlist = &batch.shortlists[batch.shortlists.len() - 1];
                 candidates.push(shortlist.iter().map(|&i| observation.candidates[i]).collect::<Vec<_>>());
+                greedy.push(cheapest(&observation, shortlist));
                 deciding.push(rollout);
             }
         }
@@ -136,29 +142,68 @@ pub fn collect(config: &Config, courses: &[Course], network: &ActorCritic, index
             let row_log_probs = &log_probs[row * size..(row + 1) * size];
             let action = sample(row_log_probs, &mut rngs[rollout]);
             let task = episodes[rollout].pending().expect("a deciding episode has a task") as usize;
-            let elapsed = episodes[rollout].step(&candidates[action]);
+            let at = episodes[rollout].cluster().now;
+            episodes[rollout].step(&candidates[action]);
             steps[rollout].push(Step {
                 task,
                 row: now + row,
                 action: action as i32,
+                greedy: greedy[row],
                 log_prob: row_log_probs[action],
-                reward: reward(&elapsed, alpha, course.reference) / unit,
-                seconds: elapsed.seconds,
+                at,
             });
         }
     }
     let horizon_s = config.horizon * course.greedy.response_s;
-    let mean_cost = steps.iter().flatten().map(|step| -step.reward).sum::<f64>()
-        / steps.iter().map(Vec::len).sum::<usize>().max(1) as f64;
-    let mut experience = credit(&steps, batch, world.tasks.len(), horizon_s);
-    experience.relative_costs.push(mean_cost as f32);
+    let ledgers: Vec<Ledger> =
+        episodes.iter().map(|episode| Ledger::of(episode, alpha, course.reference, unit)).collect();
+    let clocks = clocks(&world);
+    let mut experience = credit(&steps, batch, &ledgers, &clocks, horizon_s);
+    let costs = ledgers.iter().flat_map(|ledger| ledger.costs.iter());
+    experience.relative_costs.push((costs.sum::<f64>() / (ledgers.len() * clocks.len()) as f64) as f32);
     experience
 }
 
-/// Minus the cost of what happened: price-weighted data in σ, and the time integral of the tasks
-/// in the system in τ (by Little's law its sum is the sum of the response times).
-fn reward(elapsed: &Elapsed, alpha: f64, reference: Reference) -> f64 {
-    -reference.cost(alpha, elapsed.moved_bytes, elapsed.task_seconds)
+/// What each task of an episode cost in the end.
+struct Ledger {
+    /// Cost of each task over greedy's mean.
+    costs: Vec<f64>,
+    completed: Vec<Time>,
+}
+
+impl Ledger {
+    fn of(episode: &Episode, alpha: f64, reference: Reference, unit: f64) -> Ledger {
+        let tasks = episode.world().tasks.len();
+        let mut ledger = Ledger { costs: vec![0.0; tasks], completed: vec![Time::ZERO; tasks] };
+        for outcome in episode.outcomes().iter().filter(|outcome| outcome.is_placed()) {
+            let task = outcome.task as usize;
+            ledger.costs[task] = reference.cost(alpha, outcome.moved_bytes, outcome.response_s()) / unit;
+            ledger.completed[task] = outcome.completed;
+        }
+        ledger
+    }
+}
+
+/// The time of each task that no decision can shift, seconds: its arrival, or for a follower the
+/// arrival of the task that its chain began with.
+fn clocks(world: &World) -> Vec<f64> {
+    let mut clocks = vec![0.0; world.tasks.len()];
+    for (index, planned) in world.tasks.iter().enumerate() {
+        if let When::At(at) = planned.when {
+            clocks[index] = at.as_s();
+        }
+        for &follower in &planned.followers {
+            clocks[follower as usize] = clocks[index];
+        }
+    }
+    clocks
+}
+
+/// Position in the shortlist of the candidate with the least expected cost.
+fn cheapest(observation: &Observation<'_>, shortlist: &[usize]) -> i32 {
+    let cost = |position: usize| observation.cost(&observation.candidates[shortlist[position]]);
+    let positions = 0..shortlist.len();
+    positions.min_by(|&a, &b| cost(a).total_cmp(&cost(b))).expect("an observation has a candidate") as i32
 }
 
 /// Log-probabilities of the decisions from `first` on, `[decisions, size]` row by row.
@@ -190,18 +235,40 @@ fn sample(log_probs: &[f32], rng: &mut impl Rng) -> usize {
     last
 }
 
-/// Discounted returns, and advantages against the mean return of the same task's decisions in all
-/// rollouts: the arrivals, the luck and the links are the same, so the mean is a baseline that
-/// knows the future without biasing the gradient (Mao et al. 2018, *Variance Reduction for
-/// Reinforcement Learning in Input-Driven Environments*). Discounting is by elapsed time.
-fn credit(steps: &[Vec<Step>], batch: Batch, tasks: usize, horizon_s: f64) -> Experience {
-    let rollouts = steps.len();
+/// Returns of one rollout's decisions: minus the costs of all tasks that had not ended when the
+/// decision was made, each with the weight exp(−Δ / horizon), where Δ is how much later its clock
+/// is.
+///
+/// A task counts whole, and the discount goes by clocks that no decision can shift. With the usual
+/// discount by elapsed time, running a task slowly pays: it puts off what follows it.
+fn returns(steps: &[Step], ledger: &Ledger, clocks: &[f64], horizon_s: f64) -> Vec<(usize, f64)> {
+    let of = |step: &Step| {
+        let now = clocks[step.task];
+        let open = ledger.costs.iter().zip(&ledger.completed).zip(clocks);
+        let weighted = open
+            .filter(|((_, completed), _)| **completed > step.at)
+            .map(|((cost, _), clock)| cost * (-(clock - now).max(0.0) / horizon_s).exp());
+        (step.task, -weighted.sum::<f64>())
+    };
+    steps.iter().map(of).collect()
+}
+
+/// Advantages against the mean return of the same task's decisions in all rollouts: the arrivals,
+/// the luck and the links are the same, so the mean is a baseline that knows the future without
+/// biasing the gradient (Mao et al. 2018, *Variance Reduction for Reinforcement Learning in
+/// Input-Driven Environments*).
+fn credit(
+    steps: &[Vec<Step>],
+    batch: Batch,
+    ledgers: &[Ledger],
+    clocks: &[f64],
+    horizon_s: f64,
+) -> Experience {
+    let (rollouts, tasks) = (steps.len(), clocks.len());
     let mut returns = Array2::<f64>::from_elem((rollouts, tasks), f64::NAN);
     for (rollout, steps) in steps.iter().enumerate() {
-        let mut future = 0.0;
-        for step in steps.iter().rev() {
-            future = step.reward + (-step.seconds / horizon_s).exp() * future;
-            returns[[rollout, step.task]] = future;
+        for (task, value) in self::returns(steps, &ledgers[rollout], clocks, horizon_s) {
+            returns[[rollout, task]] = value;
         }
     }
     let mean = |values: &mut dyn Iterator<Item = f64>| {
@@ -218,6 +285,7 @@ fn credit(steps: &[Vec<Step>], batch: Batch, tasks: usize, horizon_s: f64) -> Ex
     let mut experience = Experience {
         batch,
         actions: vec![0; decisions],
+        greedy: vec![0; decisions],
         log_probs: vec![0.0; decisions],
         advantages: vec![0.0; decisions],
         targets: vec![0.0; decisions],
@@ -228,6 +296,7 @@ fn credit(steps: &[Vec<Step>], batch: Batch, tasks: usize, horizon_s: f64) -> Ex
             let value = returns[[rollout, step.task]];
             let advantage = (value - baselines[step.task]) / spread.max(1e-9);
             experience.actions[step.row] = step.action;
+            experience.greedy[step.row] = step.greedy;
             experience.log_probs[step.row] = step.log_prob;
             experience.advantages[step.row] = advantage.clamp(-5.0, 5.0) as f32;
             experience.targets[step.row] = (value / size) as f32;

@@ -12,6 +12,8 @@ pub struct Config {
     pub scenarios: Vec<String>,
     /// Iterations of collecting and updating.
     pub iterations: u64,
+    /// Of them, the first ones imitate `greedy-marginal` on the states that the network reaches.
+    pub imitate: u64,
     /// Worlds per iteration, each with its own seed and α.
     pub worlds: usize,
     /// Rollouts of each world; their mean return is the baseline of each.
@@ -47,6 +49,7 @@ impl Default for Config {
             seed: 0,
             scenarios: remora_env::scenario::BUILT_IN.iter().map(|(name, _)| (*name).to_owned()).collect(),
             iterations: 100,
+            imitate: 10,
             worlds: 6,
             rollouts: 8,
             tasks: 200,

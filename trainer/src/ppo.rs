@@ -121,7 +121,7 @@ impl Learner {
                 count += 1.0;
             }
             metrics.kl = epoch_kl / minibatches.len().max(1) as f64;
-            if metrics.kl > self.config.target_kl {
+            if metrics.kl > self.config.target_kl && self.iteration >= self.config.imitate {
                 break;
             }
         }
@@ -152,6 +152,8 @@ impl Learner {
         let mask = Tensor::<2>::from_data(TensorData::new(mask, [b, size]), &self.device);
         let actions: Vec<i32> = rows.iter().map(|&row| experience.actions[row]).collect();
         let actions = Tensor::<2, Int>::from_data(TensorData::new(actions, [b, 1]), &self.device);
+        let greedy: Vec<i32> = rows.iter().map(|&row| experience.greedy[row]).collect();
+        let greedy = Tensor::<2, Int>::from_data(TensorData::new(greedy, [b, 1]), &self.device);
         let old = column(&experience.log_probs); // [b]
         let advantages = column(&experience.advantages); // [b]
         let targets = column(&experience.targets); // [b]
@@ -159,12 +161,17 @@ impl Learner {
         let judgement = self.network.forward(features, mask.clone());
         let log_probs = log_softmax(judgement.logits, 1); // [b, size]
         let chosen = log_probs.clone().gather(1, actions).reshape([b]); // [b]
+        let log_probs_of_greedy = log_probs.clone().gather(1, greedy).reshape([b]); // [b]
         let log_ratio = chosen - old; // [b]
         let ratio = log_ratio.clone().exp(); // [b]
         let clipped = ratio.clone().clamp(1.0 - self.config.clip, 1.0 + self.config.clip); // [b]
         let gain = (ratio.clone() * advantages.clone()).min_pair(clipped * advantages); // [b]
-        let policy_loss = -gain.mean();
         let entropy = -(log_probs.clone().exp() * log_probs * mask).sum_dim(1).mean();
+        let policy_loss = if self.iteration < self.config.imitate {
+            -log_probs_of_greedy.mean()
+        } else {
+            -gain.mean()
+        };
         let value_loss = (judgement.value - targets).powi_scalar(2).mean() * 0.5;
         let loss = policy_loss.clone() + value_loss.clone() * self.config.value_weight
             - entropy.clone() * entropy_weight;

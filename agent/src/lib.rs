@@ -1,0 +1,5 @@
+//! The outside of Remora: the command line, and the gRPC service with its one owner of the facts.
+
+pub mod client;
+pub mod commands;
+pub mod service;

@@ -1,0 +1,211 @@
+//! The other direction: a cluster of this crate as a registration, with every fact that a policy
+//! can see.
+
+use std::collections::BTreeMap;
+
+use remora_env::Cluster;
+use remora_env::catalogue::{Catalogue, Dataset, DatasetId, Image, ImageId, Kind, LayerId, Task};
+use remora_env::cluster::{Item, TaskId};
+use remora_env::device::Arch;
+use remora_env::observation::Reference;
+use remora_env::topology::{Node, NodeId, Topology, VertexId};
+use remora_proto::v1 as wire;
+
+/// The request that registers this cluster as `id`; `decisions` are the ids of those of its tasks
+/// whose outcome will be reported.
+pub fn registration(
+    id: &str,
+    cluster: &Cluster,
+    reference: Reference,
+    decisions: &BTreeMap<TaskId, String>,
+) -> wire::RegisterClusterRequest {
+    let (topology, catalogue) = (&*cluster.topology, &*cluster.catalogue);
+    let layers = layer_names(catalogue);
+    wire::RegisterClusterRequest {
+        cluster: Some(wire::Cluster {
+            id: id.to_owned(),
+            reference_response_s: reference.response_s,
+            reference_moved_bytes: reference.moved_bytes,
+            nodes: topology.nodes.iter().map(node).collect(),
+            registries: topology.registries.clone(),
+            switches: topology.switches.clone(),
+            links: links(topology),
+            images: catalogue.images.iter().map(|it| image(it, catalogue, &layers)).collect(),
+            datasets: catalogue.datasets.iter().map(|it| dataset(it, topology)).collect(),
+            task_kinds: catalogue.kinds.iter().map(kind).collect(),
+        }),
+        facts: Some(facts(cluster, &layers, decisions)),
+    }
+}
+
+fn node(node: &Node) -> wire::Node {
+    let accelerator = node.accelerator.as_ref();
+    wire::Node {
+        name: node.name.clone(),
+        kind: node.kind.clone(),
+        arch: node.arch.name().to_owned(),
+        cpu_millis: node.cpu_millis.into(),
+        memory_bytes: node.memory_bytes as i64,
+        disk_bytes: Some(node.disk_bytes as i64),
+        startup_s: Some(node.startup_s),
+        accelerator: accelerator
+            .map(|(model, count)| wire::Accelerator { model: model.clone(), count: (*count).into() }),
+        labels: node.labels.iter().cloned().collect(),
+    }
+}
+
+fn links(topology: &Topology) -> Vec<wire::Link> {
+    let name = |vertex: VertexId| topology.vertex_name(vertex).to_owned();
+    let links = topology.links.iter().map(|link| wire::Link {
+        from: name(link.from),
+        to: name(link.to),
+        up_bytes_per_s: link.up_bytes_per_s,
+        down_bytes_per_s: link.down_bytes_per_s,
+        latency_s: Some(link.latency_s),
+        price: Some(link.price),
+        wan: link.wan,
+        shared: link.shared,
+    });
+    links.collect()
+}
+
+/// Names of layers, made unique: on the wire, layers of one name are one.
+fn layer_names(catalogue: &Catalogue) -> Vec<String> {
+    let mut seen = BTreeMap::new();
+    let names = catalogue.layers.iter().map(|layer| {
+        let before = seen.entry(&layer.name).or_insert(0);
+        *before += 1;
+        if *before == 1 { layer.name.clone() } else { format!("{}#{before}", layer.name) }
+    });
+    names.collect()
+}
+
+fn image(image: &Image, catalogue: &Catalogue, names: &[String]) -> wire::Image {
+    let layer = |&id: &LayerId| wire::Layer {
+        name: names[id as usize].clone(),
+        bytes: Some(catalogue.layers[id as usize].bytes as i64),
+    };
+    let variants = Arch::ALL.iter().filter(|&&arch| !image.layers(arch).is_empty());
+    let variants = variants.map(|&arch| wire::ImageVariant {
+        arch: arch.name().to_owned(),
+        layers: image.layers(arch).iter().map(layer).collect(),
+    });
+    wire::Image { name: image.name.clone(), variants: variants.collect() }
+}
+
+fn dataset(dataset: &Dataset, topology: &Topology) -> wire::Dataset {
+    wire::Dataset {
+        name: dataset.name.clone(),
+        bytes: Some(dataset.bytes as i64),
+        homes: node_names(&dataset.homes, topology),
+    }
+}
+
+fn node_names(nodes: &[NodeId], topology: &Topology) -> Vec<String> {
+    nodes.iter().map(|&node| topology.nodes[node as usize].name.clone()).collect()
+}
+
+fn kind(kind: &Kind) -> wire::TaskKind {
+    let requests = &kind.requests;
+    let execution = kind.execution.iter().map(|(device, time)| wire::ExecutionTime {
+        device_kind: device.clone(),
+        mean_s: Some(time.mean_s),
+    });
+    wire::TaskKind {
+        name: kind.name.clone(),
+        cpu_millis: Some(requests.cpu_millis.into()),
+        cpu_use_millis: Some(kind.cpu_use_millis.into()),
+        memory_bytes: Some(requests.memory_bytes as i64),
+        accelerators: requests.accelerators.into(),
+        accelerator_millis: requests.accelerator_millis.into(),
+        accelerator_models: requests.accelerator_models.clone(),
+        execution: execution.collect(),
+        execution_elsewhere_s: kind.execution_elsewhere.map(|time| time.mean_s),
+        prefers: kind.prefers.iter().cloned().collect(),
+        deadline_s: kind.deadline_s,
+    }
+}
+
+/// A task in names.
+pub(super) fn task(task: &Task, catalogue: &Catalogue) -> wire::Task {
+    let dataset = |&id: &DatasetId| catalogue.datasets[id as usize].name.clone();
+    wire::Task {
+        kind: catalogue.kind(task).name.clone(),
+        image: task.image.map(|id| catalogue.images[id as usize].name.clone()).unwrap_or_default(),
+        inputs: task.inputs.iter().map(dataset).collect(),
+        output: task.output.as_ref().map(dataset).unwrap_or_default(),
+    }
+}
+
+fn facts(cluster: &Cluster, layers: &[String], decisions: &BTreeMap<TaskId, String>) -> wire::Facts {
+    let nodes = (0..cluster.nodes.len() as NodeId).map(|node| node_facts(cluster, node, layers, decisions));
+    let idle = |facts: &wire::NodeFacts| {
+        facts.layers.is_empty() && facts.arriving_layers.is_empty() && facts.placed.is_empty()
+    };
+    let images = cluster.catalogue.images.iter().enumerate().map(|(id, image)| wire::ImageFacts {
+        image: image.name.clone(),
+        arrivals_per_s: cluster.image_rate_per_s(id as ImageId),
+    });
+    wire::Facts {
+        nodes: nodes.filter(|facts| !idle(facts)).collect(),
+        datasets: moved_datasets(cluster),
+        links: busy_links(cluster),
+        images: images.filter(|facts| facts.arrivals_per_s > 0.0).collect(),
+        arrivals_per_s: cluster.total_rate_per_s(),
+    }
+}
+
+fn node_facts(
+    cluster: &Cluster,
+    node: NodeId,
+    layers: &[String],
+    decisions: &BTreeMap<TaskId, String>,
+) -> wire::NodeFacts {
+    let with = |wanted: &dyn Fn(Item) -> bool| {
+        let layers = layers.iter().enumerate().filter(|(id, _)| wanted(Item::Layer(*id as LayerId)));
+        layers.map(|(_, name)| name.clone()).collect()
+    };
+    let placed = cluster.nodes[node as usize].commitments.iter().map(|commitment| wire::PlacedTask {
+        task: Some(task(&commitment.task, &cluster.catalogue)),
+        expected_remaining_s: Some(commitment.expected_end.since_s(cluster.now)),
+        queued: !commitment.admitted,
+        accelerators: commitment.accelerators.iter().map(|&index| index.into()).collect(),
+        decision_id: decisions.get(&commitment.id).cloned().unwrap_or_default(),
+    });
+    wire::NodeFacts {
+        node: cluster.topology.nodes[node as usize].name.clone(),
+        images: Vec::new(),
+        layers: with(&|item| cluster.has_item(item, node)),
+        arriving_layers: with(&|item| cluster.is_arriving(item, node)),
+        placed: placed.collect(),
+    }
+}
+
+/// Datasets that are elsewhere than at their homes.
+fn moved_datasets(cluster: &Cluster) -> Vec<wire::DatasetFacts> {
+    let datasets = cluster.catalogue.datasets.iter().enumerate().filter_map(|(id, dataset)| {
+        let holders = cluster.holders(id as DatasetId);
+        let mut homes = dataset.homes.clone();
+        homes.sort_unstable();
+        (holders != homes).then(|| wire::DatasetFacts {
+            dataset: dataset.name.clone(),
+            holders: node_names(holders, &cluster.topology),
+        })
+    });
+    datasets.collect()
+}
+
+fn busy_links(cluster: &Cluster) -> Vec<wire::LinkFacts> {
+    let links = (0..cluster.topology.links.len()).filter_map(|link| {
+        let [up, down] = cluster.topology.link_channels(link);
+        let up_transfers = cluster.channel_load(up).into();
+        // A shared link has one channel for both.
+        let down_transfers = if up == down { 0 } else { cluster.channel_load(down).into() };
+        (up_transfers + down_transfers > 0).then_some(wire::LinkFacts {
+            link: Some(link as i64),
+            up_transfers,
+            down_transfers,
+        })
+    });
+    links.collect()
+}

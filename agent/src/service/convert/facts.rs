@@ -1,0 +1,199 @@
+//! What is true of a cluster now, from the wire.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use remora_env::catalogue::{Catalogue, DatasetId, ImageId};
+use remora_env::cluster::{Commitment, Item, TaskId};
+use remora_env::topology::NodeId;
+use remora_env::{Cluster, Time};
+use remora_proto::v1 as wire;
+
+use super::{Field, Invalid, MAX_S, Names, named_task, unique};
+use crate::service::names::look_up;
+
+/// Most tasks on one node that have not ended.
+pub const MAX_PLACED: usize = 4000;
+const MAX_TRANSFERS: i64 = 1_000_000;
+const MAX_RATE_PER_S: f64 = 1e9;
+/// Reported tasks have numbers of their own, above those of any decision.
+const FIRST_REPORTED: TaskId = 1 << 63;
+
+/// Enters what is reported; returns the tasks that have a decision id.
+pub(super) fn apply(
+    at: Field<'_>,
+    facts: &wire::Facts,
+    cluster: &mut Cluster,
+    names: &Names,
+) -> Result<Vec<(String, TaskId, NodeId)>, Invalid> {
+    let nodes = cluster.topology.nodes.iter().enumerate();
+    let nodes = nodes.map(|(index, node)| (node.name.clone(), index as NodeId)).collect();
+    let layers = cluster.catalogue.layers.iter().enumerate();
+    let layers = layers.map(|(index, layer)| (layer.name.clone(), index as u32)).collect();
+    let catalogue = Arc::clone(&cluster.catalogue);
+    let (stored, ids, placed) = (Vec::new(), BTreeMap::new(), Vec::new());
+    let mut reported =
+        Reported { cluster, catalogue: &catalogue, names, nodes, layers, stored, next: FIRST_REPORTED, ids, placed };
+    reported.datasets(at, facts)?;
+    reported.nodes(at, facts)?;
+    reported.links(at, facts)?;
+    reported.arrivals(at, facts)?;
+    Ok(reported.finish())
+}
+
+struct Reported<'a> {
+    cluster: &'a mut Cluster,
+    catalogue: &'a Catalogue,
+    names: &'a Names,
+    nodes: BTreeMap<String, NodeId>,
+    layers: BTreeMap<String, u32>,
+    /// What was stored is pinned until all is: a report is not cut down to the disk's size.
+    stored: Vec<(NodeId, Item)>,
+    next: TaskId,
+    ids: BTreeMap<String, u32>,
+    placed: Vec<(String, TaskId, NodeId)>,
+}
+
+impl Reported<'_> {
+    fn store(&mut self, node: NodeId, item: Item, present: bool) {
+        self.cluster.store(node, item, present);
+        self.cluster.pin(node, item, true);
+        self.stored.push((node, item));
+    }
+
+    fn finish(self) -> Vec<(String, TaskId, NodeId)> {
+        for &(node, item) in &self.stored {
+            self.cluster.pin(node, item, false);
+        }
+        self.placed
+    }
+
+    fn datasets(&mut self, at: Field<'_>, facts: &wire::Facts) -> Result<(), Invalid> {
+        let mut listed = BTreeSet::new();
+        for (index, wire) in facts.datasets.iter().enumerate() {
+            let at = at.item("datasets", index);
+            let dataset = look_up(at.field("dataset"), "dataset", &wire.dataset, &self.names.datasets)?;
+            first(at.field("dataset"), &mut listed, dataset, &wire.dataset)?;
+            let holders = wire.holders.iter().enumerate();
+            let holders = holders.map(|(index, name)| look_up(at.item("holders", index), "node", name, &self.nodes));
+            self.held(at.field("holders"), dataset, holders.collect::<Result<_, _>>()?)?;
+        }
+        Ok(())
+    }
+
+    fn held(&mut self, at: Field<'_>, dataset: DatasetId, holders: BTreeSet<NodeId>) -> Result<(), Invalid> {
+        let homes = &self.catalogue.datasets[dataset as usize].homes;
+        if !homes.iter().any(|home| holders.contains(home)) {
+            return Err(at.refuse("names none of the dataset's homes, want at least one"));
+        }
+        for &home in homes.iter().filter(|home| !holders.contains(home)) {
+            self.cluster.remove(home, Item::Dataset(dataset));
+        }
+        for node in holders {
+            self.store(node, Item::Dataset(dataset), true);
+        }
+        Ok(())
+    }
+
+    fn nodes(&mut self, at: Field<'_>, facts: &wire::Facts) -> Result<(), Invalid> {
+        let mut listed = BTreeSet::new();
+        for (index, wire) in facts.nodes.iter().enumerate() {
+            let at = at.item("nodes", index);
+            let node = look_up(at.field("node"), "node", &wire.node, &self.nodes)?;
+            first(at.field("node"), &mut listed, node, &wire.node)?;
+            self.disk(at, node, wire)?;
+            at.field("placed").count(wire.placed.len(), 0..=MAX_PLACED)?;
+            for (index, task) in wire.placed.iter().enumerate() {
+                self.task(at.item("placed", index), node, task)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn disk(&mut self, at: Field<'_>, node: NodeId, facts: &wire::NodeFacts) -> Result<(), Invalid> {
+        let arch = self.cluster.topology.nodes[node as usize].arch;
+        let catalogue = self.catalogue;
+        for (index, name) in facts.images.iter().enumerate() {
+            let at = at.item("images", index);
+            let image: ImageId = look_up(at, "image", name, &self.names.images)?;
+            let layers = catalogue.images[image as usize].layers(arch);
+            if layers.is_empty() {
+                return Err(at.refuse(format_args!("{name:?} does not exist for {}", arch.name())));
+            }
+            for &layer in layers {
+                self.store(node, Item::Layer(layer), true);
+            }
+        }
+        let lists = [("layers", &facts.layers, true), ("arriving_layers", &facts.arriving_layers, false)];
+        for (field, layers, present) in lists {
+            for (index, name) in layers.iter().enumerate() {
+                let layer = look_up(at.item(field, index), "layer", name, &self.layers)?;
+                self.store(node, Item::Layer(layer), present);
+            }
+        }
+        Ok(())
+    }
+
+    fn task(&mut self, at: Field<'_>, node: NodeId, placed: &wire::PlacedTask) -> Result<(), Invalid> {
+        let at_task = at.field("task");
+        let task = self.names.task(at_task, &named_task(at_task, at_task.given(&placed.task)?)?)?;
+        let remaining_s = at.field("expected_remaining_s").number(placed.expected_remaining_s, 0.0..=MAX_S)?;
+        // Rounded, not up: a time in nanoseconds survives the way through seconds.
+        let expected_end = self.cluster.now + Time((remaining_s * 1e9).round() as u64);
+        let accelerators = placed.accelerators.iter().enumerate();
+        let accelerators = accelerators.map(|(index, &which)| at.item("accelerators", index).whole32(which, 0..=999));
+        let id = self.next;
+        self.next += 1;
+        let commitment = Commitment {
+            id,
+            task,
+            expected_end,
+            admitted: !placed.queued,
+            accelerators: accelerators.collect::<Result<_, _>>()?,
+        };
+        if !self.cluster.restore(node, commitment) {
+            return Err(at.refuse("what it requests is not free beside the tasks before it; is it queued?"));
+        }
+        if !placed.decision_id.is_empty() {
+            let decision_id = unique(at.field("decision_id"), &placed.decision_id, 0, &mut self.ids)?;
+            self.placed.push((decision_id, id, node));
+        }
+        Ok(())
+    }
+
+    fn links(&mut self, at: Field<'_>, facts: &wire::Facts) -> Result<(), Invalid> {
+        let links = self.cluster.topology.links.len() as u64;
+        let mut listed = BTreeSet::new();
+        for (index, wire) in facts.links.iter().enumerate() {
+            let at = at.item("links", index);
+            let link = at.field("link").whole(wire.link, 0..=i64::MAX)?;
+            if link >= links {
+                return Err(at.field("link").refuse(format_args!("is {link}, but the cluster has {links} links")));
+            }
+            first(at.field("link"), &mut listed, link as u32, &link.to_string())?;
+            let [up, down] = self.cluster.topology.link_channels(link as usize);
+            let transfers = |field, count| at.field(field).whole32(count, 0..=MAX_TRANSFERS);
+            let up_transfers = transfers("up_transfers", wire.up_transfers)?;
+            let down_transfers = transfers("down_transfers", wire.down_transfers)?;
+            self.cluster.add_channel_load(up, up_transfers as i32);
+            self.cluster.add_channel_load(down, down_transfers as i32);
+        }
+        Ok(())
+    }
+
+    fn arrivals(&mut self, at: Field<'_>, facts: &wire::Facts) -> Result<(), Invalid> {
+        let rate = |at: Field<'_>, per_s| at.field("arrivals_per_s").number(per_s, 0.0..=MAX_RATE_PER_S);
+        self.cluster.set_total_rate_per_s(rate(at, facts.arrivals_per_s)?);
+        for (index, wire) in facts.images.iter().enumerate() {
+            let at = at.item("images", index);
+            let image = look_up(at.field("image"), "image", &wire.image, &self.names.images)?;
+            self.cluster.set_image_rate_per_s(image, rate(at, wire.arrivals_per_s)?);
+        }
+        Ok(())
+    }
+}
+
+/// Demands that something is listed once.
+fn first(at: Field<'_>, listed: &mut BTreeSet<u32>, number: u32, name: &str) -> Result<(), Invalid> {
+    if listed.insert(number) { Ok(()) } else { Err(at.refuse(format_args!("{name:?} is listed twice"))) }
+}

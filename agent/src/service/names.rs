@@ -1,0 +1,57 @@
+//! Names of what a cluster's catalogue has, and tasks that are told in such names.
+
+use std::collections::BTreeMap;
+
+use remora_env::catalogue::{Catalogue, Task};
+
+use super::convert::{Field, Invalid};
+
+/// A task as told from outside.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamedTask {
+    pub kind: String,
+    pub image: Option<String>,
+    pub inputs: Vec<String>,
+    pub output: Option<String>,
+}
+
+/// Index of each thing of a catalogue by its name.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    pub kinds: BTreeMap<String, u32>,
+    pub images: BTreeMap<String, u32>,
+    pub datasets: BTreeMap<String, u32>,
+}
+
+impl Names {
+    /// Names of a catalogue in which each is unique.
+    pub fn of(catalogue: &Catalogue) -> Names {
+        Names {
+            kinds: numbered(catalogue.kinds.iter().map(|kind| &kind.name)),
+            images: numbered(catalogue.images.iter().map(|image| &image.name)),
+            datasets: numbered(catalogue.datasets.iter().map(|dataset| &dataset.name)),
+        }
+    }
+
+    /// The task that is meant; refuses names that the catalogue does not have.
+    pub fn task(&self, at: Field<'_>, task: &NamedTask) -> Result<Task, Invalid> {
+        let image = task.image.as_ref().map(|name| look_up(at.field("image"), "image", name, &self.images));
+        let dataset = |at: Field<'_>, name: &String| look_up(at, "dataset", name, &self.datasets);
+        let inputs = task.inputs.iter().enumerate().map(|(index, name)| dataset(at.item("inputs", index), name));
+        Ok(Task {
+            kind: look_up(at.field("kind"), "task kind", &task.kind, &self.kinds)?,
+            image: image.transpose()?,
+            inputs: inputs.collect::<Result<_, _>>()?,
+            output: task.output.as_ref().map(|name| dataset(at.field("output"), name)).transpose()?,
+        })
+    }
+}
+
+fn numbered<'a>(names: impl Iterator<Item = &'a String>) -> BTreeMap<String, u32> {
+    names.enumerate().map(|(index, name)| (name.clone(), index as u32)).collect()
+}
+
+/// The number behind a name; `what` says what it should be the name of.
+pub fn look_up(at: Field<'_>, what: &str, name: &str, known: &BTreeMap<String, u32>) -> Result<u32, Invalid> {
+    known.get(name).copied().ok_or_else(|| at.unknown(what, name, known.keys().map(String::as_str)))
+}
