@@ -1,19 +1,23 @@
 //! Proximal policy optimisation (Schulman et al. 2017), read top to bottom: collect, then a few
 //! epochs of minibatches with a clipped ratio, an entropy bonus and a critic.
 
+use std::path::Path;
+
 use burn::grad_clipping::GradientClippingConfig;
 use burn::module::Module;
 use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::activation::log_softmax;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Bytes, Device, Int, Tensor, TensorData};
 use rand::seq::SliceRandom;
 use rayon::prelude::{IntoParallelIterator, ParallelIterator};
 use remora_env::observation::FEATURE_COUNT;
 use remora_env::random::{Purpose, stream};
+use remora_policies::Checkpoint;
 use remora_policies::network::ActorCritic;
 
 use crate::collect::{Course, Experience, collect};
 use crate::config::Config;
+use crate::run::RunError;
 
 /// Figures of one iteration; names as they appear in TensorBoard.
 #[derive(Clone, Copy, Debug, Default)]
@@ -62,11 +66,32 @@ impl Learner {
     pub fn new(config: Config, courses: Vec<Course>) -> Learner {
         let device = Device::flex().autodiff();
         let network = ActorCritic::init(&config.network, config.seed, &device);
-        let optimizer = AdamConfig::new()
+        let optimizer = Learner::optimizer(&config);
+        Learner { config, courses, network, optimizer, device, iteration: 0 }
+    }
+
+    /// Takes up the weights of a checkpoint and the optimiser's state saved with it.
+    pub fn restore(&mut self, checkpoint: &Checkpoint, optimizer: &Path) -> Result<(), RunError> {
+        let failed = |reason: String| RunError::Read { path: optimizer.to_owned(), reason };
+        let state = std::fs::read(optimizer).map_err(|error| failed(error.to_string()))?;
+        let fresh = Learner::optimizer(&self.config);
+        self.optimizer =
+            fresh.from_bytes(Bytes::from_bytes_vec(state)).map_err(|error| failed(error.to_string()))?;
+        self.network = checkpoint.network(&self.device)?;
+        self.iteration = checkpoint.about.iterations;
+        Ok(())
+    }
+
+    /// The optimiser's state, for [`Learner::restore`].
+    pub fn optimizer_bytes(&self) -> Vec<u8> {
+        self.optimizer.into_bytes().expect("the optimiser's state fits its container").to_vec()
+    }
+
+    fn optimizer(config: &Config) -> ModuleOptimizer {
+        AdamConfig::new()
             .with_epsilon(1e-5)
             .with_grad_clipping(Some(GradientClippingConfig::Norm(config.gradient_norm)))
-            .init();
-        Learner { config, courses, network, optimizer, device, iteration: 0 }
+            .init()
     }
 
     /// One iteration: collect, then update. `progress` in 0..1 drives the schedules.

@@ -1,1 +1,59 @@
+//! Paired comparison with confidence.
 
+use rand::RngExt;
+use remora_env::random::{Purpose, stream};
+use serde::{Deserialize, Serialize};
+
+/// A ratio with its 95 % confidence interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ratio {
+    pub ratio: f64,
+    pub low: f64,
+    pub high: f64,
+}
+
+const RESAMPLES: usize = 2000;
+
+/// Geometric mean of paired ratios with the percentile bootstrap interval over the pairs; the
+/// resampling is seeded, so that the same pairs give the same interval.
+pub fn paired_ratio(ours: &[f64], theirs: &[f64]) -> Ratio {
+    let logs: Vec<f64> = ours.iter().zip(theirs).map(|(a, b)| (a.max(1e-12) / b.max(1e-12)).ln()).collect();
+    let mean = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / logs.len().max(1) as f64;
+    let centre = mean(&mut logs.iter().copied());
+    if logs.len() < 2 {
+        return Ratio { ratio: centre.exp(), low: f64::NAN, high: f64::NAN };
+    }
+    let mut rng = stream(logs.len() as u64, Purpose::Bootstrap, 0);
+    let mut means: Vec<f64> = (0..RESAMPLES)
+        .map(|_| mean(&mut (0..logs.len()).map(|_| logs[rng.random_range(0..logs.len())])))
+        .collect();
+    means.sort_unstable_by(f64::total_cmp);
+    let percentile = |p: f64| means[((p * RESAMPLES as f64) as usize).min(RESAMPLES - 1)].exp();
+    Ratio { ratio: centre.exp(), low: percentile(0.025), high: percentile(0.975) }
+}
+
+/// Geometric mean of positive numbers.
+pub fn geometric_mean(values: &[f64]) -> f64 {
+    (values.iter().map(|value| value.max(1e-12).ln()).sum::<f64>() / values.len().max(1) as f64).exp()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::paired_ratio;
+
+    #[test]
+    fn a_constant_ratio_is_certain() {
+        let theirs = [1.0, 5.0, 0.2, 7.0];
+        let ours = theirs.map(|cost| cost * 0.9);
+        let ratio = paired_ratio(&ours, &theirs);
+        for value in [ratio.ratio, ratio.low, ratio.high] {
+            assert!((value - 0.9).abs() < 1e-12, "{ratio:?}");
+        }
+    }
+
+    #[test]
+    fn a_wide_spread_has_a_wide_interval() {
+        let ratio = paired_ratio(&[0.5, 2.0, 0.4, 2.5, 1.0], &[1.0; 5]);
+        assert!((ratio.ratio - 1.0).abs() < 1e-9 && ratio.low < 0.7 && ratio.high > 1.4, "{ratio:?}");
+    }
+}
