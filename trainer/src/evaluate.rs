@@ -174,6 +174,15 @@ fn compare(rows: &[Row]) -> Vec<Comparison> {
 }
 
 impl Evaluation {
+    /// Calls a policy by another name, such as a checkpoint by its role.
+    pub fn rename(&mut self, from: &str, to: &str) {
+        let policies = self.rows.iter_mut().map(|row| &mut row.policy);
+        let compared = self.comparisons.iter_mut().flat_map(|c| [&mut c.policy, &mut c.baseline]);
+        for name in policies.chain(compared).filter(|name| *name == from) {
+            to.clone_into(name);
+        }
+    }
+
     /// Mean over the worlds of one figure.
     pub fn mean(&self, scenario: &str, policy: &str, alpha: f64, figure: impl Fn(&Row) -> f64) -> f64 {
         let of = |row: &&Row| row.scenario == scenario && row.policy == policy && row.alpha == alpha;

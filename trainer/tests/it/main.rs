@@ -1,0 +1,90 @@
+//! Training runs as a user starts them, in miniature.
+
+use std::path::Path;
+
+use remora_trainer::Config;
+use remora_trainer::run::{Budget, Finished, Options, RunError, train};
+
+fn small(iterations: u64) -> Config {
+    let mut config = Config {
+        seed: 7,
+        scenarios: vec!["urban-sensing".to_owned()],
+        iterations,
+        imitate: 1,
+        worlds: 3,
+        rollouts: 2,
+        tasks: 20,
+        epochs: 2,
+        minibatch: 32,
+        validate_every: 2,
+        ..Config::default()
+    };
+    config.network.hidden = 16;
+    config
+}
+
+fn run(config: Config, folder: &Path, resume: bool) -> Result<Finished, RunError> {
+    let options = Options { folder: folder.to_owned(), budget: Budget::Iterations, resume };
+    train(config, &options, &mut |_| {})
+}
+
+fn bytes(folder: &Path) -> [Vec<u8>; 3] {
+    ["checkpoints/best.safetensors", "checkpoints/latest.safetensors", "metrics.jsonl"]
+        .map(|name| std::fs::read(folder.join(name)).unwrap())
+}
+
+fn on_threads(threads: usize, folder: &Path) {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    pool.install(|| run(small(4), folder, false)).unwrap();
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_on_one_thread_and_on_two() {
+    let folder = tempfile::tempdir().unwrap();
+    let [one, two] = ["one", "two"].map(|name| folder.path().join(name));
+    on_threads(1, &one);
+    on_threads(2, &two);
+    assert!(bytes(&one) == bytes(&two), "checkpoints or metrics differ");
+}
+
+#[test]
+fn another_seed_gives_other_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let [seven, eight] = ["seven", "eight"].map(|name| folder.path().join(name));
+    run(small(2), &seven, false).unwrap();
+    run(Config { seed: 8, ..small(2) }, &eight, false).unwrap();
+    assert_ne!(bytes(&seven)[1], bytes(&eight)[1]);
+}
+
+#[test]
+fn a_resumed_run_ends_where_an_uninterrupted_one_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let [whole, broken] = ["whole", "broken"].map(|name| folder.path().join(name));
+    // The schedules go by the share of all iterations, so both runs must know of six.
+    run(small(6), &whole, false).unwrap();
+    let options = Options { folder: broken.clone(), budget: Budget::Iterations, resume: false };
+    let stopped = std::panic::catch_unwind(|| {
+        train(small(6), &options, &mut |report| assert!(report.line.iteration < 5, "stopped on purpose"))
+    });
+    assert!(stopped.is_err());
+    run(small(6), &broken, true).unwrap();
+    assert!(bytes(&whole) == bytes(&broken), "checkpoints or metrics differ");
+}
+
+#[test]
+fn a_folder_with_a_run_is_not_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    run(small(2), folder.path(), false).unwrap();
+    let error = run(small(2), folder.path(), false).unwrap_err().to_string();
+    assert!(error.contains("holds a run already"), "{error}");
+}
+
+#[test]
+fn bad_figures_are_all_named() {
+    let config = Config { rollouts: 1, clip: f64::NAN, scenarios: Vec::new(), ..small(1) };
+    let folder = tempfile::tempdir().unwrap();
+    let error = run(config, &folder.path().join("run"), false).unwrap_err().to_string();
+    for field in ["rollouts is 1", "clip is NaN", "scenarios is empty"] {
+        assert!(error.contains(field), "{error}");
+    }
+}
