@@ -1,1 +1,83 @@
-fn main(){}
+//! `remora`: the command line.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use remora_agent::commands::{cluster, evaluate, outcome, place, quickstart, scenario, serve, trace, train};
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Places AI tasks where their data already is, unless waiting would cost more.
+#[derive(Debug, Parser)]
+#[command(name = "remora", version, arg_required_else_help = true, after_help = EXAMPLE)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Print results as JSON on stdout; everything else goes to stderr.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+const EXAMPLE: &str = "Examples:
+  remora quickstart
+  remora evaluate --scenario urban-sensing
+  remora serve --policy greedy-completion --scenario urban-sensing
+  remora place --cluster urban-sensing --task train --image train-0 --input training-set-0 --dry-run";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Quickstart(quickstart::Args),
+    Scenario(scenario::Args),
+    Trace(trace::Args),
+    Train(train::Args),
+    Evaluate(evaluate::Args),
+    Serve(serve::Args),
+    Place(place::Args),
+    Outcome(outcome::Args),
+    #[command(subcommand)]
+    Cluster(cluster::Command),
+}
+
+impl Command {
+    fn run(self, json: bool) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Runtime::new()?;
+        runtime.block_on(async {
+            match self {
+                Command::Quickstart(args) => quickstart::run(args, json).await,
+                Command::Scenario(args) => scenario::run(&args, json),
+                Command::Trace(args) => trace::run(&args, json),
+                Command::Train(args) => train::run(&args, json),
+                Command::Evaluate(args) => evaluate::run(&args, json),
+                Command::Serve(args) => serve::run(args, json).await,
+                Command::Place(args) => place::run(args, json).await,
+                Command::Outcome(args) => outcome::run(args, json).await,
+                Command::Cluster(command) => cluster::run(command, json).await,
+            }
+        })
+    }
+}
+
+/// Exit codes: 0 done, 1 failed, 2 wrong usage.
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,remora_agent=info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+    match cli.command.run(cli.json) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => match error.downcast_ref::<clap::Error>() {
+            Some(usage) => usage.exit(),
+            None => {
+                eprintln!("error: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}

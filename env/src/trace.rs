@@ -114,7 +114,14 @@ pub fn write_whole(
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let mut aside = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // What any new file gets: the process's umask takes its share off.
+        aside.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    let mut file = aside.tempfile_in(folder)?;
     {
         let mut buffered = std::io::BufWriter::new(file.as_file_mut());
         fill(&mut buffered)?;

@@ -109,8 +109,8 @@ impl ActorCritic {
             let tensor = Tensor::<2>::from_data(find(weight, &[inputs, outputs])?, device);
             let bias = Tensor::<1>::from_data(find(bias, &[outputs])?, device);
             layers.push(Linear {
-                weight: Param::initialized(id(0), tensor.require_grad()),
-                bias: Some(Param::initialized(id(1), bias.require_grad())),
+                weight: Param::initialized(id(0), tracked(tensor)),
+                bias: Some(Param::initialized(id(1), tracked(bias))),
             });
         }
         let [embed, mix, score, pool, value] =
@@ -163,6 +163,11 @@ impl ActorCritic {
         let value = self.value.forward(pooled).reshape([batch]); // [batch]
         Judgement { logits, value }
     }
+}
+
+/// Marks a parameter for gradients where the device keeps them.
+fn tracked<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+    if tensor.device().is_autodiff() { tensor.require_grad() } else { tensor }
 }
 
 fn normal(count: usize, deviation: f64, rng: &mut impl Rng) -> Vec<f32> {

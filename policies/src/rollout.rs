@@ -49,14 +49,24 @@ impl Figures {
         (self.tasks - self.unplaceable).max(1) as f64
     }
 
-    /// These figures as the two ends of the dial.
-    pub fn reference(&self) -> Reference {
-        Reference::new(self.response_mean_s, self.moved_bytes / self.placed())
+    /// Price-weighted bytes per placed task.
+    pub fn moved_bytes_per_task(&self) -> f64 {
+        self.moved_bytes / self.placed()
     }
 
-    /// `α · data_moved / D₀ + (1 − α) · mean_response / R₀` against these baseline figures.
-    pub fn cost(&self, alpha: f64, baseline: Reference) -> f64 {
-        baseline.cost(alpha, self.moved_bytes / self.placed(), self.response_mean_s)
+    /// These figures as the two ends of the dial.
+    pub fn reference(&self) -> Reference {
+        Reference::new(self.response_mean_s, self.moved_bytes_per_task())
+    }
+
+    /// `α · data_moved / D₀ + (1 − α) · mean_response / R₀` against these baseline figures, so that
+    /// the baseline itself costs 1 at every α, also where it moves no data at all.
+    pub fn cost(&self, alpha: f64, baseline: &Figures) -> f64 {
+        const BYTE: f64 = 1.0;
+        const NANOSECOND: f64 = 1e-9;
+        let moved = |figures: &Figures| figures.moved_bytes_per_task() + BYTE;
+        let response = |figures: &Figures| figures.response_mean_s + NANOSECOND;
+        alpha * moved(self) / moved(baseline) + (1.0 - alpha) * response(self) / response(baseline)
     }
 }
 

@@ -69,6 +69,12 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Reads a configuration from TOML; what is not given keeps its default, unknown keys are
+    /// refused.
+    pub fn parse(text: &str) -> Result<Config, toml::de::Error> {
+        toml::from_str(text)
+    }
+
     /// Everything that is wrong with the figures; none if a run can start.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();

@@ -74,7 +74,7 @@ pub struct Plan {
 struct Job<'a> {
     world: Arc<World>,
     reference: Reference,
-    kube: Reference,
+    kube: Figures,
     policy: &'a str,
     alpha: f64,
 }
@@ -90,7 +90,7 @@ pub fn evaluate(plan: &Plan, tick: &(dyn Fn() + Sync)) -> Result<Evaluation, Pol
         let reference = rollout::reference(scenario);
         for seed in 0..plan.seeds {
             let world = Arc::new(scenario.world(seed));
-            let kube = Figures::of(&play(&world, &mut KubeDefault::new(seed), 0.5, reference)).reference();
+            let kube = Figures::of(&play(&world, &mut KubeDefault::new(seed), 0.5, reference));
             for policy in &plan.policies {
                 let world = &world;
                 jobs.extend(plan.alphas.iter().map(|&alpha| Job {
@@ -143,7 +143,7 @@ fn run(job: &Job<'_>) -> Result<Row, PolicyError> {
         deadline_miss: figures.deadline_missed as f64 / placed,
         energy_kj: None,
         usd: None,
-        cost: figures.cost(job.alpha, job.kube),
+        cost: figures.cost(job.alpha, &job.kube),
         unplaceable: figures.unplaceable,
         decision_us: seconds * 1e6 / placed,
     })

@@ -127,7 +127,7 @@ fn table(evaluation: &Evaluation) -> Markup {
 
 fn against_greedy(evaluation: &Evaluation, scenario: &str, policy: &str, alpha: f64) -> String {
     match evaluation.comparison(scenario, policy, "greedy-marginal", alpha) {
-        Some(ratio) => format!("{:.3} [{:.3}, {:.3}]", ratio.ratio, ratio.low, ratio.high),
+        Some(ratio) => ratio.to_string(),
         None => "—".to_owned(),
     }
 }

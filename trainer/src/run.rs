@@ -375,7 +375,8 @@ fn validate(courses: &[Course], policy: &(dyn Fn() -> Box<dyn Policy> + Sync)) -
             let world = world(course, VALIDATION_SEEDS + seed);
             ALPHAS.into_iter().map(move |alpha| {
                 let episode = play(&world, policy().as_mut(), alpha, course.reference);
-                Figures::of(&episode).cost(alpha, course.reference)
+                let figures = Figures::of(&episode);
+                course.reference.cost(alpha, figures.moved_bytes_per_task(), figures.response_mean_s)
             })
         })
         .collect()

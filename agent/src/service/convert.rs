@@ -20,6 +20,7 @@ use super::books::{Answer, Order, Ranked, Report, Summary};
 use super::names::{NamedTask, Names};
 
 pub use export::registration as export;
+pub use facts::MAX_PLACED;
 pub use field::{Field, Invalid};
 
 /// A cluster that was checked and built.

@@ -18,18 +18,20 @@ pub(super) fn nowhere(cluster: &Cluster, task: &Task) -> String {
     format!("no node can run a task of kind {kind:?}: of {} nodes, {}", cluster.nodes.len(), reasons.join("; "))
 }
 
-/// Mirrors [`Cluster::can_run`], one condition after the other.
+/// The conditions of [`Cluster::can_run`], one after the other; the last one is what is left.
 fn obstacle(cluster: &Cluster, task: &Task, node: NodeId) -> String {
     let spec = &cluster.topology.nodes[node as usize];
     let kind = cluster.catalogue.kind(task);
     let requests = &kind.requests;
-    let image = task.image.map(|id| (&cluster.catalogue.images[id as usize].name, id));
-    let accelerators = spec.accelerator.as_ref().map_or(0, |(_, count)| *count);
+    let (model, accelerators) = spec.accelerator.as_ref().map_or(("", 0), |(model, count)| (model, *count));
+    let models = &requests.accelerator_models;
+    let missing = task.image.filter(|&image| cluster.catalogue.image_bytes(image, spec.arch).is_none());
     if spec.label(STORAGE).is_some() {
         format!("hold data only (label {STORAGE})")
     } else if kind.execution_on(&spec.kind).is_none() {
-        format!("are of kind {:?}, for which it has no execution time", spec.kind)
-    } else if let Some((name, _)) = image.filter(|(_, id)| cluster.catalogue.image_bytes(*id, spec.arch).is_none()) {
+        format!("of kind {:?} have no execution time for it", spec.kind)
+    } else if let Some(image) = missing {
+        let name = &cluster.catalogue.images[image as usize].name;
         format!("are {}, for which image {name:?} does not exist", spec.arch.name())
     } else if requests.cpu_millis > spec.cpu_millis {
         format!("have less CPU than the {} thousandths of a core it requests", requests.cpu_millis)
@@ -37,11 +39,9 @@ fn obstacle(cluster: &Cluster, task: &Task, node: NodeId) -> String {
         format!("have less memory than the {} bytes it requests", requests.memory_bytes)
     } else if requests.accelerators > accelerators {
         format!("have fewer accelerators than the {} it requests", requests.accelerators)
-    } else if requests.accelerators > 0 && !cluster.can_run(task, node) && !fits_disk(cluster, task, node) {
-        disk_reason()
-    } else if requests.accelerators > 0 {
-        format!("have no accelerator of model {}", requests.accelerator_models.join(" or "))
+    } else if requests.accelerators > 0 && !models.is_empty() && !models.iter().any(|other| other == model) {
+        format!("have no accelerator of model {}", models.join(" or "))
     } else {
-        disk_reason()
+        "have too small a disk for its image and data".to_owned()
     }
 }

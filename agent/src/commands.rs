@@ -1,0 +1,54 @@
+//! The commands of `remora`, one module each, and what they share.
+
+pub mod cluster;
+pub mod evaluate;
+pub mod outcome;
+pub mod place;
+pub mod quickstart;
+pub mod scenario;
+pub mod serve;
+pub mod tables;
+pub mod trace;
+pub mod train;
+
+use std::io::{self, ErrorKind, Write};
+
+use comfy_table::Table;
+use comfy_table::presets::NOTHING;
+
+/// Prints a result on stdout. A reader that has seen enough is no error.
+pub fn print(text: impl std::fmt::Display) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// A table in the style of all commands.
+pub fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(NOTHING).set_header(header);
+    table
+}
+
+/// Bytes for people.
+pub fn bytes(bytes: f64) -> String {
+    match bytes {
+        b if b >= 1e9 => format!("{:.2} GB", b / 1e9),
+        b if b >= 1e5 => format!("{:.1} MB", b / 1e6),
+        b if b >= 1e3 => format!("{:.1} kB", b / 1e3),
+        b => format!("{b:.0} B"),
+    }
+}
+
+/// Seconds for people.
+pub fn seconds(seconds: f64) -> String {
+    if seconds == 0.0 { "-".to_owned() } else { format!("{seconds:.2} s") }
+}
+
+/// Reads the dial on the command line.
+pub fn alpha(text: &str) -> Result<f64, String> {
+    let alpha: f64 = text.parse().map_err(|_| format!("{text:?} is no number, want 0 to 1"))?;
+    if (0.0..=1.0).contains(&alpha) { Ok(alpha) } else { Err(format!("is {text}, want 0 to 1")) }
+}

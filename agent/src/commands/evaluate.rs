@@ -1,0 +1,88 @@
+//! `remora evaluate`: policies side by side on worlds that training never sees.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args as ClapArgs;
+use remora_env::Scenario;
+use remora_env::trace::write_whole;
+use remora_policies::BASELINES;
+use remora_trainer::evaluate::{Evaluation, Plan, evaluate, job_count};
+use remora_trainer::report::{Page, render};
+use remora_trainer::run::Line;
+
+use super::tables;
+
+/// Compare policies on worlds that training never sees.
+#[derive(ClapArgs, Debug)]
+#[command(after_help = "Example:\n  remora evaluate --scenario urban-sensing --policy kube-default,skippy,pretrained --alpha 0,0.5,1 --html report.html")]
+pub struct Args {
+    /// Built-in names or files [default: the built-in ones].
+    #[arg(long, value_delimiter = ',')]
+    scenario: Vec<String>,
+    /// Names of heuristics, `pretrained`, or paths of checkpoints [default: all heuristics and pretrained].
+    #[arg(long, value_delimiter = ',')]
+    policy: Vec<String>,
+    /// Number of worlds per scenario.
+    #[arg(long, default_value_t = 5)]
+    seeds: u64,
+    /// Positions of the dial, 0 (only response time) to 1 (only data moved).
+    #[arg(long, value_delimiter = ',', default_value = "0.5")]
+    alpha: Vec<f64>,
+    /// Also write a page with plots.
+    #[arg(long)]
+    html: Option<PathBuf>,
+}
+
+pub fn run(args: &Args, json: bool) -> Result<()> {
+    if let Some(alpha) = args.alpha.iter().find(|alpha| !(0.0..=1.0).contains(*alpha)) {
+        bail!("--alpha is {alpha}, want 0 to 1");
+    }
+    if args.seeds == 0 {
+        bail!("--seeds is 0, want at least 1");
+    }
+    let evaluation = run_plan(plan(args)?)?;
+    if let Some(path) = &args.html {
+        let summary = format!("{} worlds per scenario, the same for every policy.", args.seeds);
+        write_report(path, "Remora: evaluation", &summary, &evaluation, &[])?;
+        eprintln!("wrote {}", path.display());
+    }
+    if json {
+        return tables::print_json(&evaluation);
+    }
+    for &alpha in &args.alpha {
+        println!("α = {alpha}, mean of {} worlds per scenario", args.seeds);
+        println!("{}\n", tables::evaluation(&evaluation, alpha));
+    }
+    println!("{}", tables::LEGEND);
+    Ok(())
+}
+
+fn plan(args: &Args) -> Result<Plan> {
+    let scenarios = if args.scenario.is_empty() { built_in() } else { args.scenario.clone() };
+    let mut policies = args.policy.clone();
+    if policies.is_empty() {
+        policies = BASELINES.iter().map(|name| (*name).to_owned()).collect();
+        policies.push("pretrained".to_owned());
+    }
+    let scenarios: Result<Vec<_>, _> = scenarios.iter().map(|name| Scenario::load(name)).collect();
+    Ok(Plan { scenarios: scenarios?, policies, alphas: args.alpha.clone(), seeds: args.seeds })
+}
+
+fn built_in() -> Vec<String> {
+    remora_env::scenario::BUILT_IN.iter().map(|(name, _)| (*name).to_owned()).collect()
+}
+
+/// Evaluates behind a progress bar.
+pub fn run_plan(plan: Plan) -> Result<Evaluation> {
+    let bar = tables::progress(job_count(&plan), "evaluating {bar:30} {pos}/{len} episodes  {eta} left");
+    let evaluation = evaluate(&plan, &|| bar.inc(1));
+    bar.finish_and_clear();
+    Ok(evaluation?)
+}
+
+/// Writes the page with the plots.
+pub fn write_report(path: &Path, title: &str, summary: &str, evaluation: &Evaluation, lines: &[Line]) -> Result<()> {
+    let page = render(&Page { title, summary, evaluation, lines });
+    write_whole(path, |file| file.write_all(page.as_bytes())).with_context(|| format!("cannot write {}", path.display()))
+}

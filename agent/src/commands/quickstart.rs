@@ -1,0 +1,168 @@
+//! `remora quickstart`: the whole product in a few minutes.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use remora_env::Scenario;
+use remora_policies::BASELINES;
+use remora_trainer::Config;
+use remora_trainer::evaluate::{Evaluation, Plan};
+use remora_trainer::run::{Budget, Finished, Options};
+use tokio::net::TcpListener;
+
+use super::{cluster, evaluate, print, serve, tables, train};
+use crate::service;
+
+/// Train for two minutes, compare with the baselines, write a report, then serve.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  remora quickstart --minutes 5 --out runs/mine")]
+pub struct Args {
+    /// How long to train.
+    #[arg(long, default_value_t = 2.0)]
+    minutes: f64,
+    /// Folder for the run and the report; an earlier quickstart there is replaced.
+    #[arg(long, default_value = "runs/quickstart")]
+    out: PathBuf,
+    /// Seed of the training.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Address to serve on; a free port is taken where this one is in use.
+    #[arg(long, default_value = "127.0.0.1:50051")]
+    listen: SocketAddr,
+    /// End after the report.
+    #[arg(long)]
+    no_serve: bool,
+}
+
+/// The scenario that the service starts with.
+const SERVED: &str = "urban-sensing";
+/// Held-out worlds per scenario.
+const WORLDS: u64 = 5;
+
+pub async fn run(args: Args, json: bool) -> Result<()> {
+    if !(args.minutes.is_finite() && args.minutes > 0.0) {
+        bail!("--minutes is {}, want a number above 0", args.minutes);
+    }
+    if !args.listen.ip().is_loopback() {
+        bail!("--listen {} can be reached by other machines: quickstart serves on this one only", args.listen);
+    }
+    clear(&args.out)?;
+    let say = |text: String| if json { eprintln!("{text}") } else { println!("{text}") };
+    say(introduction(args.minutes));
+    let options =
+        Options { folder: args.out.clone(), budget: Budget::Minutes(args.minutes), resume: false };
+    let finished = train::with_progress(Config { seed: args.seed, ..Config::default() }, &options)?;
+    say(format!(
+        "1. Trained: {} iterations, {} decisions. On validation worlds it costs {:.3} of the strongest heuristic.\n",
+        finished.iterations,
+        finished.lines.last().map_or(0, |line| line.decisions),
+        finished.validation
+    ));
+    let evaluation = compare(&finished)?;
+    let report = args.out.join("report.html");
+    let text = serde_json::to_vec_pretty(&evaluation)?;
+    let path = args.out.join("evaluation.json");
+    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    let summary = format!(
+        "A policy trained for {} minutes on this machine, against the heuristics, on {WORLDS} held-out worlds of \
+         each scenario.",
+        args.minutes
+    );
+    evaluate::write_report(&report, "Remora: quickstart", &summary, &evaluation, &finished.lines)?;
+    say(format!("2. Compared on {WORLDS} worlds per scenario that training never saw, at α = 0.5:\n"));
+    say(format!("{}\n{}\n", tables::evaluation(&evaluation, 0.5), tables::LEGEND));
+    say(savings(&evaluation));
+    say(places(&args.out, &finished.best, &report));
+    if json {
+        tables::print_json(&evaluation)?;
+    }
+    if args.no_serve { Ok(()) } else { serve_policy(&args, &finished.best, &say).await }
+}
+
+/// Removes an earlier quickstart, and nothing else.
+fn clear(folder: &Path) -> Result<()> {
+    let is_run = folder.join("config.toml").exists() && folder.join("checkpoints").is_dir();
+    if is_run {
+        std::fs::remove_dir_all(folder).with_context(|| format!("cannot replace {}", folder.display()))?;
+    } else if folder.exists() && folder.read_dir()?.next().is_some() {
+        bail!("{} is not an earlier quickstart: name another folder with --out", folder.display());
+    }
+    Ok(())
+}
+
+fn introduction(minutes: f64) -> String {
+    format!(
+        "Remora learns where to run AI tasks on an edge cluster, so that less data crosses thin links and\n\
+         results come sooner. It now trains a policy for {minutes} minutes on three simulated clusters (91 to 449\n\
+         nodes), compares it with {} heuristics, writes a report, and serves the policy.\n",
+        BASELINES.len()
+    )
+}
+
+fn compare(finished: &Finished) -> Result<Evaluation> {
+    let mut policies: Vec<String> = BASELINES.iter().map(|name| (*name).to_owned()).collect();
+    policies.push(finished.best.to_string_lossy().into_owned());
+    let scenarios: Result<Vec<_>, _> =
+        remora_env::scenario::BUILT_IN.iter().map(|(name, _)| Scenario::load(name)).collect();
+    let plan = Plan { scenarios: scenarios?, policies, alphas: vec![0.0, 0.25, 0.5, 0.75, 1.0], seeds: WORLDS };
+    let mut evaluation = evaluate::run_plan(plan)?;
+    evaluation.rename(&finished.best.to_string_lossy(), "trained");
+    Ok(evaluation)
+}
+
+/// What the trained policy saves against `kube-default`, in words.
+fn savings(evaluation: &Evaluation) -> String {
+    let (scenarios, _, _) = evaluation.axes();
+    let mut text = String::from("Against Kubernetes' default scheduler the trained policy (α = 0.5)\n");
+    for scenario in &scenarios {
+        let mean = |policy: &str, moved: bool| {
+            evaluation.mean(scenario, policy, 0.5, |r| if moved { r.data_moved_gb } else { r.response_mean_s })
+        };
+        let change = |moved: bool| 100.0 * (mean("trained", moved) / mean("kube-default", moved) - 1.0);
+        text.push_str(&format!(
+            "  {scenario:15} data moved {:+5.0} %, mean response {:+5.0} %\n",
+            change(true),
+            change(false)
+        ));
+    }
+    text
+}
+
+fn places(folder: &Path, best: &Path, report: &Path) -> String {
+    format!(
+        "3. Where things are\n\
+         \x20  report with plots   {}\n\
+         \x20  trained policy      {}\n\
+         \x20  figures             {}\n\
+         \x20  learning curves     {} (tensorboard --logdir {})\n",
+        report.display(),
+        best.display(),
+        folder.join("evaluation.json").display(),
+        folder.join("tensorboard").display(),
+        folder.display()
+    )
+}
+
+async fn serve_policy(args: &Args, best: &Path, say: &dyn Fn(String)) -> Result<()> {
+    let policy = remora_policies::by_name(&best.to_string_lossy(), args.seed)?;
+    let listener = match TcpListener::bind(args.listen).await {
+        Ok(listener) => listener,
+        Err(_) => TcpListener::bind(SocketAddr::new(args.listen.ip(), 0)).await?,
+    };
+    let address = listener.local_addr()?;
+    let clusters = vec![cluster::of_scenario(&Scenario::load(SERVED)?, None, 0)];
+    say(format!(
+        "4. Serving the trained policy on {address} (gRPC), with the cluster {SERVED} registered. Ctrl-C ends.\n\
+         \x20  Try, in another terminal:\n\
+         \x20    remora place --cluster {SERVED} --task train --dry-run --server http://{address}\n\
+         \x20    remora evaluate --policy kube-default,greedy-marginal,{} --alpha 0,0.5,1\n\
+         \x20    remora train --scenario {SERVED} --out runs/first --minutes 10\n\
+         \x20  (remora is target/release/remora, or cargo run --release --)",
+        best.display()
+    ));
+    let stop = serve::stop_signal()?;
+    service::run(listener, stop, service::Config { clusters, ..service::Config::new(policy) }).await?;
+    print("stopped")
+}

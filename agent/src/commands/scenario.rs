@@ -1,0 +1,103 @@
+//! `remora scenario`: what can be simulated.
+
+use anyhow::Result;
+use clap::{Args as ClapArgs, Subcommand};
+use remora_env::{Scenario, World};
+
+use super::{table, tables};
+
+/// List, show and check scenarios.
+#[derive(ClapArgs, Debug)]
+#[command(after_help = "Example:\n  remora scenario show urban-sensing > my.toml, change it, then remora scenario check my.toml")]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// List the built-in scenarios.
+    List,
+    /// Print a scenario file.
+    Show {
+        /// A built-in name or a file.
+        name: String,
+    },
+    /// Check a scenario file and say what is in it.
+    Check {
+        /// A built-in name or a file.
+        file: String,
+    },
+    /// Print the JSON Schema of scenario files.
+    Schema,
+}
+
+pub fn run(args: &Args, json: bool) -> Result<()> {
+    match &args.command {
+        Command::List => list(json),
+        Command::Show { name } => show(name),
+        Command::Check { file } => check(file, json),
+        Command::Schema => tables::print_json(&Scenario::schema()),
+    }
+}
+
+fn list(json: bool) -> Result<()> {
+    let mut rows = Vec::new();
+    for (name, _) in remora_env::scenario::BUILT_IN {
+        rows.push(describe(&Scenario::load(name)?));
+    }
+    if json {
+        return tables::print_rows(&rows);
+    }
+    let mut table = table(&["scenario", "nodes", "tasks", "what it is"]);
+    for row in &rows {
+        let text = |key: &str| row[key].as_str().map_or_else(|| row[key].to_string(), str::to_owned);
+        table.add_row([text("scenario"), text("nodes"), text("tasks"), text("summary")]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+fn show(name: &str) -> Result<()> {
+    Scenario::load(name)?;
+    let built_in = remora_env::scenario::BUILT_IN.iter().find(|(built_in, _)| *built_in == name);
+    match built_in {
+        Some((_, text)) => print!("{text}"),
+        None => print!("{}", std::fs::read_to_string(name)?),
+    }
+    Ok(())
+}
+
+fn check(file: &str, json: bool) -> Result<()> {
+    let scenario = Scenario::load(file)?;
+    let row = describe(&scenario);
+    if json {
+        return tables::print_rows(&[row]);
+    }
+    println!(
+        "{file} is accepted: {} nodes, {} links, {} images, {} datasets, {} tasks, {} of them unplaceable",
+        row["nodes"], row["links"], row["images"], row["datasets"], row["tasks"], row["unplaceable"]
+    );
+    Ok(())
+}
+
+fn describe(scenario: &Scenario) -> serde_json::Value {
+    let world = scenario.world(0);
+    serde_json::json!({
+        "scenario": scenario.name(),
+        "summary": scenario.file.summary,
+        "nodes": world.topology.nodes.len(),
+        "links": world.topology.links.len(),
+        "images": world.catalogue.images.len(),
+        "datasets": world.catalogue.datasets.len(),
+        "tasks": world.tasks.len(),
+        "unplaceable": unplaceable(&world),
+    })
+}
+
+/// Tasks that no node of the cluster could ever run.
+pub fn unplaceable(world: &World) -> usize {
+    let cluster = world.initial_cluster();
+    let nodes = || 0..world.topology.nodes.len() as u32;
+    world.tasks.iter().filter(|planned| !nodes().any(|node| cluster.can_run(&planned.task, node))).count()
+}

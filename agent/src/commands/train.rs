@@ -1,0 +1,99 @@
+//! `remora train`: a policy from experience.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::Args as ClapArgs;
+use remora_trainer::Config;
+use remora_trainer::run::{Budget, Finished, Options, Report, train};
+
+use super::tables;
+
+/// Train a policy.
+#[derive(ClapArgs, Debug)]
+#[command(after_help = "Example:\n  remora train --scenario urban-sensing --out runs/first --minutes 5, and beside it: tensorboard --logdir runs")]
+pub struct Args {
+    /// Scenarios to train on: built-in names or files [default: the built-in ones].
+    #[arg(long, value_delimiter = ',')]
+    scenario: Vec<String>,
+    /// Folder of the run.
+    #[arg(long)]
+    out: PathBuf,
+    /// TOML file with hyper-parameters; see config.toml of any run.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// The same seed and steps give the same bytes.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Stop after this many iterations.
+    #[arg(long, conflicts_with = "minutes")]
+    steps: Option<u64>,
+    /// Stop after this much time; how far that goes depends on the machine.
+    #[arg(long)]
+    minutes: Option<f64>,
+    /// Go on with the interrupted run in --out.
+    #[arg(long)]
+    resume: bool,
+}
+
+pub fn run(args: &Args, json: bool) -> Result<()> {
+    let config = configuration(args)?;
+    let budget = match args.minutes {
+        Some(minutes) if minutes.is_finite() && minutes > 0.0 => Budget::Minutes(minutes),
+        Some(minutes) => bail!("--minutes is {minutes}, want a number above 0"),
+        None => Budget::Iterations,
+    };
+    let options = Options { folder: args.out.clone(), budget, resume: args.resume };
+    let finished = with_progress(config, &options)?;
+    if json {
+        return tables::print_rows(&[serde_json::json!({
+            "checkpoint": finished.best,
+            "iterations": finished.iterations,
+            "validation_cost_over_greedy_marginal": finished.validation,
+        })]);
+    }
+    println!(
+        "{} iterations; the best checkpoint costs {:.3} of greedy-marginal on validation worlds",
+        finished.iterations, finished.validation
+    );
+    println!("checkpoint: {}", finished.best.display());
+    println!("curves:     tensorboard --logdir {}", args.out.display());
+    println!("next:       remora evaluate --scenario urban-sensing --policy kube-default,greedy-marginal,{}", finished.best.display());
+    Ok(())
+}
+
+fn configuration(args: &Args) -> Result<Config> {
+    let mut config: Config = match &args.config {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            Config::parse(&text).with_context(|| path.display().to_string())?
+        }
+        None => Config::default(),
+    };
+    if !args.scenario.is_empty() {
+        config.scenarios.clone_from(&args.scenario);
+    }
+    config.seed = args.seed.unwrap_or(config.seed);
+    config.iterations = args.steps.unwrap_or(config.iterations);
+    Ok(config)
+}
+
+/// Trains behind a progress bar.
+pub fn with_progress(config: Config, options: &Options) -> Result<Finished> {
+    const PARTS: u64 = 1000;
+    let bar = tables::progress(PARTS, "training {bar:30} {percent:>3} %  {msg}  {eta} left");
+    let mut against_greedy = String::from("—");
+    let mut watch = |report: &Report<'_>| {
+        if let Some(validation) = &report.line.validation {
+            against_greedy = format!("{:.3}", validation.cost);
+        }
+        bar.set_position((report.progress * PARTS as f64) as u64);
+        bar.set_message(format!(
+            "iteration {}  {against_greedy} of greedy's cost  {:.0} decisions/s",
+            report.line.iteration, report.decisions_per_s
+        ));
+    };
+    let finished = train(config, options, &mut watch);
+    bar.finish_and_clear();
+    Ok(finished?)
+}

@@ -1,0 +1,163 @@
+//! The gRPC service: [`run`] serves on a listener until told to stop.
+//!
+//! ```text
+//! wire ─► doors (gRPC) ─► convert (checks) ─► owner (one task) ─► books (one cluster) ─► policy
+//! ```
+
+mod books;
+pub mod convert;
+mod doors;
+mod names;
+mod owner;
+mod refusal;
+mod why;
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow, bail};
+use remora_env::Time;
+use remora_policies::Policy;
+use remora_proto::v1 as wire;
+use remora_proto::v1::cluster_service_server::ClusterServiceServer;
+use remora_proto::v1::placement_service_server::PlacementServiceServer;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+use doors::Door;
+
+/// Largest request to the placement service, bytes.
+pub const MAX_PLACE_BYTES: usize = 4 << 20;
+/// Largest request to the cluster service, bytes; whole clusters arrive there.
+pub const MAX_CLUSTER_BYTES: usize = 64 << 20;
+/// How long requests under way may take once the service is told to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How often a silent client is asked whether it is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+/// Where the service takes the time from: the environment itself reads no clock.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Time + Send + Sync>);
+
+impl Clock {
+    /// A clock of one's own, for tests.
+    pub fn new(now: impl Fn() -> Time + Send + Sync + 'static) -> Clock {
+        Clock(Arc::new(now))
+    }
+
+    /// Time since this call, never going back.
+    pub fn monotonic() -> Clock {
+        let start = Instant::now();
+        Clock::new(move || Time(start.elapsed().as_nanos() as u64))
+    }
+
+    pub fn now(&self) -> Time {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Clock({})", self.now())
+    }
+}
+
+/// What a service is started with.
+pub struct Config {
+    /// Who decides.
+    pub policy: Box<dyn Policy>,
+    /// The dial of requests that do not set it, 0 to 1.
+    pub alpha: f64,
+    pub clock: Clock,
+    /// Clusters to register before the first request is answered.
+    pub clusters: Vec<wire::RegisterClusterRequest>,
+}
+
+impl Config {
+    /// A service with this policy, the dial in the middle, real time and no cluster.
+    pub fn new(policy: Box<dyn Policy>) -> Config {
+        Config { policy, alpha: 0.5, clock: Clock::monotonic(), clusters: Vec::new() }
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let clusters = self.clusters.len();
+        write!(f, "Config {{ policy: {}, alpha: {}, clusters: {clusters} }}", self.policy.name(), self.alpha)
+    }
+}
+
+/// Serves until `shutdown` resolves, then lets requests under way end, for ten seconds at most.
+///
+/// # Errors
+/// When a cluster of the configuration is refused, or the service breaks down.
+pub async fn run(
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+    config: Config,
+) -> anyhow::Result<()> {
+    let (owner, owning) = owner::start(config.policy, config.alpha, config.clock.clone());
+    let door = Door { owner, clock: config.clock };
+    for cluster in config.clusters {
+        door.register(cluster).await.map_err(|status| anyhow!("{}", status.message()))?;
+    }
+    let (drain, told) = oneshot::channel();
+    let stop = async move {
+        shutdown.await;
+        drop(drain);
+    };
+    tokio::select! {
+        served = serve(listener, stop, door) => served,
+        () = drained(told) => {
+            tracing::warn!("some requests took longer than {} s after the stop and are cut off", DRAIN.as_secs());
+            Ok(())
+        }
+        broken = owning => match broken {
+            Err(error) => Err(anyhow!(error).context("the owner of the clusters broke down; its state is lost")),
+            Ok(()) => bail!("the owner of the clusters ended early"),
+        },
+    }
+}
+
+async fn drained(told: oneshot::Receiver<()>) {
+    // It is told by being dropped.
+    told.await.unwrap_or(());
+    tokio::time::sleep(DRAIN).await;
+}
+
+async fn serve(
+    listener: TcpListener,
+    stop: impl Future<Output = ()> + Send + 'static,
+    door: Door,
+) -> anyhow::Result<()> {
+    let clusters = ClusterServiceServer::new(door.clone()).max_decoding_message_size(MAX_CLUSTER_BYTES);
+    let placement = PlacementServiceServer::new(door).max_decoding_message_size(MAX_PLACE_BYTES);
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<ClusterServiceServer<Door>>().await;
+    health.set_serving::<PlacementServiceServer<Door>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(remora_proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .context("the service's own descriptors do not decode")?;
+    let stop = async move {
+        stop.await;
+        for service in ["", "remora.v1.ClusterService", "remora.v1.PlacementService"] {
+            health.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
+        }
+    };
+    Server::builder()
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .add_service(health_service)
+        .add_service(reflection)
+        .add_service(clusters)
+        .add_service(placement)
+        // Without it small answers wait for acknowledgements, up to 40 ms.
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop)
+        .await
+        .context("the gRPC server ended")
+}

@@ -1,0 +1,405 @@
+//! One registered cluster: its facts, and the decisions made about it.
+//!
+//! A decision is taken at its word, as schedulers do that assume and then bind: its task holds its
+//! requests, and its image and inputs count as under way to the node, until the outcome is known.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use remora_env::catalogue::{DatasetId, Task};
+use remora_env::cluster::{Item, TaskId};
+use remora_env::observation::{Candidate, Observation, Reference};
+use remora_env::topology::{NodeId, Topology};
+use remora_env::{Cluster, Time};
+use remora_policies::{Policy, choose};
+
+use super::convert::{DEFAULT_CANDIDATES, Field, MAX_PLACED, Registration};
+use super::names::{NamedTask, Names};
+use super::refusal::Refusal;
+use super::why;
+
+/// A request for a place.
+#[derive(Clone, Debug)]
+pub struct Order {
+    pub cluster_id: String,
+    pub task: NamedTask,
+    pub alpha: Option<f64>,
+    pub dry_run: bool,
+    pub request_id: Option<String>,
+    pub max_candidates: usize,
+}
+
+/// A candidate with what the policy says of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Ranked {
+    pub candidate: Candidate,
+    pub score: f64,
+    /// Bytes to send to the output's home.
+    pub output_bytes: u64,
+}
+
+/// What a request for a place is answered with.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub topology: Arc<Topology>,
+    /// Empty for a dry run.
+    pub decision_id: String,
+    pub policy: String,
+    pub alpha: f64,
+    pub feasible: usize,
+    pub chosen: Ranked,
+    /// Best first.
+    pub candidates: Vec<Ranked>,
+}
+
+/// What became of a decision.
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub cluster_id: String,
+    pub decision_id: String,
+    pub failed: bool,
+    pub response_s: Option<f64>,
+    pub transfer_bytes: Option<u64>,
+}
+
+/// Counts that describe a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    pub id: String,
+    pub nodes: usize,
+    pub images: usize,
+    pub datasets: usize,
+    pub task_kinds: usize,
+    pub running: usize,
+    pub queued: usize,
+    pub decisions: u64,
+}
+
+/// Who decides, with which dial unless told otherwise, under which numbers.
+pub(super) struct Chooser {
+    pub policy: Box<dyn Policy>,
+    pub alpha: f64,
+    /// Begins the ids of all decisions of this run of the service; no other run has it.
+    pub run: String,
+    /// Number of the next decision.
+    pub next: u64,
+}
+
+/// How many ended decisions are remembered.
+const MAX_ENDED: usize = 10_000;
+
+#[derive(Debug)]
+struct Decision {
+    commitment: TaskId,
+    node: NodeId,
+    task: Task,
+    /// Versions of its inputs when it was made.
+    versions: Vec<u32>,
+    request_id: Option<String>,
+    /// None if it was made elsewhere and reported with the cluster.
+    answer: Option<Arc<Answer>>,
+    ended: bool,
+}
+
+/// A cluster's facts and decisions.
+#[derive(Debug)]
+pub(super) struct Books {
+    id: String,
+    pub cluster: Cluster,
+    pub reference: Reference,
+    names: Names,
+    decisions: BTreeMap<String, Decision>,
+    /// Decision of each request that has an id.
+    requests: BTreeMap<String, String>,
+    /// Ended decisions, oldest first.
+    ended: VecDeque<String>,
+    decided: u64,
+}
+
+impl Books {
+    pub fn new(registration: Registration) -> Books {
+        let Registration { id, cluster, reference, names, placed } = registration;
+        let (decisions, requests, ended) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
+        let mut books = Books { id, cluster, reference, names, decisions, requests, ended, decided: 0 };
+        for (decision_id, commitment, node) in placed {
+            let task = books.committed(node, commitment).expect("a reported task is on its node");
+            let versions = books.versions(&task);
+            let decision = Decision { commitment, node, task, versions, request_id: None, answer: None, ended: false };
+            books.decisions.insert(decision_id, decision);
+        }
+        for node in 0..books.cluster.nodes.len() as NodeId {
+            let running = books.cluster.nodes[node as usize].commitments.iter().filter(|c| c.admitted);
+            for task in running.map(|commitment| commitment.task.clone()).collect::<Vec<_>>() {
+                books.pin(node, &task, true);
+            }
+        }
+        books
+    }
+
+    pub fn set_time(&mut self, now: Time) {
+        self.cluster.now = self.cluster.now.max(now);
+    }
+
+    /// Checks the cluster's books, in tests: a service in use has no time for it.
+    pub fn check(&self) {
+        if cfg!(debug_assertions) {
+            self.cluster.check();
+        }
+    }
+
+    pub fn summary(&self) -> Summary {
+        let nodes = &self.cluster.nodes;
+        let placed: usize = nodes.iter().map(|node| node.commitments.len()).sum();
+        let queued = nodes.iter().map(|node| node.queued as usize).sum();
+        Summary {
+            id: self.id.clone(),
+            nodes: nodes.len(),
+            images: self.cluster.catalogue.images.len(),
+            datasets: self.cluster.catalogue.datasets.len(),
+            task_kinds: self.cluster.catalogue.kinds.len(),
+            running: placed - queued,
+            queued,
+            decisions: self.decided,
+        }
+    }
+
+    /// Ids of the decisions that have not ended, by the number of their task.
+    pub fn open_decisions(&self) -> BTreeMap<TaskId, String> {
+        let open = self.decisions.iter().filter(|(_, decision)| !decision.ended);
+        open.map(|(id, decision)| (decision.commitment, id.clone())).collect()
+    }
+
+    // Placing.
+
+    pub fn place(&mut self, order: &Order, chooser: &mut Chooser) -> Result<Arc<Answer>, Refusal> {
+        let task = self.names.task(Field::root("task"), &order.task)?;
+        if order.dry_run {
+            return self.decide(order, &task, chooser).map(Arc::new);
+        }
+        if let Some(answer) = self.repeated(order, &task)? {
+            return Ok(answer);
+        }
+        self.cluster.note_arrival(&task);
+        let mut answer = self.decide(order, &task, chooser)?;
+        let node = answer.chosen.candidate.node;
+        if self.cluster.nodes[node as usize].commitments.len() >= MAX_PLACED {
+            let name = &self.cluster.topology.nodes[node as usize].name;
+            return Err(Refusal::Full(format!("node {name:?} has {MAX_PLACED} tasks; report the outcomes of those that ended")));
+        }
+        answer.decision_id = format!("{}-{}", chooser.run, chooser.next);
+        let answer = Arc::new(answer);
+        self.commit(order, task, chooser.next, &answer);
+        chooser.next += 1;
+        Ok(answer)
+    }
+
+    /// The answer that a request of this id got before.
+    fn repeated(&self, order: &Order, task: &Task) -> Result<Option<Arc<Answer>>, Refusal> {
+        let Some(request_id) = &order.request_id else { return Ok(None) };
+        let Some(decision) = self.requests.get(request_id).and_then(|id| self.decisions.get(id)) else {
+            return Ok(None);
+        };
+        if decision.task != *task {
+            let problem = format_args!("{request_id:?} was the id of a request for another task");
+            return Err(Field::root("request_id").refuse(problem).into());
+        }
+        Ok(decision.answer.clone())
+    }
+
+    fn decide(&self, order: &Order, task: &Task, chooser: &mut Chooser) -> Result<Answer, Refusal> {
+        let alpha = order.alpha.unwrap_or(chooser.alpha);
+        let observation = Observation::new(&self.cluster, task, chooser.next, alpha, self.reference)
+            .ok_or_else(|| Refusal::Nowhere(why::nowhere(&self.cluster, task)))?;
+        let choice = choose(&mut *chooser.policy, &observation);
+        let ranked = |&index: &usize| Ranked {
+            candidate: observation.candidates[index],
+            score: choice.scores[index],
+            output_bytes: self.output_bytes(task, observation.candidates[index].node),
+        };
+        Ok(Answer {
+            topology: Arc::clone(&self.cluster.topology),
+            decision_id: String::new(),
+            policy: chooser.policy.name().to_owned(),
+            alpha,
+            feasible: observation.candidates.len(),
+            chosen: ranked(&choice.index),
+            candidates: best_first(&choice.scores, order.max_candidates).iter().map(ranked).collect(),
+        })
+    }
+
+    fn output_bytes(&self, task: &Task, node: NodeId) -> u64 {
+        let output = task.output.map(|dataset| &self.cluster.catalogue.datasets[dataset as usize]);
+        output.filter(|dataset| dataset.homes[0] != node).map_or(0, |dataset| dataset.bytes)
+    }
+
+    fn commit(&mut self, order: &Order, task: Task, commitment: TaskId, answer: &Arc<Answer>) {
+        let Candidate { node, .. } = answer.chosen.candidate;
+        let expected_end = self.cluster.now.after_s(answer.chosen.candidate.completion_s());
+        if self.cluster.place(commitment, task.clone(), node, expected_end) {
+            self.begin(node, &task);
+        }
+        if let Some(request_id) = &order.request_id {
+            self.requests.insert(request_id.clone(), answer.decision_id.clone());
+        }
+        let mut kept = Arc::clone(answer);
+        if kept.candidates.len() > DEFAULT_CANDIDATES {
+            Arc::make_mut(&mut kept).candidates.truncate(DEFAULT_CANDIDATES);
+        }
+        let decision = Decision {
+            commitment,
+            node,
+            versions: self.versions(&task),
+            task,
+            request_id: order.request_id.clone(),
+            answer: Some(kept),
+            ended: false,
+        };
+        self.decisions.insert(answer.decision_id.clone(), decision);
+        self.decided += 1;
+    }
+
+    // What a task needs on its node.
+
+    fn committed(&self, node: NodeId, commitment: TaskId) -> Option<Task> {
+        let commitments = &self.cluster.nodes[node as usize].commitments;
+        commitments.iter().find(|other| other.id == commitment).map(|found| found.task.clone())
+    }
+
+    fn versions(&self, task: &Task) -> Vec<u32> {
+        task.inputs.iter().map(|&dataset| self.cluster.dataset_version(dataset)).collect()
+    }
+
+    fn needs(&self, node: NodeId, task: &Task) -> Vec<Item> {
+        let arch = self.cluster.topology.nodes[node as usize].arch;
+        let images = &self.cluster.catalogue.images;
+        let layers = task.image.map_or(&[][..], |image| images[image as usize].layers(arch));
+        let layers = layers.iter().map(|&layer| Item::Layer(layer));
+        layers.chain(task.inputs.iter().map(|&dataset| Item::Dataset(dataset))).collect()
+    }
+
+    fn pin(&mut self, node: NodeId, task: &Task, needed: bool) {
+        for item in self.needs(node, task) {
+            self.cluster.pin(node, item, needed);
+        }
+    }
+
+    /// A task was admitted: what it lacks is under way from now on.
+    fn begin(&mut self, node: NodeId, task: &Task) {
+        for item in self.needs(node, task) {
+            if !self.cluster.has_item(item, node) {
+                self.cluster.store(node, item, false);
+            }
+        }
+        self.pin(node, task, true);
+    }
+
+    // Outcomes.
+
+    /// Ends a decision; true if it had ended before.
+    pub fn report(&mut self, report: &Report) -> Result<bool, Refusal> {
+        let Some(decision) = self.decisions.get_mut(&report.decision_id) else {
+            let problem = format_args!("no decision {:?} is known of cluster {:?}", report.decision_id, self.id);
+            return Err(Refusal::UnknownDecision(Field::root("decision_id").refuse(problem)));
+        };
+        if decision.ended {
+            return Ok(true);
+        }
+        decision.ended = true;
+        let (node, commitment, task) = (decision.node, decision.commitment, decision.task.clone());
+        let versions = decision.versions.clone();
+        let commitments = &self.cluster.nodes[node as usize].commitments;
+        if commitments.iter().any(|other| other.id == commitment && other.admitted) {
+            self.pin(node, &task, false);
+        }
+        let admitted = self.cluster.release(commitment, node).expect("a decision that has not ended is committed");
+        if report.failed {
+            self.forget_arriving(node, &task);
+        } else {
+            self.completed(node, &task, &versions);
+        }
+        for next in admitted {
+            let task = self.committed(node, next).expect("an admitted task is on its node");
+            self.begin(node, &task);
+        }
+        self.remember_ended(report.decision_id.clone());
+        Ok(false)
+    }
+
+    /// Its image is on the node, its inputs too unless they were renewed since, and so is its output,
+    /// the only version of it from now on besides that at its home.
+    fn completed(&mut self, node: NodeId, task: &Task, versions: &[u32]) {
+        let current = |dataset: &DatasetId| {
+            let read = task.inputs.iter().position(|input| input == dataset).map(|index| versions[index]);
+            read == Some(self.cluster.dataset_version(*dataset))
+        };
+        let (fresh, stale): (Vec<_>, Vec<_>) = self.needs(node, task).into_iter().partition(|item| match item {
+            Item::Layer(_) => true,
+            Item::Dataset(dataset) => current(dataset),
+        });
+        for item in fresh {
+            self.cluster.store(node, item, true);
+        }
+        for item in stale {
+            self.forget_if_unneeded(node, item);
+        }
+        if let Some(dataset) = task.output {
+            let home = self.cluster.catalogue.datasets[dataset as usize].homes[0];
+            self.cluster.renew_dataset(dataset, home);
+            if node != home {
+                self.cluster.store(node, Item::Dataset(dataset), true);
+            }
+        }
+    }
+
+    fn forget_arriving(&mut self, node: NodeId, task: &Task) {
+        for item in self.needs(node, task) {
+            self.forget_if_unneeded(node, item);
+        }
+    }
+
+    /// What no running task of the node waits for is not under way any more.
+    fn forget_if_unneeded(&mut self, node: NodeId, item: Item) {
+        let running = self.cluster.nodes[node as usize].commitments.iter().filter(|other| other.admitted);
+        let needed = running.into_iter().any(|other| self.needs(node, &other.task).contains(&item));
+        if self.cluster.is_arriving(item, node) && !needed {
+            self.cluster.remove(node, item);
+        }
+    }
+
+    fn remember_ended(&mut self, decision_id: String) {
+        self.ended.push_back(decision_id);
+        if self.ended.len() > MAX_ENDED {
+            let oldest = self.ended.pop_front().and_then(|id| self.decisions.remove(&id));
+            if let Some(request_id) = oldest.and_then(|decision| decision.request_id) {
+                self.requests.remove(&request_id);
+            }
+        }
+    }
+}
+
+/// Indices of the `count` highest scores, highest first, the first of equals first.
+fn best_first(scores: &[f64], count: usize) -> Vec<usize> {
+    // A score that is no number ranks last, as it does for the choice.
+    let key = |index: usize| if scores[index].is_nan() { f64::NEG_INFINITY } else { scores[index] };
+    let order = |&a: &usize, &b: &usize| key(b).total_cmp(&key(a)).then(a.cmp(&b));
+    let mut indices: Vec<_> = (0..scores.len()).collect();
+    if count < indices.len() {
+        indices.select_nth_unstable_by(count, order);
+        indices.truncate(count);
+    }
+    indices.sort_unstable_by(order);
+    indices
+}
+
+#[cfg(test)]
+mod tests {
+    use super::best_first;
+
+    #[test]
+    fn best_scores_come_first_and_equals_in_order() {
+        let scores = [1.0, 3.0, f64::NAN, 3.0, f64::NEG_INFINITY, 2.0];
+        assert_eq!(best_first(&scores, 3), [1, 3, 5]);
+        assert_eq!(best_first(&scores, 9), [1, 3, 5, 0, 2, 4]);
+        assert!(best_first(&scores, 0).is_empty());
+    }
+}

@@ -1,0 +1,11 @@
+//! The agent from outside: a real server, real clients, the real binary.
+
+mod cli;
+mod convert;
+mod garbage;
+mod placing;
+mod python;
+mod refusals;
+mod server;
+mod standard;
+mod twin;
