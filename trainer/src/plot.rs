@@ -2,12 +2,14 @@
 
 use std::ops::Range;
 
+use plotters::chart::{ChartBuilder, ChartContext};
+use plotters::coord::ranged1d::{Ranged, ValueFormatter};
 use plotters::coord::Shift;
+use plotters::coord::combinators::{BindKeyPoints, IntoLogRange};
 use plotters::prelude::{
-    ChartBuilder, Circle, DrawingArea, IntoDrawingArea, LineSeries, PathElement, RGBColor, SVGBackend,
-    SeriesLabelPosition,
+    Cartesian2d, Circle, DrawingArea, IntoDrawingArea, LineSeries, RGBColor, Rectangle, SVGBackend, Text,
 };
-use plotters::style::{BLACK, Color, WHITE};
+use plotters::style::{Color, WHITE};
 
 /// Points of one policy or measure, in plot order.
 #[derive(Clone, Debug)]
@@ -26,7 +28,18 @@ pub struct Labels<'a> {
     pub y: &'a str,
 }
 
-const SIZE: (u32, u32) = (620, 400);
+/// How an axis runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// From zero, or below.
+    Linear,
+    /// For positive values over several magnitudes.
+    Logarithmic,
+}
+
+const SIZE: (u32, u32) = (620, 380);
+/// Width of the plot itself; the legend stands beside it.
+const PLOT_WIDTH: u32 = 470;
 /// Colours that colour-blind readers tell apart (Okabe and Ito 2008).
 const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
@@ -38,63 +51,113 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(90, 90, 90),
 ];
 
-/// Draws the series on linear axes.
-pub fn plot(labels: &Labels<'_>, series: &[Series]) -> String {
+/// Draws the series on two axes of the same scale.
+pub fn plot(labels: &Labels<'_>, scale: Scale, series: &[Series]) -> String {
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-        draw(&area, labels, series).expect("drawing into a string does not fail");
+        draw(&area, labels, scale, series).expect("drawing into a string does not fail");
     }
     svg
 }
 
 type Failure = Box<dyn std::error::Error>;
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-fn draw(
-    area: &DrawingArea<SVGBackend<'_>, Shift>,
-    labels: &Labels<'_>,
-    series: &[Series],
-) -> Result<(), Failure> {
+fn draw(area: &Area<'_>, labels: &Labels<'_>, scale: Scale, series: &[Series]) -> Result<(), Failure> {
     area.fill(&WHITE)?;
+    let (left, right) = area.split_horizontally(PLOT_WIDTH);
     let all = || series.iter().flat_map(|series| series.points.iter().copied());
-    let mut chart = ChartBuilder::on(area)
+    let (x, y) = (span(all().map(|p| p.0), scale), span(all().map(|p| p.1), scale));
+    let mut builder = ChartBuilder::on(&left);
+    builder
         .caption(labels.title, ("sans-serif", 18))
         .margin(14)
         .x_label_area_size(44)
-        .y_label_area_size(64)
-        .build_cartesian_2d(span(all().map(|p| p.0)), span(all().map(|p| p.1)))?;
-    chart
-        .configure_mesh()
-        .x_desc(labels.x)
-        .y_desc(labels.y)
-        .label_style(("sans-serif", 13))
-        .light_line_style(WHITE)
-        .draw()?;
-    for (index, series) in series.iter().enumerate() {
-        let colour = COLOURS[index % COLOURS.len()];
-        let dots = series.points.iter().map(|&point| Circle::new(point, 4, colour.filled()));
-        chart.draw_series(dots)?.label(&series.name).legend(move |(x, y)| {
-            PathElement::new(vec![(x, y), (x + 16, y)], colour.stroke_width(4))
-        });
-        if series.joined {
-            chart.draw_series(LineSeries::new(series.points.iter().copied(), colour.stroke_width(2)))?;
+        .y_label_area_size(56);
+    match scale {
+        Scale::Linear => fill(&mut builder.build_cartesian_2d(x, y)?, labels, series)?,
+        Scale::Logarithmic => {
+            let axis = |range: Range<f64>| {
+                let ticks = ticks(&range);
+                range.log_scale().with_key_points(ticks)
+            };
+            fill(&mut builder.build_cartesian_2d(axis(x), axis(y))?, labels, series)?;
         }
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .background_style(WHITE.mix(0.85))
-        .border_style(BLACK.mix(0.2))
-        .label_font(("sans-serif", 13))
-        .draw()?;
+    legend(&right, series)?;
     area.present()?;
     Ok(())
 }
 
-/// From zero (or below) to a little above the greatest value.
-fn span(values: impl Iterator<Item = f64>) -> Range<f64> {
-    let (low, high) = values
-        .filter(|value| value.is_finite())
-        .fold((0.0_f64, 0.0_f64), |(low, high), value| (low.min(value), high.max(value)));
-    if high > low { low..high + 0.08 * (high - low) } else { low..low + 1.0 }
+fn fill<X, Y>(
+    chart: &mut ChartContext<'_, SVGBackend<'_>, Cartesian2d<X, Y>>,
+    labels: &Labels<'_>,
+    series: &[Series],
+) -> Result<(), Failure>
+where
+    X: Ranged<ValueType = f64> + ValueFormatter<f64>,
+    Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
+{
+    chart
+        .configure_mesh()
+        .x_desc(labels.x)
+        .y_desc(labels.y)
+        .x_label_formatter(&|value| tick(*value))
+        .y_label_formatter(&|value| tick(*value))
+        .label_style(("sans-serif", 13))
+        .light_line_style(WHITE)
+        .draw()?;
+    for (index, series) in series.iter().enumerate() {
+        let colour = colour(index);
+        chart.draw_series(series.points.iter().map(|&point| Circle::new(point, 4, colour.filled())))?;
+        if series.joined {
+            chart.draw_series(LineSeries::new(series.points.iter().copied(), colour.stroke_width(2)))?;
+        }
+    }
+    Ok(())
+}
+
+fn legend(area: &Area<'_>, series: &[Series]) -> Result<(), Failure> {
+    for (index, series) in series.iter().enumerate() {
+        let y = 54 + 22 * index as i32;
+        area.draw(&Rectangle::new([(4, y), (16, y + 12)], colour(index).filled()))?;
+        area.draw(&Text::new(series.name.clone(), (22, y), ("sans-serif", 14)))?;
+    }
+    Ok(())
+}
+
+fn colour(index: usize) -> RGBColor {
+    COLOURS[index % COLOURS.len()]
+}
+
+/// One, two and five times the powers of ten within a range.
+fn ticks(range: &Range<f64>) -> Vec<f64> {
+    let powers = (range.start.log10().floor() as i32)..=(range.end.log10().ceil() as i32);
+    let all = powers.flat_map(|power| [1.0, 2.0, 5.0].map(|digit| digit * 10_f64.powi(power)));
+    all.filter(|value| range.contains(value)).collect()
+}
+
+/// A number on an axis, without needless digits.
+fn tick(value: f64) -> String {
+    let rounded = format!("{value:.3}");
+    rounded.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// All values with a margin.
+fn span(values: impl Iterator<Item = f64>, scale: Scale) -> Range<f64> {
+    let finite = values.filter(|value| value.is_finite());
+    match scale {
+        Scale::Linear => {
+            let (low, high) = finite.fold((0.0_f64, 0.0_f64), |(low, high), v| (low.min(v), high.max(v)));
+            if high > low { low..high + 0.08 * (high - low) } else { low..low + 1.0 }
+        }
+        Scale::Logarithmic => {
+            // Nothing at all has no place on the axis: it is drawn at the low end.
+            let (low, high) = finite
+                .filter(|value| *value > 0.0)
+                .fold((f64::INFINITY, 0.0_f64), |(low, high), v| (low.min(v), high.max(v)));
+            if high > 0.0 { low / 1.4..high * 1.4 } else { 0.1..10.0 }
+        }
+    }
 }

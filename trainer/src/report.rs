@@ -3,7 +3,7 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::evaluate::{Evaluation, Row};
-use crate::plot::{Labels, Series, plot};
+use crate::plot::{Labels, Scale, Series, plot};
 use crate::run::Line;
 
 /// What goes on the page.
@@ -25,7 +25,8 @@ h1 { margin-bottom: .2rem }
 .plots svg { max-width: 100%; height: auto; border-radius: 6px }
 .scroll { overflow-x: auto }
 table { border-collapse: collapse; margin: 1rem 0 }
-th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #8884 }
+th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #8884; white-space: nowrap }
+th { white-space: normal }
 th:first-child, td:first-child, th:nth-child(2), td:nth-child(2) { text-align: left }
 tr.ours { font-weight: 600 }
 tr.first td { border-top: 2px solid #8888 }
@@ -54,7 +55,8 @@ pub fn render(page: &Page<'_>) -> String {
                 p { (page.summary) }
                 h2 { "Data moved against response time" }
                 p.note {
-                    "Each point is a policy, averaged over the held-out worlds; towards the lower left is better. "
+                    "Each point is a policy, averaged over the held-out worlds; towards the lower left is better, and both axes "
+                    "are logarithmic. "
                     "The learned policy and greedy-marginal follow the dial α from 0 (only response time counts) "
                     "to 1 (only data moved counts); the others do not know it."
                 }
@@ -92,7 +94,7 @@ fn trade_off(evaluation: &Evaluation, scenario: &str) -> String {
         })
         .collect();
     let labels = Labels { title: scenario, x: "mean response time (s)", y: "data moved (GB, price-weighted)" };
-    plot(&labels, &series)
+    plot(&labels, Scale::Logarithmic, &series)
 }
 
 fn table(evaluation: &Evaluation) -> Markup {
@@ -140,11 +142,11 @@ fn learning_curve(lines: &[Line]) -> String {
         let at = |(i, v): (f64, &crate::run::Validation)| v.by_alpha.get(index).map(|&cost| (i, cost));
         series.push(Series { name: format!("α = {alpha}"), points: measured().filter_map(at).collect(), joined: true });
     }
-    plot(&Labels { title: "validation", x: "iteration", y: "cost over greedy-marginal" }, &series)
+    plot(&Labels { title: "validation", x: "iteration", y: "cost over greedy-marginal" }, Scale::Linear, &series)
 }
 
 fn training_curve(lines: &[Line]) -> String {
     let points = lines.iter().map(|line| (line.iteration as f64, line.exploring_cost)).collect();
     let series = [Series { name: "exploring".to_owned(), points, joined: true }];
-    plot(&Labels { title: "training", x: "iteration", y: "cost over greedy-completion" }, &series)
+    plot(&Labels { title: "training", x: "iteration", y: "cost over greedy-completion" }, Scale::Linear, &series)
 }
