@@ -35,7 +35,7 @@ pub const MAX_PLACE_BYTES: usize = 4 << 20;
 /// Largest request to the cluster service, bytes; whole clusters arrive there.
 pub const MAX_CLUSTER_BYTES: usize = 64 << 20;
 /// How long requests under way may take once the service is told to stop.
-const DRAIN: Duration = Duration::from_secs(10);
+const DRAIN: Duration = Duration::from_secs(5);
 /// How often a silent client is asked whether it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
@@ -91,7 +91,7 @@ impl fmt::Debug for Config {
     }
 }
 
-/// Serves until `shutdown` resolves, then lets requests under way end, for ten seconds at most.
+/// Serves until `shutdown` resolves, then lets requests under way end, for five seconds at most.
 ///
 /// # Errors
 /// When a cluster of the configuration is refused, or the service breaks down.

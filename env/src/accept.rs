@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::scenario::{ExecutionFile, HomeFile, KindFile, LinkFile, NodesFile, Scenario, SiteFile, StreamFile};
+use crate::scenario::{
+    ExecutionFile, HomeFile, KindFile, LinkFile, NodesFile, Scenario, SiteFile, StreamFile,
+};
 use crate::topology::VertexId;
 use crate::trace::Arrival;
 use crate::world::{build_topology, homes_among, member};
@@ -42,7 +44,9 @@ impl Checker {
     }
 
     fn share(&mut self, key: impl Fn() -> String, value: f64) {
-        self.demand((0.0..=1.0).contains(&value), || format!("{} is {value}, want a share from 0 to 1", key()));
+        self.demand((0.0..=1.0).contains(&value), || {
+            format!("{} is {value}, want a share from 0 to 1", key())
+        });
     }
 
     fn known(&mut self, key: impl Fn() -> String, name: &str, names: &[&str]) {
@@ -222,7 +226,8 @@ impl Checker {
     fn assembled(&mut self, scenario: &Scenario) {
         let topology = build_topology(scenario);
         self.demand(!topology.nodes.is_empty(), || "topology has no nodes".to_owned());
-        let mut names: Vec<_> = (0..topology.vertex_count()).map(|v| topology.vertex_name(v as VertexId)).collect();
+        let mut names: Vec<_> =
+            (0..topology.vertex_count()).map(|v| topology.vertex_name(v as VertexId)).collect();
         names.sort_unstable();
         for pair in names.windows(2).filter(|pair| pair[0] == pair[1]) {
             self.problems.push(format!("topology: two things are called {:?}", pair[0]));
@@ -244,7 +249,9 @@ impl Checker {
                     self.problems.push(format!("{}: no node is called {name:?}", key()));
                 }
             }
-            self.demand(!homes_among(&dataset.home, &topology).is_empty(), || format!("{} fits no node", key()));
+            self.demand(!homes_among(&dataset.home, &topology).is_empty(), || {
+                format!("{} fits no node", key())
+            });
         }
         if let Some(trace) = &scenario.trace {
             self.recorded(scenario, &trace.arrivals);

@@ -60,7 +60,14 @@ pub struct ExecutionTime {
 impl ExecutionTime {
     /// A time that does not vary.
     pub fn constant(seconds: f64) -> ExecutionTime {
-        ExecutionTime { shape: 0.0, loc_s: 0.0, scale_s: seconds, min_s: seconds, max_s: seconds, mean_s: seconds }
+        ExecutionTime {
+            shape: 0.0,
+            loc_s: 0.0,
+            scale_s: seconds,
+            min_s: seconds,
+            max_s: seconds,
+            mean_s: seconds,
+        }
     }
 
     /// The log-normal `loc + scale·e^(shape·z)` truncated to `[min_s, max_s]`. Its mean is the
@@ -171,11 +178,32 @@ mod tests {
     #[test]
     fn truncated_means_are_the_published_ones() {
         let cases = [
-            (0.314_497_808_571_089_44, 0.369_096_283_549_971_53, 0.415_832_202_839_813_15, 0.584, 1.142, 0.7994),
-            (0.095_518_982_782_915_2, 140.380_732_542_976_77, 20.579_943_343_596_7, 156.256, 166.702, 161.0396),
+            (
+                0.314_497_808_571_089_44,
+                0.369_096_283_549_971_53,
+                0.415_832_202_839_813_15,
+                0.584,
+                1.142,
+                0.7994,
+            ),
+            (
+                0.095_518_982_782_915_2,
+                140.380_732_542_976_77,
+                20.579_943_343_596_7,
+                156.256,
+                166.702,
+                161.0396,
+            ),
             (2.148_861_851_180_003, 0.540_285_300_786_695_7, 1.422_846_600_303_037, 0.542, 11.505, 2.5344),
             (4.521_620_371_690_464, 0.479_999_992_959_189_4, 5.330_858_840_267_918_5, 0.48, 10.882, 2.0828),
-            (0.205_060_233_114_890_27, -20.283_277_542_855_338, 73.254_124_350_482_07, 23.89, 108.743, 54.5748),
+            (
+                0.205_060_233_114_890_27,
+                -20.283_277_542_855_338,
+                73.254_124_350_482_07,
+                23.89,
+                108.743,
+                54.5748,
+            ),
         ];
         for (shape, loc, scale, min, max, mean) in cases {
             let time = ExecutionTime::log_normal(shape, loc, scale, min, max);

@@ -144,7 +144,10 @@ impl Cluster {
                 cpu_free_millis: node.cpu_millis,
                 memory_free_bytes: node.memory_bytes,
                 cpu_use_millis: 0,
-                accelerator_free_millis: vec![1000; node.accelerator.as_ref().map_or(0, |(_, n)| *n as usize)],
+                accelerator_free_millis: vec![
+                    1000;
+                    node.accelerator.as_ref().map_or(0, |(_, n)| *n as usize)
+                ],
                 commitments: Vec::new(),
                 queued: 0,
                 disk_used_bytes: 0,
@@ -262,8 +265,10 @@ impl Cluster {
         let free = &self.nodes[node as usize].accelerator_free_millis;
         let named = &commitment.accelerators;
         let distinct = named.iter().enumerate().all(|(at, index)| !named[..at].contains(index));
-        let share = |index: &u32| free.get(*index as usize).is_some_and(|&free| free >= requests.accelerator_millis);
-        named.is_empty() || named.len() == requests.accelerators as usize && distinct && named.iter().all(share)
+        let share =
+            |index: &u32| free.get(*index as usize).is_some_and(|&free| free >= requests.accelerator_millis);
+        named.is_empty()
+            || named.len() == requests.accelerators as usize && distinct && named.iter().all(share)
     }
 
     /// Ends a task wherever it stands and admits those of the queue, first come first served, that
@@ -403,8 +408,11 @@ impl Cluster {
         let capacity = self.topology.nodes[node as usize].disk_bytes;
         while self.nodes[node as usize].disk_used_bytes + bytes > capacity {
             let state = &self.nodes[node as usize];
-            let idle = state.disk.iter().filter(|(_, stored)| stored.pins == 0 && stored.present && !stored.home);
-            let Some((&item, _)) = idle.min_by_key(|(item, stored)| (stored.last_used, **item)) else { return };
+            let idle =
+                state.disk.iter().filter(|(_, stored)| stored.pins == 0 && stored.present && !stored.home);
+            let Some((&item, _)) = idle.min_by_key(|(item, stored)| (stored.last_used, **item)) else {
+                return;
+            };
             self.remove(node, item);
         }
     }
@@ -535,7 +543,12 @@ impl Cluster {
             let kind = |commitment: &Commitment| self.catalogue.kind(&commitment.task).clone();
             let sum = |of: &dyn Fn(&Commitment) -> u64| admitted().map(of).sum::<u64>();
             let cpu = sum(&|c| u64::from(kind(c).requests.cpu_millis));
-            assert_eq!(cpu + u64::from(state.cpu_free_millis), u64::from(spec.cpu_millis), "cpu of {}", spec.name);
+            assert_eq!(
+                cpu + u64::from(state.cpu_free_millis),
+                u64::from(spec.cpu_millis),
+                "cpu of {}",
+                spec.name
+            );
             let memory = sum(&|c| kind(c).requests.memory_bytes);
             assert_eq!(memory + state.memory_free_bytes, spec.memory_bytes, "memory of {}", spec.name);
             let used = sum(&|c| u64::from(kind(c).cpu_use_millis));

@@ -111,7 +111,8 @@ impl Episode {
 
     fn can_be_placed(&self, task: u32) -> bool {
         let planned = &self.world.tasks[task as usize].task;
-        (0..self.world.topology.nodes.len()).any(|node| self.simulation.cluster.can_run(planned, node as NodeId))
+        (0..self.world.topology.nodes.len())
+            .any(|node| self.simulation.cluster.can_run(planned, node as NodeId))
     }
 
     /// The facts as they stand.

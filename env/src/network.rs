@@ -66,7 +66,8 @@ pub struct Network {
 impl Network {
     /// A network of idle channels with these capacities, in bytes per second.
     pub fn new(capacities: impl Iterator<Item = f64>) -> Network {
-        let channels = capacities.map(|capacity| ChannelState { capacity, ..ChannelState::default() }).collect();
+        let channels =
+            capacities.map(|capacity| ChannelState { capacity, ..ChannelState::default() }).collect();
         Network { channels, ..Network::default() }
     }
 
@@ -109,7 +110,8 @@ impl Network {
         let bytes = flow.bytes;
         for channel in std::mem::take(&mut flow.channels) {
             let flows = &mut self.channels[channel as usize].flows;
-            let at = flows.iter().position(|&other| other == slot).expect("a live flow is listed on its channels");
+            let at =
+                flows.iter().position(|&other| other == slot).expect("a live flow is listed on its channels");
             flows.swap_remove(at);
         }
         self.free.push(slot);
@@ -224,7 +226,11 @@ impl Network {
     pub fn check(&self) {
         for (index, channel) in self.channels.iter().enumerate() {
             let carried: f64 = channel.flows.iter().map(|&flow| self.flows[flow as usize].rate).sum();
-            assert!(carried <= channel.capacity * (1.0 + 1e-9), "channel {index}: {carried} of {}", channel.capacity);
+            assert!(
+                carried <= channel.capacity * (1.0 + 1e-9),
+                "channel {index}: {carried} of {}",
+                channel.capacity
+            );
         }
     }
 }

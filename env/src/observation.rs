@@ -345,9 +345,11 @@ impl<'a> Observation<'a> {
     fn image_demand(&self, node: NodeId, scale: &Scale) -> f32 {
         let Some(image) = self.task.image else { return 0.0 };
         let topology = &self.cluster.topology;
-        let bytes = self.cluster.catalogue.image_bytes(image, topology.nodes[node as usize].arch).unwrap_or(0) as f64;
+        let bytes =
+            self.cluster.catalogue.image_bytes(image, topology.nodes[node as usize].arch).unwrap_or(0) as f64;
         let path = topology.registry_of(node).and_then(|r| topology.path(r, node, Direction::From));
-        let pull = path.map_or(0.0, |path| scale.time(bytes / path.bytes_per_s) + scale.data(bytes * path.price));
+        let pull =
+            path.map_or(0.0, |path| scale.time(bytes / path.bytes_per_s) + scale.data(bytes * path.price));
         log(pull * self.cluster.image_rate_per_s(image) * 60.0)
     }
 
@@ -367,7 +369,8 @@ impl<'a> Observation<'a> {
     pub fn nominal_data_s(&self, candidate: &Candidate) -> (f64, f64) {
         let topology = &self.cluster.topology;
         let datasets = &self.cluster.catalogue.datasets;
-        let seconds = |bytes: u64, path: Option<Path>| path.map_or(0.0, |path| bytes as f64 / path.bytes_per_s);
+        let seconds =
+            |bytes: u64, path: Option<Path>| path.map_or(0.0, |path| bytes as f64 / path.bytes_per_s);
         let read = |&dataset: &u32| {
             if self.cluster.has_dataset(dataset, candidate.node) {
                 return 0.0;
@@ -383,7 +386,6 @@ impl<'a> Observation<'a> {
         (self.task.inputs.iter().map(read).sum(), self.task.output.iter().map(store).sum())
     }
 }
-
 
 /// What the features of one decision are measured in and against.
 struct Scale {
@@ -530,7 +532,9 @@ impl<'a> Estimator<'a> {
                 continue;
             }
             let source = self.cluster.dataset_source(dataset, candidate.node);
-            let Some(path) = source.and_then(|s| self.path(s, candidate.node, Direction::From)) else { continue };
+            let Some(path) = source.and_then(|s| self.path(s, candidate.node, Direction::From)) else {
+                continue;
+            };
             let bytes = self.cluster.catalogue.datasets[dataset as usize].bytes;
             candidate.missing_input_bytes += bytes;
             candidate.fetch_s += path.latency_s + bytes as f64 / path.bytes_per_s;

@@ -336,8 +336,10 @@ impl Scenario {
 
     /// Reads a scenario from text; `origin` names it in errors, `folder` is where a trace is looked for.
     pub fn parse(text: &str, origin: &str, folder: Option<&Path>) -> Result<Scenario, ScenarioError> {
-        let file: ScenarioFile = toml::from_str(text)
-            .map_err(|source| ScenarioError::Syntax { origin: origin.to_owned(), source: Box::new(source) })?;
+        let file: ScenarioFile = toml::from_str(text).map_err(|source| ScenarioError::Syntax {
+            origin: origin.to_owned(),
+            source: Box::new(source),
+        })?;
         let trace = match &file.workload.trace {
             Some(name) => Some(Trace::read(&folder.unwrap_or(Path::new(".")).join(name))?),
             None => None,
@@ -368,9 +370,8 @@ impl Scenario {
 
 fn unknown(name: &str) -> ScenarioError {
     let names = BUILT_IN.map(|(built_in, _)| built_in);
-    let nearest = names.iter().max_by(|a, b| {
-        strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b))
-    });
+    let nearest =
+        names.iter().max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)));
     let hint = match nearest {
         Some(near) if strsim::jaro_winkler(name, near) > 0.8 => format!("did you mean {near:?}?"),
         _ => format!("built in are {}; a file ends in .toml", names.join(", ")),

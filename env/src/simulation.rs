@@ -20,7 +20,10 @@ enum Event {
     FlowBegins(u32),
     FlowEnds(End),
     ContainerRuns(u32),
-    ExecutionEnds { node: NodeId, epoch: u32 },
+    ExecutionEnds {
+        node: NodeId,
+        epoch: u32,
+    },
 }
 
 /// An event in the total order (time, sequence).
@@ -108,7 +111,8 @@ pub(crate) struct Simulation {
 impl Simulation {
     pub(crate) fn new(world: Arc<World>) -> Simulation {
         let cluster = world.initial_cluster();
-        let network = Network::new(world.topology.channels().iter().map(|channel| channel.capacity_bytes_per_s));
+        let network =
+            Network::new(world.topology.channels().iter().map(|channel| channel.capacity_bytes_per_s));
         let executors = vec![Executor::default(); world.topology.nodes.len()];
         let mut simulation = Simulation {
             cluster,
@@ -275,7 +279,8 @@ impl Simulation {
     }
 
     fn flow_begins(&mut self, index: u32) {
-        let transfer = self.transfers[index as usize].clone().expect("a transfer begins once, before it ends");
+        let transfer =
+            self.transfers[index as usize].clone().expect("a transfer begins once, before it ends");
         let mut channels = Vec::with_capacity(4);
         self.world.topology.visit_route(transfer.root, transfer.vertex, transfer.direction, |channel, _| {
             // A shared link that a path enters and leaves carries it once.
@@ -404,7 +409,10 @@ impl Simulation {
             (Some(dataset), Some(home)) if home != node => {
                 let bytes = self.world.catalogue.datasets[dataset as usize].bytes;
                 let cargo = Cargo::Output { task };
-                self.send(task, Transfer { cargo, root: home, vertex: node, direction: Direction::To, bytes });
+                self.send(
+                    task,
+                    Transfer { cargo, root: home, vertex: node, direction: Direction::To, bytes },
+                );
             }
             _ => self.stored(task),
         }

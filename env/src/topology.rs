@@ -130,7 +130,12 @@ pub struct Topology {
 
 impl Topology {
     /// Assembles the graph. Vertex numbers in `links` must exist.
-    pub fn new(nodes: Vec<Node>, registries: Vec<String>, switches: Vec<String>, links: Vec<Link>) -> Topology {
+    pub fn new(
+        nodes: Vec<Node>,
+        registries: Vec<String>,
+        switches: Vec<String>,
+        links: Vec<Link>,
+    ) -> Topology {
         let vertices = nodes.len() + registries.len() + switches.len();
         let mut neighbours = vec![Vec::new(); vertices];
         let mut channels = Vec::new();
@@ -138,7 +143,8 @@ impl Topology {
         for (index, link) in links.iter().enumerate() {
             neighbours[link.from as usize].push((link.to, index as u32));
             neighbours[link.to as usize].push((link.from, index as u32));
-            let channel = |capacity_bytes_per_s| Channel { capacity_bytes_per_s, price: link.price, wan: link.wan };
+            let channel =
+                |capacity_bytes_per_s| Channel { capacity_bytes_per_s, price: link.price, wan: link.wan };
             let up = channels.len() as ChannelId;
             channels.push(channel(link.up_bytes_per_s));
             let down = if link.shared {
@@ -162,7 +168,8 @@ impl Topology {
             trees,
             nearest_registry,
         };
-        let registries: Vec<_> = (0..topology.registries.len()).map(|i| topology.registry_vertex(i)).collect();
+        let registries: Vec<_> =
+            (0..topology.registries.len()).map(|i| topology.registry_vertex(i)).collect();
         topology.nearest_registry =
             (0..topology.nodes.len()).map(|node| topology.cheapest(&registries, node as NodeId)).collect();
         topology
@@ -174,7 +181,9 @@ impl Topology {
         let reachable = sources
             .iter()
             .filter_map(|&source| self.path(source, node, Direction::From).map(|path| (key(path), source)));
-        reachable.min_by(|(a, _), (b, _)| a.partial_cmp(b).expect("prices and times are numbers")).map(|(_, s)| s)
+        reachable
+            .min_by(|(a, _), (b, _)| a.partial_cmp(b).expect("prices and times are numbers"))
+            .map(|(_, s)| s)
     }
 
     /// The registry that the node pulls from.
@@ -223,8 +232,7 @@ impl Topology {
 
     /// Breadth-first search: fewest hops, ties by order of links.
     fn build_tree(&self, root: VertexId) -> Vec<Hop> {
-        let unreached =
-            Hop { towards: 0, inbound: 0, outbound: 0, latency_s: 0.0, hops: UNREACHABLE };
+        let unreached = Hop { towards: 0, inbound: 0, outbound: 0, latency_s: 0.0, hops: UNREACHABLE };
         let mut tree = vec![unreached; self.neighbours.len()];
         tree[root as usize] = Hop { towards: root, hops: 0, ..unreached };
         let mut frontier = VecDeque::from([root]);
@@ -298,6 +306,8 @@ impl Topology {
 
     /// The path at nominal capacity.
     pub fn path(&self, root: VertexId, vertex: VertexId, direction: Direction) -> Option<Path> {
-        self.path_with(root, vertex, direction, |channel| self.channels[channel as usize].capacity_bytes_per_s)
+        self.path_with(root, vertex, direction, |channel| {
+            self.channels[channel as usize].capacity_bytes_per_s
+        })
     }
 }

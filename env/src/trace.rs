@@ -133,7 +133,8 @@ pub fn write_whole(
 }
 
 fn parse_header(line: &str) -> Result<Header, String> {
-    let header: Header = serde_json::from_str(line).map_err(|error| format!("not a trace header: {error}"))?;
+    let header: Header =
+        serde_json::from_str(line).map_err(|error| format!("not a trace header: {error}"))?;
     if header.remora_trace != VERSION {
         return Err(format!("version {} is not supported, only {VERSION}", header.remora_trace));
     }

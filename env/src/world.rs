@@ -14,7 +14,9 @@ use crate::catalogue::{
 use crate::cluster::{Cluster, Item};
 use crate::device::Arch;
 use crate::random::{Purpose, stream};
-use crate::scenario::{ExecutionFile, HomeFile, KindFile, LinkFile, NodesFile, Scenario, SiteFile, StreamFile};
+use crate::scenario::{
+    ExecutionFile, HomeFile, KindFile, LinkFile, NodesFile, Scenario, SiteFile, StreamFile,
+};
 use crate::time::Time;
 use crate::topology::{Link, Node, NodeId, Topology, VertexId};
 use crate::trace::Arrival;
@@ -110,7 +112,8 @@ pub(crate) fn build_topology(scenario: &Scenario) -> Topology {
         builder.site("", site, BACKBONE);
     }
     for (index, registry) in file.registries.iter().enumerate() {
-        let site = registry.site.as_ref().and_then(|site| builder.switches.iter().position(|name| name == site));
+        let site =
+            registry.site.as_ref().and_then(|site| builder.switches.iter().position(|name| name == site));
         let inner = End::Switch(site.unwrap_or(BACKBONE));
         builder.links.push((End::Registry(index), inner, registry.link.clone()));
     }
@@ -120,7 +123,8 @@ pub(crate) fn build_topology(scenario: &Scenario) -> Topology {
         End::Registry(index) => (nodes + index) as VertexId,
         End::Switch(index) => (nodes + registries + index) as VertexId,
     };
-    let links = builder.links.iter().map(|(outer, inner, link)| build_link(vertex(*outer), vertex(*inner), link));
+    let links =
+        builder.links.iter().map(|(outer, inner, link)| build_link(vertex(*outer), vertex(*inner), link));
     let links = links.collect();
     let registries = file.registries.iter().map(|registry| registry.name.clone()).collect();
     Topology::new(builder.nodes, registries, builder.switches, links)
@@ -224,9 +228,9 @@ fn build_images(scenario: &Scenario, catalogue: &mut Catalogue) {
                 };
                 if family.base_share > 0.0 {
                     let base = (family.base.clone(), arch);
-                    let id = *bases
-                        .entry(base)
-                        .or_insert_with(|| layer(format!("{}:{}", family.base, arch.name()), family.base_share));
+                    let id = *bases.entry(base).or_insert_with(|| {
+                        layer(format!("{}:{}", family.base, arch.name()), family.base_share)
+                    });
                     image.layers[arch as usize].push(id);
                 }
                 let own = layer(format!("{name}:{}", arch.name()), 1.0 - family.base_share);
@@ -297,7 +301,12 @@ fn build_kind(file: &KindFile) -> Kind {
     }
 }
 
-fn draw_warm(scenario: &Scenario, topology: &Topology, catalogue: &Catalogue, seed: u64) -> Vec<(NodeId, Item)> {
+fn draw_warm(
+    scenario: &Scenario,
+    topology: &Topology,
+    catalogue: &Catalogue,
+    seed: u64,
+) -> Vec<(NodeId, Item)> {
     let mut rng = stream(seed, Purpose::Warmth, 0);
     let mut warm = Vec::new();
     for (node, spec) in topology.nodes.iter().enumerate() {

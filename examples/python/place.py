@@ -27,7 +27,7 @@ def link(name: str, mb_per_s: float, price: float) -> cluster_pb2.Link:
     """Ties something to the switch; a byte over a dear link counts `price` times."""
     rate = mb_per_s * MB
     return cluster_pb2.Link(
-        **{"from": name}, to="switch", up_bytes_per_s=rate, down_bytes_per_s=rate, latency_s=0.01, price=price
+        outer=name, inner="switch", up_bytes_per_s=rate, down_bytes_per_s=rate, latency_s=0.01, price=price
     )
 
 

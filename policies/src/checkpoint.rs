@@ -148,7 +148,10 @@ impl Checkpoint {
     pub fn to_bytes(&self) -> Vec<u8> {
         let sealed = Sealed { about: self.about.clone(), sha256: self.digest() };
         let header = serde_json::to_string(&sealed).expect("plain data becomes JSON");
-        #[expect(clippy::disallowed_types, reason = "the container's own type; with one entry it has one order")]
+        #[expect(
+            clippy::disallowed_types,
+            reason = "the container's own type; with one entry it has one order"
+        )]
         let metadata = std::collections::HashMap::from([(KEY.to_owned(), header)]);
         let data: Vec<_> = self.weights.iter().map(|weight| little_endian(&weight.values)).collect();
         let views = self.weights.iter().zip(&data).map(|(weight, data)| {
@@ -174,7 +177,8 @@ impl Checkpoint {
             if tensor.dtype() != Dtype::F32 {
                 return Err(foreign(&format!("{name} is {:?}, want F32", tensor.dtype())));
             }
-            let values = tensor.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+            let values =
+                tensor.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
             weights.push(Weight { name, shape: tensor.shape().to_vec(), values });
         }
         let checkpoint = Checkpoint { about, weights };
@@ -236,7 +240,10 @@ mod tests {
         let mut foreign = checkpoint();
         foreign.about.feature_schema = "0123456789abcdef".to_owned();
         let error = Checkpoint::from_bytes(&foreign.to_bytes()).unwrap_err();
-        assert!(matches!(error, CheckpointError::Schema { ref found, .. } if found == "0123456789ab"), "{error}");
+        assert!(
+            matches!(error, CheckpointError::Schema { ref found, .. } if found == "0123456789ab"),
+            "{error}"
+        );
     }
 
     #[test]

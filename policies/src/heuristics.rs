@@ -104,7 +104,8 @@ impl Policy for KubeDefault {
 
 fn kube_score(observation: &Observation<'_>, candidate: &Candidate) -> f64 {
     let (cpu, memory) = allocated_after(observation, candidate);
-    let least_allocated = ((1.0 - cpu).max(0.0) * 100.0).floor() / 2.0 + ((1.0 - memory).max(0.0) * 100.0).floor() / 2.0;
+    let least_allocated =
+        ((1.0 - cpu).max(0.0) * 100.0).floor() / 2.0 + ((1.0 - memory).max(0.0) * 100.0).floor() / 2.0;
     // The standard deviation of two numbers is half their difference.
     let balanced = (1.0 - (cpu.min(1.0) - memory.min(1.0)).abs() / 2.0) * 100.0;
     least_allocated.floor() + balanced.floor() + image_locality(observation, candidate).floor()

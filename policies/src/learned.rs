@@ -4,9 +4,9 @@ use burn::tensor::{Device, Tensor, TensorData};
 use remora_env::Observation;
 use remora_env::observation::FEATURE_COUNT;
 
+use crate::Policy;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::network::{ActorCritic, NetworkConfig};
-use crate::Policy;
 
 /// Observations as the rows that a network takes: shortlist, features and mask of each.
 #[derive(Clone, Debug, Default)]

@@ -94,9 +94,15 @@ impl ActorCritic {
     }
 
     /// A network with these weights; an error names the first that is missing or misshapen.
-    pub fn from_weights(config: &NetworkConfig, weights: &[Weight], device: &Device) -> Result<ActorCritic, String> {
+    pub fn from_weights(
+        config: &NetworkConfig,
+        weights: &[Weight],
+        device: &Device,
+    ) -> Result<ActorCritic, String> {
         let mut layers = Vec::new();
-        for (index, ([weight, bias], [inputs, outputs])) in PARAMETERS.iter().zip(layer_shapes(config)).enumerate() {
+        for (index, ([weight, bias], [inputs, outputs])) in
+            PARAMETERS.iter().zip(layer_shapes(config)).enumerate()
+        {
             let find = |name: &str, shape: &[usize]| {
                 let found = weights.iter().find(|w| w.name == name).ok_or(format!("{name} is missing"))?;
                 if found.shape != shape {

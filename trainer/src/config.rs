@@ -96,7 +96,10 @@ impl Config {
             demand(holds, problem);
         }
         demand(!self.scenarios.is_empty(), "scenarios is empty, want at least one".to_owned());
-        demand(self.rollouts >= 2, format!("rollouts is {}, want at least 2: they are each other's baseline", self.rollouts));
+        demand(
+            self.rollouts >= 2,
+            format!("rollouts is {}, want at least 2: they are each other's baseline", self.rollouts),
+        );
         demand(
             (8..=256).contains(&self.network.shortlist),
             format!("network.shortlist is {}, want 8 to 256", self.network.shortlist),

@@ -164,7 +164,9 @@ fn compare(rows: &[Row]) -> Vec<Comparison> {
     };
     let mut comparisons = Vec::new();
     for &(scenario, policy, alpha) in &keys {
-        for &(_, baseline, _) in keys.iter().filter(|key| key.0 == scenario && key.2 == alpha && key.1 != policy) {
+        for &(_, baseline, _) in
+            keys.iter().filter(|key| key.0 == scenario && key.2 == alpha && key.1 != policy)
+        {
             let cost = paired_ratio(&costs(scenario, policy, alpha), &costs(scenario, baseline, alpha));
             let (scenario, policy) = (scenario.to_owned(), policy.to_owned());
             comparisons.push(Comparison { scenario, policy, baseline: baseline.to_owned(), alpha, cost });

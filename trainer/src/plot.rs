@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use plotters::chart::{ChartBuilder, ChartContext};
-use plotters::coord::ranged1d::{Ranged, ValueFormatter};
 use plotters::coord::Shift;
 use plotters::coord::combinators::{BindKeyPoints, IntoLogRange};
+use plotters::coord::ranged1d::{Ranged, ValueFormatter};
 use plotters::prelude::{
     Cartesian2d, Circle, DrawingArea, IntoDrawingArea, LineSeries, RGBColor, Rectangle, SVGBackend, Text,
 };
@@ -70,11 +70,7 @@ fn draw(area: &Area<'_>, labels: &Labels<'_>, scale: Scale, series: &[Series]) -
     let all = || series.iter().flat_map(|series| series.points.iter().copied());
     let (x, y) = (span(all().map(|p| p.0), scale), span(all().map(|p| p.1), scale));
     let mut builder = ChartBuilder::on(&left);
-    builder
-        .caption(labels.title, ("sans-serif", 18))
-        .margin(14)
-        .x_label_area_size(44)
-        .y_label_area_size(56);
+    builder.caption(labels.title, ("sans-serif", 18)).margin(14).x_label_area_size(44).y_label_area_size(56);
     match scale {
         Scale::Linear => fill(&mut builder.build_cartesian_2d(x, y)?, labels, series)?,
         Scale::Logarithmic => {

@@ -164,7 +164,13 @@ impl Learner {
     }
 
     /// One gradient step on the decisions `rows`.
-    fn minibatch(&mut self, experience: &Experience, rows: &[usize], rate: f64, entropy_weight: f64) -> Losses {
+    fn minibatch(
+        &mut self,
+        experience: &Experience,
+        rows: &[usize],
+        rate: f64,
+        entropy_weight: f64,
+    ) -> Losses {
         let size = self.config.network.shortlist;
         let b = rows.len();
         let column = |values: &[f32]| {
@@ -172,7 +178,8 @@ impl Learner {
             Tensor::<1>::from_data(TensorData::new(picked, [b]), &self.device)
         };
         let features = pick(&experience.batch.features, rows, size * FEATURE_COUNT);
-        let features = Tensor::<3>::from_data(TensorData::new(features, [b, size, FEATURE_COUNT]), &self.device);
+        let features =
+            Tensor::<3>::from_data(TensorData::new(features, [b, size, FEATURE_COUNT]), &self.device);
         let mask = pick(&experience.batch.mask, rows, size);
         let mask = Tensor::<2>::from_data(TensorData::new(mask, [b, size]), &self.device);
         let actions: Vec<i32> = rows.iter().map(|&row| experience.actions[row]).collect();
@@ -192,11 +199,8 @@ impl Learner {
         let clipped = ratio.clone().clamp(1.0 - self.config.clip, 1.0 + self.config.clip); // [b]
         let gain = (ratio.clone() * advantages.clone()).min_pair(clipped * advantages); // [b]
         let entropy = -(log_probs.clone().exp() * log_probs * mask).sum_dim(1).mean();
-        let policy_loss = if self.iteration < self.config.imitate {
-            -log_probs_of_greedy.mean()
-        } else {
-            -gain.mean()
-        };
+        let policy_loss =
+            if self.iteration < self.config.imitate { -log_probs_of_greedy.mean() } else { -gain.mean() };
         let value_loss = (judgement.value - targets).powi_scalar(2).mean() * 0.5;
         let loss = policy_loss.clone() + value_loss.clone() * self.config.value_weight
             - entropy.clone() * entropy_weight;

@@ -93,7 +93,8 @@ fn trade_off(evaluation: &Evaluation, scenario: &str) -> String {
             Series { name: policy.clone(), points, joined }
         })
         .collect();
-    let labels = Labels { title: scenario, x: "mean response time (s)", y: "data moved (GB, price-weighted)" };
+    let labels =
+        Labels { title: scenario, x: "mean response time (s)", y: "data moved (GB, price-weighted)" };
     plot(&labels, Scale::Logarithmic, &series)
 }
 
@@ -135,18 +136,34 @@ fn against_greedy(evaluation: &Evaluation, scenario: &str, policy: &str, alpha: 
 }
 
 fn learning_curve(lines: &[Line]) -> String {
-    let measured = || lines.iter().filter_map(|line| line.validation.as_ref().map(|v| (line.iteration as f64, v)));
-    let mut series =
-        vec![Series { name: "all α".to_owned(), points: measured().map(|(i, v)| (i, v.cost)).collect(), joined: true }];
+    let measured =
+        || lines.iter().filter_map(|line| line.validation.as_ref().map(|v| (line.iteration as f64, v)));
+    let mut series = vec![Series {
+        name: "all α".to_owned(),
+        points: measured().map(|(i, v)| (i, v.cost)).collect(),
+        joined: true,
+    }];
     for (index, alpha) in crate::run::ALPHAS.iter().enumerate() {
         let at = |(i, v): (f64, &crate::run::Validation)| v.by_alpha.get(index).map(|&cost| (i, cost));
-        series.push(Series { name: format!("α = {alpha}"), points: measured().filter_map(at).collect(), joined: true });
+        series.push(Series {
+            name: format!("α = {alpha}"),
+            points: measured().filter_map(at).collect(),
+            joined: true,
+        });
     }
-    plot(&Labels { title: "validation", x: "iteration", y: "cost over greedy-marginal" }, Scale::Linear, &series)
+    plot(
+        &Labels { title: "validation", x: "iteration", y: "cost over greedy-marginal" },
+        Scale::Linear,
+        &series,
+    )
 }
 
 fn training_curve(lines: &[Line]) -> String {
     let points = lines.iter().map(|line| (line.iteration as f64, line.exploring_cost)).collect();
     let series = [Series { name: "exploring".to_owned(), points, joined: true }];
-    plot(&Labels { title: "training", x: "iteration", y: "cost over greedy-completion" }, Scale::Linear, &series)
+    plot(
+        &Labels { title: "training", x: "iteration", y: "cost over greedy-completion" },
+        Scale::Linear,
+        &series,
+    )
 }

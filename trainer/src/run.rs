@@ -53,7 +53,9 @@ pub enum RunError {
     Write { path: PathBuf, source: std::io::Error },
     #[error("cannot read {path}: {reason}")]
     Read { path: PathBuf, reason: String },
-    #[error("iteration {0} ended in weights that are not numbers; lower learning_rate (the last good checkpoint is kept)")]
+    #[error(
+        "iteration {0} ended in weights that are not numbers; lower learning_rate (the last good checkpoint is kept)"
+    )]
     Diverged(u64),
     #[error(transparent)]
     Scenario(#[from] ScenarioError),
@@ -137,7 +139,11 @@ fn writing(path: &Path) -> impl Fn(std::io::Error) -> RunError + '_ {
 }
 
 /// Trains. `watch` is called after every iteration.
-pub fn train(config: Config, options: &Options, watch: &mut dyn FnMut(&Report<'_>)) -> Result<Finished, RunError> {
+pub fn train(
+    config: Config,
+    options: &Options,
+    watch: &mut dyn FnMut(&Report<'_>),
+) -> Result<Finished, RunError> {
     let folder = Folder(options.folder.clone());
     let config = if options.resume { read_config(&folder, &config)? } else { prepare(&folder, config)? };
     let mut run = Run::new(config, folder, options.resume)?;
@@ -170,7 +176,8 @@ fn prepare(folder: &Folder, config: Config) -> Result<Config, RunError> {
     let checkpoints = folder.0.join("checkpoints");
     fs::create_dir_all(&checkpoints).map_err(writing(&checkpoints))?;
     let text = toml::to_string(&config).expect("plain data becomes TOML");
-    write_whole(&folder.config(), |file| file.write_all(text.as_bytes())).map_err(writing(&folder.config()))?;
+    write_whole(&folder.config(), |file| file.write_all(text.as_bytes()))
+        .map_err(writing(&folder.config()))?;
     Ok(config)
 }
 
@@ -204,7 +211,8 @@ impl Run {
         let learner = Learner::new(config, courses?);
         let board = SummaryWriter::new(folder.0.join("tensorboard"));
         let greedy = validate(&learner.courses, &|| Box::new(GreedyMarginal));
-        let mut run = Run { folder, learner, greedy, best: f64::INFINITY, decisions: 0, lines: Vec::new(), board };
+        let mut run =
+            Run { folder, learner, greedy, best: f64::INFINITY, decisions: 0, lines: Vec::new(), board };
         if resume {
             run.restore()?;
         }
@@ -233,7 +241,8 @@ impl Run {
             self.lines.push(line);
         }
         let lines = &self.lines;
-        write_whole(&path, |file| lines.iter().try_for_each(|line| write_line(file, line))).map_err(writing(&path))
+        write_whole(&path, |file| lines.iter().try_for_each(|line| write_line(file, line)))
+            .map_err(writing(&path))
     }
 
     /// Books an iteration: metrics, TensorBoard, and now and then a validation with a checkpoint.
@@ -260,7 +269,8 @@ impl Run {
             line.validation = Some(self.validate()?);
         }
         let path = self.folder.metrics();
-        let mut file = fs::OpenOptions::new().create(true).append(true).open(&path).map_err(writing(&path))?;
+        let mut file =
+            fs::OpenOptions::new().create(true).append(true).open(&path).map_err(writing(&path))?;
         write_line(&mut file, &line).map_err(writing(&path))?;
         self.show(&line, metrics);
         if due {
@@ -277,7 +287,8 @@ impl Run {
             Box::new(Learned::from_network("training", network.clone(), config))
         });
         let ratios: Vec<f64> = costs.iter().zip(&self.greedy).map(|(ours, greedy)| ours / greedy).collect();
-        let at = |alpha: usize| -> Vec<f64> { ratios.iter().skip(alpha).step_by(ALPHAS.len()).copied().collect() };
+        let at =
+            |alpha: usize| -> Vec<f64> { ratios.iter().skip(alpha).step_by(ALPHAS.len()).copied().collect() };
         let by_alpha = (0..ALPHAS.len()).map(|alpha| geometric_mean(&at(alpha))).collect();
         let validation = Validation { cost: geometric_mean(&ratios), by_alpha };
         if validation.cost < self.best {

@@ -104,7 +104,8 @@ async fn list(args: ServerArgs, json: bool) -> anyhow::Result<()> {
     if json {
         return print(json!({ "rows": clusters }));
     }
-    let mut table = table(&["cluster", "nodes", "images", "datasets", "task kinds", "running", "queued", "decisions"]);
+    let mut table =
+        table(&["cluster", "nodes", "images", "datasets", "task kinds", "running", "queued", "decisions"]);
     for c in &clusters {
         let counts = [c.nodes, c.images, c.datasets, c.task_kinds, c.running, c.queued, c.decisions];
         table.add_row([c.id.clone()].into_iter().chain(counts.map(|count| count.to_string())));
@@ -121,7 +122,8 @@ async fn show(args: IdArgs, json: bool) -> anyhow::Result<()> {
     if json {
         return print(json!({ "id": cluster.id, "rows": rows }));
     }
-    let mut table = table(&["node", "kind", "arch", "cpu free", "memory free", "running", "queued", "layers"]);
+    let mut table =
+        table(&["node", "kind", "arch", "cpu free", "memory free", "running", "queued", "layers"]);
     for row in &rows {
         let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
         let number = |key: &str| row[key].as_f64().unwrap_or_default();

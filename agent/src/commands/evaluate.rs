@@ -15,7 +15,9 @@ use super::tables;
 
 /// Compare policies on worlds that training never sees.
 #[derive(ClapArgs, Debug)]
-#[command(after_help = "Example:\n  remora evaluate --scenario urban-sensing --policy kube-default,skippy,pretrained --alpha 0,0.5,1 --html report.html")]
+#[command(
+    after_help = "Example:\n  remora evaluate --scenario urban-sensing --policy kube-default,skippy,pretrained --alpha 0,0.5,1 --html report.html"
+)]
 pub struct Args {
     /// Built-in names or files [default: the built-in ones].
     #[arg(long, value_delimiter = ',')]
@@ -82,7 +84,14 @@ pub fn run_plan(plan: Plan) -> Result<Evaluation> {
 }
 
 /// Writes the page with the plots.
-pub fn write_report(path: &Path, title: &str, summary: &str, evaluation: &Evaluation, lines: &[Line]) -> Result<()> {
+pub fn write_report(
+    path: &Path,
+    title: &str,
+    summary: &str,
+    evaluation: &Evaluation,
+    lines: &[Line],
+) -> Result<()> {
     let page = render(&Page { title, summary, evaluation, lines });
-    write_whole(path, |file| file.write_all(page.as_bytes())).with_context(|| format!("cannot write {}", path.display()))
+    write_whole(path, |file| file.write_all(page.as_bytes()))
+        .with_context(|| format!("cannot write {}", path.display()))
 }

@@ -97,7 +97,19 @@ fn as_text(kind: &str, answer: &wire::PlaceResponse) -> String {
 }
 
 fn candidates(candidates: &[wire::Candidate]) -> comfy_table::Table {
-    let header = ["candidate", "score", "wait", "pull", "fetch", "start", "execute", "store", "done in", "network", "priced"];
+    let header = [
+        "candidate",
+        "score",
+        "wait",
+        "pull",
+        "fetch",
+        "start",
+        "execute",
+        "store",
+        "done in",
+        "network",
+        "priced",
+    ];
     let mut table = table(&header);
     for c in candidates {
         let phases = [c.wait_s, c.pull_s, c.fetch_s, c.start_s, c.execution_s, c.store_s];

@@ -46,13 +46,15 @@ pub async fn run(args: Args, json: bool) -> Result<()> {
         bail!("--minutes is {}, want a number above 0", args.minutes);
     }
     if !args.listen.ip().is_loopback() {
-        bail!("--listen {} can be reached by other machines: quickstart serves on this one only", args.listen);
+        bail!(
+            "--listen {} can be reached by other machines: quickstart serves on this one only",
+            args.listen
+        );
     }
     clear(&args.out)?;
     let say = |text: String| if json { eprintln!("{text}") } else { println!("{text}") };
     say(introduction(args.minutes));
-    let options =
-        Options { folder: args.out.clone(), budget: Budget::Minutes(args.minutes), resume: false };
+    let options = Options { folder: args.out.clone(), budget: Budget::Minutes(args.minutes), resume: false };
     let finished = train::with_progress(Config { seed: args.seed, ..Config::default() }, &options)?;
     say(format!(
         "1. Trained: {} iterations, {} decisions. On validation worlds it costs {:.3} of the strongest heuristic.\n",
@@ -106,7 +108,8 @@ fn compare(finished: &Finished) -> Result<Evaluation> {
     policies.push(finished.best.to_string_lossy().into_owned());
     let scenarios: Result<Vec<_>, _> =
         remora_env::scenario::BUILT_IN.iter().map(|(name, _)| Scenario::load(name)).collect();
-    let plan = Plan { scenarios: scenarios?, policies, alphas: vec![0.0, 0.25, 0.5, 0.75, 1.0], seeds: WORLDS };
+    let plan =
+        Plan { scenarios: scenarios?, policies, alphas: vec![0.0, 0.25, 0.5, 0.75, 1.0], seeds: WORLDS };
     let mut evaluation = evaluate::run_plan(plan)?;
     evaluation.rename(&finished.best.to_string_lossy(), "trained");
     Ok(evaluation)
@@ -117,9 +120,11 @@ fn savings(evaluation: &Evaluation) -> String {
     let (scenarios, _, _) = evaluation.axes();
     let mut text = String::from("Against Kubernetes' default scheduler the trained policy (α = 0.5)\n");
     for scenario in &scenarios {
-        let mean = |policy: &str, moved: bool| {
-            evaluation.mean(scenario, policy, 0.5, |r| if moved { r.data_moved_gb } else { r.response_mean_s })
-        };
+        let mean =
+            |policy: &str, moved: bool| {
+                evaluation
+                    .mean(scenario, policy, 0.5, |r| if moved { r.data_moved_gb } else { r.response_mean_s })
+            };
         let change = |moved: bool| 100.0 * (mean("trained", moved) / mean("kube-default", moved) - 1.0);
         text.push_str(&format!(
             "  {scenario:15} data moved {:+5.0} %, mean response {:+5.0} %\n",

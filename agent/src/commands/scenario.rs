@@ -8,7 +8,9 @@ use super::{table, tables};
 
 /// List, show and check scenarios.
 #[derive(ClapArgs, Debug)]
-#[command(after_help = "Example:\n  remora scenario show urban-sensing > my.toml, change it, then remora scenario check my.toml")]
+#[command(
+    after_help = "Example:\n  remora scenario show urban-sensing > my.toml, change it, then remora scenario check my.toml"
+)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,

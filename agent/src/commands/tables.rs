@@ -61,10 +61,11 @@ pub fn evaluation(evaluation: &Evaluation, alpha: f64) -> Table {
                 Cell::new(format!("{:.2}", mean(|row| row.response_mean_s))),
                 Cell::new(format!("{:.2}", mean(|row| row.response_p95_s))),
                 Cell::new(format!("{:.3}", mean(|row| row.cost))),
-                Cell::new(ratio.as_ref().map_or_else(
-                    || "—".to_owned(),
-                    remora_trainer::statistics::Ratio::to_string,
-                )),
+                Cell::new(
+                    ratio
+                        .as_ref()
+                        .map_or_else(|| "—".to_owned(), remora_trainer::statistics::Ratio::to_string),
+                ),
             ]);
         }
     }

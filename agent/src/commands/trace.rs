@@ -12,7 +12,9 @@ use super::{scenario, table, tables};
 
 /// Import, check and describe recorded arrivals.
 #[derive(ClapArgs, Debug)]
-#[command(after_help = "Example:\n  remora trace import openb --nodes openb_node_list_all_node.csv --pods openb_pod_list_default.csv --out openb.toml")]
+#[command(
+    after_help = "Example:\n  remora trace import openb --nodes openb_node_list_all_node.csv --pods openb_pod_list_default.csv --out openb.toml"
+)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -138,7 +140,10 @@ fn finish(imported: &Imported, out: &std::path::Path, json: bool) -> Result<()> 
         world.catalogue.datasets.len(),
         world.tasks.len()
     );
-    println!("next: remora evaluate --scenario {} --policy kube-default,greedy-marginal --seeds 1", out.display());
+    println!(
+        "next: remora evaluate --scenario {} --policy kube-default,greedy-marginal --seeds 1",
+        out.display()
+    );
     Ok(())
 }
 

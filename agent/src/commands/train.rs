@@ -11,7 +11,9 @@ use super::tables;
 
 /// Train a policy.
 #[derive(ClapArgs, Debug)]
-#[command(after_help = "Example:\n  remora train --scenario urban-sensing --out runs/first --minutes 5, and beside it: tensorboard --logdir runs")]
+#[command(
+    after_help = "Example:\n  remora train --scenario urban-sensing --out runs/first --minutes 5, and beside it: tensorboard --logdir runs"
+)]
 pub struct Args {
     /// Scenarios to train on: built-in names or files [default: the built-in ones].
     #[arg(long, value_delimiter = ',')]
@@ -58,14 +60,18 @@ pub fn run(args: &Args, json: bool) -> Result<()> {
     );
     println!("checkpoint: {}", finished.best.display());
     println!("curves:     tensorboard --logdir {}", args.out.display());
-    println!("next:       remora evaluate --scenario urban-sensing --policy kube-default,greedy-marginal,{}", finished.best.display());
+    println!(
+        "next:       remora evaluate --scenario urban-sensing --policy kube-default,greedy-marginal,{}",
+        finished.best.display()
+    );
     Ok(())
 }
 
 fn configuration(args: &Args) -> Result<Config> {
     let mut config: Config = match &args.config {
         Some(path) => {
-            let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let text =
+                std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
             Config::parse(&text).with_context(|| path.display().to_string())?
         }
         None => Config::default(),

@@ -124,7 +124,8 @@ impl Books {
         for (decision_id, commitment, node) in placed {
             let task = books.committed(node, commitment).expect("a reported task is on its node");
             let versions = books.versions(&task);
-            let decision = Decision { commitment, node, task, versions, request_id: None, answer: None, ended: false };
+            let decision =
+                Decision { commitment, node, task, versions, request_id: None, answer: None, ended: false };
             books.decisions.insert(decision_id, decision);
         }
         for node in 0..books.cluster.nodes.len() as NodeId {
@@ -184,7 +185,9 @@ impl Books {
         let node = answer.chosen.candidate.node;
         if self.cluster.nodes[node as usize].commitments.len() >= MAX_PLACED {
             let name = &self.cluster.topology.nodes[node as usize].name;
-            return Err(Refusal::Full(format!("node {name:?} has {MAX_PLACED} tasks; report the outcomes of those that ended")));
+            return Err(Refusal::Full(format!(
+                "node {name:?} has {MAX_PLACED} tasks; report the outcomes of those that ended"
+            )));
         }
         answer.decision_id = format!("{}-{}", chooser.run, chooser.next);
         let answer = Arc::new(answer);
@@ -298,7 +301,8 @@ impl Books {
     /// Ends a decision; true if it had ended before.
     pub fn report(&mut self, report: &Report) -> Result<bool, Refusal> {
         let Some(decision) = self.decisions.get_mut(&report.decision_id) else {
-            let problem = format_args!("no decision {:?} is known of cluster {:?}", report.decision_id, self.id);
+            let problem =
+                format_args!("no decision {:?} is known of cluster {:?}", report.decision_id, self.id);
             return Err(Refusal::UnknownDecision(Field::root("decision_id").refuse(problem)));
         };
         if decision.ended {
@@ -311,7 +315,8 @@ impl Books {
         if commitments.iter().any(|other| other.id == commitment && other.admitted) {
             self.pin(node, &task, false);
         }
-        let admitted = self.cluster.release(commitment, node).expect("a decision that has not ended is committed");
+        let admitted =
+            self.cluster.release(commitment, node).expect("a decision that has not ended is committed");
         if report.failed {
             self.forget_arriving(node, &task);
         } else {
@@ -332,10 +337,11 @@ impl Books {
             let read = task.inputs.iter().position(|input| input == dataset).map(|index| versions[index]);
             read == Some(self.cluster.dataset_version(*dataset))
         };
-        let (fresh, stale): (Vec<_>, Vec<_>) = self.needs(node, task).into_iter().partition(|item| match item {
-            Item::Layer(_) => true,
-            Item::Dataset(dataset) => current(dataset),
-        });
+        let (fresh, stale): (Vec<_>, Vec<_>) =
+            self.needs(node, task).into_iter().partition(|item| match item {
+                Item::Layer(_) => true,
+                Item::Dataset(dataset) => current(dataset),
+            });
         for item in fresh {
             self.cluster.store(node, item, true);
         }

@@ -86,8 +86,9 @@ pub fn order(request: &wire::PlaceRequest) -> Result<Order, Invalid> {
 /// What a `ReportOutcomeRequest` says.
 pub fn report(request: &wire::ReportOutcomeRequest) -> Result<Report, Invalid> {
     let response_s = request.response_s.map(|s| Field::root("response_s").number(s, 0.0..=MAX_S));
-    let transfer_bytes =
-        request.transfer_bytes.map(|bytes| Field::root("transfer_bytes").whole(bytes, 0..=MAX_TOTAL_BYTES as i64));
+    let transfer_bytes = request
+        .transfer_bytes
+        .map(|bytes| Field::root("transfer_bytes").whole(bytes, 0..=MAX_TOTAL_BYTES as i64));
     Ok(Report {
         cluster_id: Field::root("cluster_id").name(&request.cluster_id)?,
         decision_id: Field::root("decision_id").name(&request.decision_id)?,
@@ -121,7 +122,12 @@ fn optional_name(at: Field<'_>, name: &str) -> Result<Option<String>, Invalid> {
 }
 
 /// Enters a name that must be the first of its sort.
-fn unique(at: Field<'_>, name: &str, number: u32, known: &mut BTreeMap<String, u32>) -> Result<String, Invalid> {
+fn unique(
+    at: Field<'_>,
+    name: &str,
+    number: u32,
+    known: &mut BTreeMap<String, u32>,
+) -> Result<String, Invalid> {
     let name = at.name(name)?;
     match known.insert(name.clone(), number) {
         None => Ok(name),

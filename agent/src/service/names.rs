@@ -37,7 +37,8 @@ impl Names {
     pub fn task(&self, at: Field<'_>, task: &NamedTask) -> Result<Task, Invalid> {
         let image = task.image.as_ref().map(|name| look_up(at.field("image"), "image", name, &self.images));
         let dataset = |at: Field<'_>, name: &String| look_up(at, "dataset", name, &self.datasets);
-        let inputs = task.inputs.iter().enumerate().map(|(index, name)| dataset(at.item("inputs", index), name));
+        let inputs =
+            task.inputs.iter().enumerate().map(|(index, name)| dataset(at.item("inputs", index), name));
         Ok(Task {
             kind: look_up(at.field("kind"), "task kind", &task.kind, &self.kinds)?,
             image: image.transpose()?,

@@ -128,7 +128,9 @@ impl Owner {
         let id = registration.id.clone();
         let replaced = self.clusters.contains_key(&id);
         if !replaced && self.clusters.len() >= MAX_CLUSTERS {
-            return Err(Refusal::Full(format!("there are {MAX_CLUSTERS} clusters already; remove one first")));
+            return Err(Refusal::Full(format!(
+                "there are {MAX_CLUSTERS} clusters already; remove one first"
+            )));
         }
         let books = Books::new(registration);
         books.check();

@@ -15,7 +15,11 @@ pub(super) fn nowhere(cluster: &Cluster, task: &Task) -> String {
     }
     let reasons: Vec<_> = counts.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
     let kind = &cluster.catalogue.kind(task).name;
-    format!("no node can run a task of kind {kind:?}: of {} nodes, {}", cluster.nodes.len(), reasons.join("; "))
+    format!(
+        "no node can run a task of kind {kind:?}: of {} nodes, {}",
+        cluster.nodes.len(),
+        reasons.join("; ")
+    )
 }
 
 /// The conditions of [`Cluster::can_run`], one after the other; the last one is what is left.

@@ -44,7 +44,11 @@ fn exit_codes_tell_failure_from_wrong_usage() {
         (&["place", "--task", "detect"], 2, "--cluster"),
         (&["fly"], 2, "unrecognized"),
         (&["serve", "--policy", "skipy"], 1, "no policy is called \"skipy\""),
-        (&["serve", "--policy", "skippy", "--scenario", "urban-sensin"], 1, "did you mean \"urban-sensing\"?"),
+        (
+            &["serve", "--policy", "skippy", "--scenario", "urban-sensin"],
+            1,
+            "did you mean \"urban-sensing\"?",
+        ),
         (&["cluster", "list", "--server", "http://127.0.0.1:1"], 1, "start it with `remora serve`"),
     ];
     for (arguments, code, message) in cases {
@@ -91,13 +95,19 @@ impl Drop for Serving {
 #[test]
 fn a_conversation() {
     let mut serving = Serving::start();
-    let registered = json(&serving.ask(&["cluster", "register", "industrial-iot", "--id", "plant", "--json"]));
-    assert_eq!((registered["rows"][0]["id"].as_str(), registered["replaced"].as_bool()), (Some("plant"), Some(false)));
+    let registered =
+        json(&serving.ask(&["cluster", "register", "industrial-iot", "--id", "plant", "--json"]));
+    assert_eq!(
+        (registered["rows"][0]["id"].as_str(), registered["replaced"].as_bool()),
+        (Some("plant"), Some(false))
+    );
     let listed = json(&serving.ask(&["cluster", "list", "--json"]));
-    let ids: Vec<_> = listed["rows"].as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap()).collect();
+    let ids: Vec<_> =
+        listed["rows"].as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap()).collect();
     assert_eq!(ids, ["plant", "urban-sensing"]);
 
-    let task = ["--cluster", "urban-sensing", "--task", "train", "--image", "train-0", "--input", "training-set-0"];
+    let task =
+        ["--cluster", "urban-sensing", "--task", "train", "--image", "train-0", "--input", "training-set-0"];
     let place = [&["place"], &task[..]].concat();
     let asked = serving.ask(&[&place[..], &["--dry-run"]].concat());
     let text = String::from_utf8(asked.stdout).unwrap();

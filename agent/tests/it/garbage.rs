@@ -73,7 +73,10 @@ async fn bytes_that_are_no_message() {
     let status = send(&server, PLACE, vec![0x10, 1]).await.unwrap_err();
     assert_eq!(status.code(), Code::Internal);
     assert!(status.message().contains("PlaceRequest.task"), "{}", status.message());
-    assert_eq!(send(&server, "/remora.v1.PlacementService/Fly", vec![]).await.unwrap_err().code(), Code::Unimplemented);
+    assert_eq!(
+        send(&server, "/remora.v1.PlacementService/Fly", vec![]).await.unwrap_err().code(),
+        Code::Unimplemented
+    );
 
     let mut runner = TestRunner::deterministic();
     let noise = proptest::collection::vec(any::<u8>(), 1..200);

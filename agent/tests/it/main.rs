@@ -3,6 +3,7 @@
 mod cli;
 mod convert;
 mod garbage;
+mod journeys;
 mod placing;
 mod python;
 mod refusals;

@@ -18,7 +18,8 @@ async fn the_example_gets_an_answer() {
     let server = Server::start(Config::new(by_name("greedy-completion", 0).unwrap())).await;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/python/place.py");
     let address = server.address.to_string();
-    let output = tokio::task::spawn_blocking(move || Command::new(python).arg(script).arg(address).output().unwrap());
+    let output =
+        tokio::task::spawn_blocking(move || Command::new(python).arg(script).arg(address).output().unwrap());
     let output = output.await.unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));

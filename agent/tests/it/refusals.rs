@@ -11,7 +11,11 @@ fn assert_refused(status: &Status, code: Code, message: &str) {
 }
 
 /// Registers the small cluster with one thing changed and demands this refusal.
-async fn refused_cluster(server: &Server, message: &str, change: impl FnOnce(&mut wire::Cluster, &mut wire::Facts)) {
+async fn refused_cluster(
+    server: &Server,
+    message: &str,
+    change: impl FnOnce(&mut wire::Cluster, &mut wire::Facts),
+) {
     let mut request = small_cluster();
     let mut facts = wire::Facts::default();
     change(request.cluster.as_mut().unwrap(), &mut facts);
@@ -45,7 +49,10 @@ async fn wrong_clusters() {
         c.nodes[2].arch = "sparc".to_owned();
     })
     .await;
-    refused_cluster(s, "cluster.nodes[2].name: \"desk\" is used twice", |c, _| c.nodes[2].name = "desk".to_owned()).await;
+    refused_cluster(s, "cluster.nodes[2].name: \"desk\" is used twice", |c, _| {
+        c.nodes[2].name = "desk".to_owned()
+    })
+    .await;
     refused_cluster(s, "cluster.reference_response_s: is 0.0, want a number above 0", |c, _| {
         c.reference_response_s = 0.0;
     })
@@ -58,19 +65,30 @@ async fn wrong_clusters() {
         c.links[0].up_bytes_per_s = f64::INFINITY;
     })
     .await;
-    refused_cluster(s, "cluster.links[0].to: no node, registry or switch is called \"hal\"; did you mean \"hall\"?", |c, _| {
-        c.links[0].to = "hal".to_owned();
+    refused_cluster(
+        s,
+        "cluster.links[0].inner: no node, registry or switch is called \"hal\"; did you mean \"hall\"?",
+        |c, _| {
+            c.links[0].inner = "hal".to_owned();
+        },
+    )
+    .await;
+    refused_cluster(s, "cluster.links: \"cloud\" is not connected with the first node", |c, _| {
+        drop(c.links.remove(2))
     })
     .await;
-    refused_cluster(s, "cluster.links: \"cloud\" is not connected with the first node", |c, _| drop(c.links.remove(2))).await;
     refused_cluster(s, "cluster.registries: has 0, want at least 1", |c, _| {
         c.registries.clear();
         c.links.pop();
     })
     .await;
-    refused_cluster(s, "cluster.images[0].variants[0].layers[1].bytes: is -1, want a number from 0", |c, _| {
-        c.images[0].variants[0].layers[1].bytes = Some(-1);
-    })
+    refused_cluster(
+        s,
+        "cluster.images[0].variants[0].layers[1].bytes: is -1, want a number from 0",
+        |c, _| {
+            c.images[0].variants[0].layers[1].bytes = Some(-1);
+        },
+    )
     .await;
     refused_cluster(s, "cluster.datasets[0].homes[0]: no node is called \"registry\"", |c, _| {
         c.datasets[0].homes[0] = "registry".to_owned();
@@ -98,7 +116,10 @@ async fn wrong_facts() {
         expected_remaining_s: Some(3.0),
         ..wire::PlacedTask::default()
     };
-    refused_cluster(s, "facts.nodes[0].node: no node is called \"attic\"", |_, f| f.nodes = vec![node("attic")]).await;
+    refused_cluster(s, "facts.nodes[0].node: no node is called \"attic\"", |_, f| {
+        f.nodes = vec![node("attic")]
+    })
+    .await;
     refused_cluster(s, "facts.nodes[1].node: \"desk\" is listed twice", |_, f| {
         f.nodes = vec![node("desk"), node("desk")];
     })
@@ -117,7 +138,8 @@ async fn wrong_facts() {
     .await;
     refused_cluster(s, "facts.nodes[0].placed[0].task.kind: no task kind is called \"x\"", |_, f| {
         let task = Some(wire::Task { kind: "x".to_owned(), ..small_task() });
-        f.nodes = vec![wire::NodeFacts { placed: vec![wire::PlacedTask { task, ..placed() }], ..node("desk") }];
+        f.nodes =
+            vec![wire::NodeFacts { placed: vec![wire::PlacedTask { task, ..placed() }], ..node("desk") }];
     })
     .await;
     refused_cluster(s, "facts.datasets[0].holders: names none of the dataset's homes", |_, f| {
@@ -141,9 +163,15 @@ async fn wrong_requests() {
     let task = small_task;
     let cases = [
         (wire::PlaceRequest { task: None, ..dry_run(task()) }, "task: is missing"),
-        (wire::PlaceRequest { cluster_id: String::new(), ..dry_run(task()) }, "cluster_id: is empty, want a name"),
+        (
+            wire::PlaceRequest { cluster_id: String::new(), ..dry_run(task()) },
+            "cluster_id: is empty, want a name",
+        ),
         (wire::PlaceRequest { alpha: Some(1.5), ..dry_run(task()) }, "alpha: is 1.5, want a number from 0"),
-        (wire::PlaceRequest { alpha: Some(f64::NAN), ..dry_run(task()) }, "alpha: is NaN, want a number from 0"),
+        (
+            wire::PlaceRequest { alpha: Some(f64::NAN), ..dry_run(task()) },
+            "alpha: is NaN, want a number from 0",
+        ),
         (wire::PlaceRequest { max_candidates: Some(-1), ..dry_run(task()) }, "max_candidates: is -1"),
         (wire::PlaceRequest { request_id: "x".repeat(501), ..dry_run(task()) }, "request_id: has 501 bytes"),
         (dry_run(wire::Task { kind: String::new(), ..task() }), "task.kind: is empty, want a name"),
@@ -152,7 +180,10 @@ async fn wrong_requests() {
             "task.kind: no task kind is called \"detekt\"; did you mean \"detect\"?",
         ),
         (dry_run(wire::Task { image: "x".to_owned(), ..task() }), "task.image: no image is called \"x\""),
-        (dry_run(wire::Task { inputs: vec!["x".to_owned()], ..task() }), "task.inputs[0]: no dataset is called \"x\""),
+        (
+            dry_run(wire::Task { inputs: vec!["x".to_owned()], ..task() }),
+            "task.inputs[0]: no dataset is called \"x\"",
+        ),
         (
             dry_run(wire::Task { inputs: vec!["video".to_owned(); 2], ..task() }),
             "task.inputs[1]: \"video\" is listed twice",
@@ -177,7 +208,11 @@ async fn what_is_not_there() {
     let mut placements = server.placements().await;
     let elsewhere = wire::PlaceRequest { cluster_id: "smal".to_owned(), ..request(small_task()) };
     let status = placements.place(elsewhere).await.unwrap_err();
-    assert_refused(&status, Code::NotFound, "cluster_id: no cluster is called \"smal\"; did you mean \"small\"?");
+    assert_refused(
+        &status,
+        Code::NotFound,
+        "cluster_id: no cluster is called \"smal\"; did you mean \"small\"?",
+    );
     let status = placements.report_outcome(outcome("0-0")).await.unwrap_err();
     assert_refused(&status, Code::NotFound, "decision_id: no decision \"0-0\" is known of cluster \"small\"");
     let elsewhere = wire::ReportOutcomeRequest { cluster_id: "big".to_owned(), ..outcome("0-0") };

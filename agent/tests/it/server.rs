@@ -57,7 +57,7 @@ impl Server {
     /// Stops it and demands that it ends well and soon.
     pub async fn stop(self) {
         self.stop.send(()).unwrap();
-        tokio::time::timeout(Duration::from_secs(5), self.served).await.unwrap().unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(8), self.served).await.unwrap().unwrap().unwrap();
     }
 }
 
@@ -77,10 +77,10 @@ fn node(name: &str, kind: &str, arch: &str, cpu_millis: i64) -> wire::Node {
     }
 }
 
-fn link(from: &str, megabytes_per_s: f64, wan: bool) -> wire::Link {
+fn link(outer: &str, megabytes_per_s: f64, wan: bool) -> wire::Link {
     wire::Link {
-        from: from.to_owned(),
-        to: "hall".to_owned(),
+        outer: outer.to_owned(),
+        inner: "hall".to_owned(),
         up_bytes_per_s: megabytes_per_s * 1e6,
         down_bytes_per_s: megabytes_per_s * 1e6,
         latency_s: Some(0.01),
@@ -102,7 +102,8 @@ pub fn small_cluster() -> wire::RegisterClusterRequest {
         bytes: Some(50 * MB),
         homes: homes.iter().map(|&home| home.to_owned()).collect(),
     };
-    let time = |device: &str, mean_s| wire::ExecutionTime { device_kind: device.to_owned(), mean_s: Some(mean_s) };
+    let time =
+        |device: &str, mean_s| wire::ExecutionTime { device_kind: device.to_owned(), mean_s: Some(mean_s) };
     let cluster = wire::Cluster {
         id: "small".to_owned(),
         reference_response_s: 20.0,
@@ -120,7 +121,10 @@ pub fn small_cluster() -> wire::RegisterClusterRequest {
             link("cloud", 2.0, true),
             link("registry", 10.0, true),
         ],
-        images: vec![wire::Image { name: "vision".to_owned(), variants: vec![variant("amd64"), variant("arm64")] }],
+        images: vec![wire::Image {
+            name: "vision".to_owned(),
+            variants: vec![variant("amd64"), variant("arm64")],
+        }],
         datasets: vec![dataset("video", &["desk"]), dataset("labels", &["board", "desk"])],
         task_kinds: vec![wire::TaskKind {
             name: "detect".to_owned(),

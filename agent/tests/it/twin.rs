@@ -61,8 +61,18 @@ async fn twins_agree(scenario: &str, policy: &str, decisions: usize) {
         for (candidate, score) in observation.candidates.iter().zip(&choice.scores) {
             let told = answer.candidates.iter().find(|told| told.node == node(candidate.node)).unwrap();
             assert_eq!(told.score, score.is_finite().then_some(*score), "{at}: {told:?} {candidate:?}");
-            assert_eq!((told.wait_s, told.pull_s), (candidate.wait_s, candidate.pull_s), "{at}: {}", told.node);
-            assert_eq!((told.fetch_s, told.store_s), (candidate.fetch_s, candidate.store_s), "{at}: {}", told.node);
+            assert_eq!(
+                (told.wait_s, told.pull_s),
+                (candidate.wait_s, candidate.pull_s),
+                "{at}: {}",
+                told.node
+            );
+            assert_eq!(
+                (told.fetch_s, told.store_s),
+                (candidate.fetch_s, candidate.store_s),
+                "{at}: {}",
+                told.node
+            );
             assert_eq!(told.moved_bytes, candidate.moved_bytes, "{at}: {}", told.node);
         }
         let candidate = choice.candidate;

@@ -129,9 +129,7 @@ fn transfers_share_a_thin_link_and_are_booked_at_its_price() {
     let mut episode = Episode::new(Arc::clone(&world), 0.5, neutral());
     for node in ["edge/n-0", "edge/n-1"] {
         let Next::Decide(observation) = episode.next() else { panic!("two tasks arrive") };
-        let at = |c: &&remora_env::observation::Candidate| {
-            world.topology.nodes[c.node as usize].name == node
-        };
+        let at = |c: &&remora_env::observation::Candidate| world.topology.nodes[c.node as usize].name == node;
         let candidate = *observation.candidates.iter().find(at).unwrap();
         // The estimate sees the links as they are shared at the decision.
         let expected = if node == "edge/n-0" { 8.0 } else { 16.0 };
@@ -150,7 +148,9 @@ fn transfers_share_a_thin_link_and_are_booked_at_its_price() {
 /// Two tasks of one core each on a one-core node run at half speed.
 #[test]
 fn tasks_that_want_more_cpu_than_there_is_slow_down_together() {
-    let text = TWO.replace("inputs = [\"frames\"]", "cpu_use_millis = 4000").replace("cpu_millis = 1000\n", "cpu_millis = 10\n");
+    let text = TWO
+        .replace("inputs = [\"frames\"]", "cpu_use_millis = 4000")
+        .replace("cpu_millis = 1000\n", "cpu_millis = 10\n");
     let world = Arc::new(Scenario::parse(&text, "busy", None).unwrap().world(1));
     let mut episode = Episode::new(Arc::clone(&world), 0.5, neutral());
     for _ in 0..2 {

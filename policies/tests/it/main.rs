@@ -39,9 +39,8 @@ fn every_policy_places_every_task_the_same_way_twice() {
 #[test]
 fn urban_sensing_ranks_the_heuristics_as_published() {
     let world = world("urban-sensing", 0);
-    let response = |name| {
-        Figures::of(&play(&world, by_name(name, 0).unwrap().as_mut(), 0.5, neutral())).response_mean_s
-    };
+    let response =
+        |name| Figures::of(&play(&world, by_name(name, 0).unwrap().as_mut(), 0.5, neutral())).response_mean_s;
     let [kube, skippy, greedy] = ["kube-default", "skippy", "greedy-completion"].map(response);
     assert!(kube > 3.0 * skippy && skippy > 2.0 * greedy, "kube {kube}, skippy {skippy}, greedy {greedy}");
 }

@@ -143,7 +143,9 @@ fn kind(at: Field<'_>, name: String, kind: &wire::TaskKind) -> Result<Kind, Inva
     let elsewhere = elsewhere.map(|mean_s| at.field("execution_elsewhere_s").number(mean_s, 0.0..=MAX_S));
     let execution = execution(at, kind)?;
     if execution.is_empty() && elsewhere.is_none() {
-        return Err(at.field("execution").refuse("has none, and execution_elsewhere_s is missing: where can it run?"));
+        return Err(at
+            .field("execution")
+            .refuse("has none, and execution_elsewhere_s is missing: where can it run?"));
     }
     Ok(Kind {
         name,
@@ -179,7 +181,8 @@ fn execution(at: Field<'_>, kind: &wire::TaskKind) -> Result<Vec<(String, Execut
 /// Sums stay within their types, and routes within memory.
 fn sizes(at: Field<'_>, catalogue: &Catalogue, topology: &Topology) -> Result<(), Invalid> {
     let layers = catalogue.layers.iter().map(|layer| u128::from(layer.bytes));
-    let total = layers.chain(catalogue.datasets.iter().map(|dataset| u128::from(dataset.bytes))).sum::<u128>();
+    let total =
+        layers.chain(catalogue.datasets.iter().map(|dataset| u128::from(dataset.bytes))).sum::<u128>();
     if total > u128::from(MAX_TOTAL_BYTES) {
         let problem = format_args!("with the layers have {total} bytes, want at most {MAX_TOTAL_BYTES}");
         return Err(at.field("datasets").refuse(problem));
@@ -187,7 +190,10 @@ fn sizes(at: Field<'_>, catalogue: &Catalogue, topology: &Topology) -> Result<()
     let homes: BTreeSet<_> = catalogue.datasets.iter().flat_map(|dataset| &dataset.homes).collect();
     let most = MAX_ROUTES / topology.vertex_count();
     if homes.len() + topology.registries.len() > most {
-        let problem = format_args!("have homes on {} nodes, want at most {most} in a network of this size", homes.len());
+        let problem = format_args!(
+            "have homes on {} nodes, want at most {most} in a network of this size",
+            homes.len()
+        );
         return Err(at.field("datasets").refuse(problem));
     }
     Ok(())

@@ -57,8 +57,8 @@ fn node(node: &Node) -> wire::Node {
 fn links(topology: &Topology) -> Vec<wire::Link> {
     let name = |vertex: VertexId| topology.vertex_name(vertex).to_owned();
     let links = topology.links.iter().map(|link| wire::Link {
-        from: name(link.from),
-        to: name(link.to),
+        outer: name(link.from),
+        inner: name(link.to),
         up_bytes_per_s: link.up_bytes_per_s,
         down_bytes_per_s: link.down_bytes_per_s,
         latency_s: Some(link.latency_s),
@@ -107,10 +107,10 @@ fn node_names(nodes: &[NodeId], topology: &Topology) -> Vec<String> {
 
 fn kind(kind: &Kind) -> wire::TaskKind {
     let requests = &kind.requests;
-    let execution = kind.execution.iter().map(|(device, time)| wire::ExecutionTime {
-        device_kind: device.clone(),
-        mean_s: Some(time.mean_s),
-    });
+    let execution = kind
+        .execution
+        .iter()
+        .map(|(device, time)| wire::ExecutionTime { device_kind: device.clone(), mean_s: Some(time.mean_s) });
     wire::TaskKind {
         name: kind.name.clone(),
         cpu_millis: Some(requests.cpu_millis.into()),

@@ -32,8 +32,17 @@ pub(super) fn apply(
     let layers = layers.map(|(index, layer)| (layer.name.clone(), index as u32)).collect();
     let catalogue = Arc::clone(&cluster.catalogue);
     let (stored, ids, placed) = (Vec::new(), BTreeMap::new(), Vec::new());
-    let mut reported =
-        Reported { cluster, catalogue: &catalogue, names, nodes, layers, stored, next: FIRST_REPORTED, ids, placed };
+    let mut reported = Reported {
+        cluster,
+        catalogue: &catalogue,
+        names,
+        nodes,
+        layers,
+        stored,
+        next: FIRST_REPORTED,
+        ids,
+        placed,
+    };
     reported.datasets(at, facts)?;
     reported.nodes(at, facts)?;
     reported.links(at, facts)?;
@@ -75,7 +84,8 @@ impl Reported<'_> {
             let dataset = look_up(at.field("dataset"), "dataset", &wire.dataset, &self.names.datasets)?;
             first(at.field("dataset"), &mut listed, dataset, &wire.dataset)?;
             let holders = wire.holders.iter().enumerate();
-            let holders = holders.map(|(index, name)| look_up(at.item("holders", index), "node", name, &self.nodes));
+            let holders =
+                holders.map(|(index, name)| look_up(at.item("holders", index), "node", name, &self.nodes));
             self.held(at.field("holders"), dataset, holders.collect::<Result<_, _>>()?)?;
         }
         Ok(())
@@ -137,11 +147,13 @@ impl Reported<'_> {
     fn task(&mut self, at: Field<'_>, node: NodeId, placed: &wire::PlacedTask) -> Result<(), Invalid> {
         let at_task = at.field("task");
         let task = self.names.task(at_task, &named_task(at_task, at_task.given(&placed.task)?)?)?;
-        let remaining_s = at.field("expected_remaining_s").number(placed.expected_remaining_s, 0.0..=MAX_S)?;
+        let remaining_s =
+            at.field("expected_remaining_s").number(placed.expected_remaining_s, 0.0..=MAX_S)?;
         // Rounded, not up: a time in nanoseconds survives the way through seconds.
         let expected_end = self.cluster.now + Time((remaining_s * 1e9).round() as u64);
         let accelerators = placed.accelerators.iter().enumerate();
-        let accelerators = accelerators.map(|(index, &which)| at.item("accelerators", index).whole32(which, 0..=999));
+        let accelerators =
+            accelerators.map(|(index, &which)| at.item("accelerators", index).whole32(which, 0..=999));
         let id = self.next;
         self.next += 1;
         let commitment = Commitment {
@@ -168,7 +180,9 @@ impl Reported<'_> {
             let at = at.item("links", index);
             let link = at.field("link").whole(wire.link, 0..=i64::MAX)?;
             if link >= links {
-                return Err(at.field("link").refuse(format_args!("is {link}, but the cluster has {links} links")));
+                return Err(at
+                    .field("link")
+                    .refuse(format_args!("is {link}, but the cluster has {links} links")));
             }
             first(at.field("link"), &mut listed, link as u32, &link.to_string())?;
             let [up, down] = self.cluster.topology.link_channels(link as usize);

@@ -65,7 +65,8 @@ impl Field<'_> {
     /// A whole number within a range that 32 bits hold.
     pub fn whole32(&self, value: impl Into<Option<i64>>, range: RangeInclusive<i64>) -> Result<u32, Invalid> {
         let value = self.whole(value, range)?;
-        u32::try_from(value).map_err(|_| self.refuse(format_args!("is {value}, want a number up to {}", u32::MAX)))
+        u32::try_from(value)
+            .map_err(|_| self.refuse(format_args!("is {value}, want a number up to {}", u32::MAX)))
     }
 
     /// A number within a range, so not NaN.
@@ -128,13 +129,22 @@ mod tests {
         let cluster = Field::root("cluster");
         let node = cluster.item("nodes", 3);
         let cases = [
-            (node.field("memory_bytes").whole(-5, 1..=10).unwrap_err(), "memory_bytes: is -5, want a number from 1"),
-            (node.field("memory_bytes").whole(11, 1..=10).unwrap_err(), "memory_bytes: is 11, want a number up to 10"),
+            (
+                node.field("memory_bytes").whole(-5, 1..=10).unwrap_err(),
+                "memory_bytes: is -5, want a number from 1",
+            ),
+            (
+                node.field("memory_bytes").whole(11, 1..=10).unwrap_err(),
+                "memory_bytes: is 11, want a number up to 10",
+            ),
             (
                 node.field("startup_s").number(f64::NAN, 0.0..=9.0).unwrap_err(),
                 "startup_s: is NaN, want a number from 0.0 to 9.0",
             ),
-            (node.field("startup_s").number(None, 0.0..=9.0).unwrap_err(), "startup_s: is missing, want a number"),
+            (
+                node.field("startup_s").number(None, 0.0..=9.0).unwrap_err(),
+                "startup_s: is missing, want a number",
+            ),
             (node.field("name").name("").unwrap_err(), "name: is empty, want a name"),
             (
                 node.field("kind").unknown("kind", "nuk", ["tx2", "nuc"].into_iter()),

@@ -43,11 +43,16 @@ pub(super) fn build(
         nodes.push(node(at, name, wire)?);
     }
     let registries = cluster.registries.iter().enumerate();
-    let registries = registries.map(|(index, name)| vertex(at.item("registries", index), name)).collect::<Result<_, _>>()?;
+    let registries = registries
+        .map(|(index, name)| vertex(at.item("registries", index), name))
+        .collect::<Result<_, _>>()?;
     let switches = cluster.switches.iter().enumerate();
-    let switches = switches.map(|(index, name)| vertex(at.item("switches", index), name)).collect::<Result<_, _>>()?;
+    let switches =
+        switches.map(|(index, name)| vertex(at.item("switches", index), name)).collect::<Result<_, _>>()?;
     let links = cluster.links.iter().enumerate();
-    let links = links.map(|(index, wire)| link(at.item("links", index), wire, &vertices)).collect::<Result<Vec<_>, _>>()?;
+    let links = links
+        .map(|(index, wire)| link(at.item("links", index), wire, &vertices))
+        .collect::<Result<Vec<_>, _>>()?;
     connected(at.field("links"), &links, &vertices)?;
     Ok((Topology::new(nodes, registries, switches, links), vertices))
 }
@@ -83,9 +88,9 @@ pub(super) fn arch(at: Field<'_>, name: &str) -> Result<Arch, Invalid> {
 
 fn link(at: Field<'_>, link: &wire::Link, vertices: &BTreeMap<String, VertexId>) -> Result<Link, Invalid> {
     let end = |at: Field<'_>, name: &str| look_up(at, "node, registry or switch", name, vertices);
-    let (from, to) = (end(at.field("from"), &link.from)?, end(at.field("to"), &link.to)?);
+    let (from, to) = (end(at.field("outer"), &link.outer)?, end(at.field("inner"), &link.inner)?);
     if from == to {
-        return Err(at.field("to").refuse(format_args!("{:?} is linked with itself", link.to)));
+        return Err(at.field("inner").refuse(format_args!("{:?} is linked with itself", link.inner)));
     }
     Ok(Link {
         from,
@@ -121,7 +126,9 @@ fn connected(at: Field<'_>, links: &[Link], vertices: &BTreeMap<String, VertexId
         match hops[vertex as usize] {
             u32::MAX => return Err(at.refuse(format_args!("{name:?} is not connected with the first node"))),
             far if far > MAX_HOPS => {
-                return Err(at.refuse(format_args!("{name:?} is {far} links from the first node, want at most {MAX_HOPS}")));
+                return Err(at.refuse(format_args!(
+                    "{name:?} is {far} links from the first node, want at most {MAX_HOPS}"
+                )));
             }
             _ => {}
         }
