@@ -7,6 +7,7 @@
 mod books;
 pub mod convert;
 mod doors;
+mod messages;
 mod names;
 mod owner;
 mod refusal;

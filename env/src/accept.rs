@@ -38,7 +38,7 @@ impl Checker {
         self.demand(holds, || format!("{} is {value}, want a number above 0", key()));
     }
 
-    fn from_zero(&mut self, key: impl Fn() -> String, value: f64) {
+    fn zero_or_more(&mut self, key: impl Fn() -> String, value: f64) {
         let holds = value.is_finite() && value >= 0.0;
         self.demand(holds, || format!("{} is {value}, want a number from 0", key()));
     }
@@ -68,8 +68,8 @@ impl Checker {
     fn link(&mut self, key: impl Fn() -> String, link: &LinkFile) {
         self.positive(|| format!("{}.up_mbps", key()), link.up_mbps);
         self.positive(|| format!("{}.down_mbps", key()), link.down_mbps.unwrap_or(1.0));
-        self.from_zero(|| format!("{}.latency_ms", key()), link.latency_ms);
-        self.from_zero(|| format!("{}.price", key()), link.price);
+        self.zero_or_more(|| format!("{}.latency_ms", key()), link.latency_ms);
+        self.zero_or_more(|| format!("{}.price", key()), link.price);
     }
 
     fn topology(&mut self, scenario: &Scenario) {
@@ -98,9 +98,9 @@ impl Checker {
             let key = || format!("{parent}.nodes {:?}", group.name);
             self.count(key, group.count);
             self.link(|| format!("{}.link", key()), &group.link);
-            self.from_zero(|| format!("{}.startup_s", key()), group.startup_s.unwrap_or(0.0));
+            self.zero_or_more(|| format!("{}.startup_s", key()), group.startup_s.unwrap_or(0.0));
             self.positive(|| format!("{}.memory_mib", key()), group.memory_mib.unwrap_or(1.0));
-            self.from_zero(|| format!("{}.disk_gb", key()), group.disk_gb.unwrap_or(1.0));
+            self.zero_or_more(|| format!("{}.disk_gb", key()), group.disk_gb.unwrap_or(1.0));
             self.positive(|| format!("{}.cpu_millis", key()), f64::from(group.cpu_millis.unwrap_or(1)));
             if group.device().is_none() {
                 let missing: Vec<_> = [
@@ -134,7 +134,7 @@ impl Checker {
         for dataset in &file.datasets {
             let key = || format!("catalogue.datasets {:?}", dataset.name);
             self.count(key, dataset.count);
-            self.from_zero(|| format!("{}.size_mb", key()), dataset.size_mb);
+            self.zero_or_more(|| format!("{}.size_mb", key()), dataset.size_mb);
         }
         let images: Vec<_> = file.images.iter().map(|image| image.name.as_str()).collect();
         let datasets: Vec<_> = file.datasets.iter().map(|dataset| dataset.name.as_str()).collect();
@@ -151,7 +151,7 @@ impl Checker {
         for name in kind.inputs.iter().chain(&kind.output) {
             self.known(|| format!("{}.inputs or output", key()), name, datasets);
         }
-        self.from_zero(|| format!("{}.memory_mib", key()), kind.memory_mib);
+        self.zero_or_more(|| format!("{}.memory_mib", key()), kind.memory_mib);
         self.demand((1..=1000).contains(&kind.accelerator_millis), || {
             format!("{}.accelerator_millis is {}, want 1 to 1000", key(), kind.accelerator_millis)
         });
@@ -160,11 +160,11 @@ impl Checker {
         for (device, time) in &kind.execution {
             let key = |field: &str| format!("{}.execution.{device}.{field}", key());
             match *time {
-                ExecutionFile::Constant { seconds } => self.from_zero(|| key("seconds"), seconds),
+                ExecutionFile::Constant { seconds } => self.zero_or_more(|| key("seconds"), seconds),
                 ExecutionFile::LogNormal { shape, loc_s, scale_s, min_s, max_s } => {
                     self.positive(|| key("shape"), shape);
                     self.positive(|| key("scale_s"), scale_s);
-                    self.from_zero(|| key("min_s"), min_s);
+                    self.zero_or_more(|| key("min_s"), min_s);
                     self.demand(loc_s.is_finite(), || format!("{} is {loc_s}, want a number", key("loc_s")));
                     self.demand(max_s.is_finite() && max_s > min_s, || {
                         format!("{} is {max_s}, want more than min_s", key("max_s"))
@@ -190,8 +190,8 @@ impl Checker {
         for stream in &file.streams {
             let key = || format!("workload.streams {:?}", stream.task);
             self.known(|| format!("{}.task", key()), &stream.task, &kinds);
-            self.from_zero(|| format!("{}.fixed_s", key()), stream.fixed_s);
-            self.from_zero(|| format!("{}.exponential_s", key()), stream.exponential_s);
+            self.zero_or_more(|| format!("{}.fixed_s", key()), stream.fixed_s);
+            self.zero_or_more(|| format!("{}.exponential_s", key()), stream.exponential_s);
             self.count(|| format!("{}.instances", key()), stream.instances);
             match &stream.after {
                 Some(before) => {

@@ -3,77 +3,23 @@
 //! A decision is taken at its word, as schedulers do that assume and then bind: its task holds its
 //! requests, and its image and inputs count as under way to the node, until the outcome is known.
 
+mod outcomes;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use remora_env::catalogue::{DatasetId, Task};
+use remora_env::catalogue::Task;
 use remora_env::cluster::{Item, TaskId};
 use remora_env::observation::{Candidate, Observation, Reference};
-use remora_env::topology::{NodeId, Topology};
+use remora_env::topology::NodeId;
 use remora_env::{Cluster, Time};
 use remora_policies::{Policy, choose};
 
 use super::convert::{DEFAULT_CANDIDATES, Field, MAX_PLACED, Registration};
-use super::names::{NamedTask, Names};
+use super::messages::{Answer, Order, Ranked, Summary};
+use super::names::Names;
 use super::refusal::Refusal;
 use super::why;
-
-/// A request for a place.
-#[derive(Clone, Debug)]
-pub struct Order {
-    pub cluster_id: String,
-    pub task: NamedTask,
-    pub alpha: Option<f64>,
-    pub dry_run: bool,
-    pub request_id: Option<String>,
-    pub max_candidates: usize,
-}
-
-/// A candidate with what the policy says of it.
-#[derive(Clone, Copy, Debug)]
-pub struct Ranked {
-    pub candidate: Candidate,
-    pub score: f64,
-    /// Bytes to send to the output's home.
-    pub output_bytes: u64,
-}
-
-/// What a request for a place is answered with.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    pub topology: Arc<Topology>,
-    /// Empty for a dry run.
-    pub decision_id: String,
-    pub policy: String,
-    pub alpha: f64,
-    pub feasible: usize,
-    pub chosen: Ranked,
-    /// Best first.
-    pub candidates: Vec<Ranked>,
-}
-
-/// What became of a decision.
-#[derive(Clone, Debug)]
-pub struct Report {
-    pub cluster_id: String,
-    pub decision_id: String,
-    pub failed: bool,
-    pub response_s: Option<f64>,
-    pub transfer_bytes: Option<u64>,
-}
-
-/// Counts that describe a cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Summary {
-    pub id: String,
-    pub nodes: usize,
-    pub images: usize,
-    pub datasets: usize,
-    pub task_kinds: usize,
-    pub running: usize,
-    pub queued: usize,
-    pub decisions: u64,
-}
 
 /// Who decides, with which dial unless told otherwise, under which numbers.
 pub(super) struct Chooser {
@@ -84,9 +30,6 @@ pub(super) struct Chooser {
     /// Number of the next decision.
     pub next: u64,
 }
-
-/// How many ended decisions are remembered.
-const MAX_ENDED: usize = 10_000;
 
 #[derive(Debug)]
 struct Decision {
@@ -294,92 +237,6 @@ impl Books {
             }
         }
         self.pin(node, task, true);
-    }
-
-    // Outcomes.
-
-    /// Ends a decision; true if it had ended before.
-    pub fn report(&mut self, report: &Report) -> Result<bool, Refusal> {
-        let Some(decision) = self.decisions.get_mut(&report.decision_id) else {
-            let problem =
-                format_args!("no decision {:?} is known of cluster {:?}", report.decision_id, self.id);
-            return Err(Refusal::UnknownDecision(Field::root("decision_id").refuse(problem)));
-        };
-        if decision.ended {
-            return Ok(true);
-        }
-        decision.ended = true;
-        let (node, commitment, task) = (decision.node, decision.commitment, decision.task.clone());
-        let versions = decision.versions.clone();
-        let commitments = &self.cluster.nodes[node as usize].commitments;
-        if commitments.iter().any(|other| other.id == commitment && other.admitted) {
-            self.pin(node, &task, false);
-        }
-        let admitted =
-            self.cluster.release(commitment, node).expect("a decision that has not ended is committed");
-        if report.failed {
-            self.forget_arriving(node, &task);
-        } else {
-            self.completed(node, &task, &versions);
-        }
-        for next in admitted {
-            let task = self.committed(node, next).expect("an admitted task is on its node");
-            self.begin(node, &task);
-        }
-        self.remember_ended(report.decision_id.clone());
-        Ok(false)
-    }
-
-    /// Its image is on the node, its inputs too unless they were renewed since, and so is its output,
-    /// the only version of it from now on besides that at its home.
-    fn completed(&mut self, node: NodeId, task: &Task, versions: &[u32]) {
-        let current = |dataset: &DatasetId| {
-            let read = task.inputs.iter().position(|input| input == dataset).map(|index| versions[index]);
-            read == Some(self.cluster.dataset_version(*dataset))
-        };
-        let (fresh, stale): (Vec<_>, Vec<_>) =
-            self.needs(node, task).into_iter().partition(|item| match item {
-                Item::Layer(_) => true,
-                Item::Dataset(dataset) => current(dataset),
-            });
-        for item in fresh {
-            self.cluster.store(node, item, true);
-        }
-        for item in stale {
-            self.forget_if_unneeded(node, item);
-        }
-        if let Some(dataset) = task.output {
-            let home = self.cluster.catalogue.datasets[dataset as usize].homes[0];
-            self.cluster.renew_dataset(dataset, home);
-            if node != home {
-                self.cluster.store(node, Item::Dataset(dataset), true);
-            }
-        }
-    }
-
-    fn forget_arriving(&mut self, node: NodeId, task: &Task) {
-        for item in self.needs(node, task) {
-            self.forget_if_unneeded(node, item);
-        }
-    }
-
-    /// What no running task of the node waits for is not under way any more.
-    fn forget_if_unneeded(&mut self, node: NodeId, item: Item) {
-        let running = self.cluster.nodes[node as usize].commitments.iter().filter(|other| other.admitted);
-        let needed = running.into_iter().any(|other| self.needs(node, &other.task).contains(&item));
-        if self.cluster.is_arriving(item, node) && !needed {
-            self.cluster.remove(node, item);
-        }
-    }
-
-    fn remember_ended(&mut self, decision_id: String) {
-        self.ended.push_back(decision_id);
-        if self.ended.len() > MAX_ENDED {
-            let oldest = self.ended.pop_front().and_then(|id| self.decisions.remove(&id));
-            if let Some(request_id) = oldest.and_then(|decision| decision.request_id) {
-                self.requests.remove(&request_id);
-            }
-        }
     }
 }
 

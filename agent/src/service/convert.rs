@@ -16,7 +16,7 @@ use remora_env::topology::NodeId;
 use remora_env::{Cluster, Time};
 use remora_proto::v1 as wire;
 
-use super::books::{Answer, Order, Ranked, Report, Summary};
+use super::messages::{Answer, Order, Ranked, Report, Summary};
 use super::names::{NamedTask, Names};
 
 pub use export::registration as export;

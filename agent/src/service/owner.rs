@@ -13,8 +13,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::Clock;
-use super::books::{Answer, Books, Chooser, Order, Report, Summary};
+use super::books::{Books, Chooser};
 use super::convert::{Field, Registration};
+use super::messages::{Answer, Order, Report, Summary};
 use super::refusal::Refusal;
 
 /// Most clusters at a time.

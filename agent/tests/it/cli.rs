@@ -18,7 +18,12 @@ fn json(output: &Output) -> Value {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    let commands: [&[&str]; 8] = [
+    let commands: [&[&str]; 13] = [
+        &["quickstart"],
+        &["scenario"],
+        &["trace"],
+        &["train"],
+        &["evaluate"],
         &["serve"],
         &["place"],
         &["outcome"],

@@ -1,5 +1,7 @@
 //! Integration tests of remora-env: one binary, a module for each subject.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod import;
 mod scenario;
 mod simulation;

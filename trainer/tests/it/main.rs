@@ -1,5 +1,7 @@
 //! Training runs as a user starts them, in miniature.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::path::Path;
 
 use remora_trainer::Config;
