@@ -166,7 +166,7 @@ fn the_cluster_that_is_changed_here_is_accepted() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 120000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn clusters_with_odd_fields(

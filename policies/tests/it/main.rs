@@ -109,3 +109,40 @@ fn masked_candidates_have_no_chance() {
     let chances = burn::tensor::activation::softmax(logits, 1).into_data().try_to_vec::<f32>().unwrap();
     assert!((chances[0] - 0.5).abs() < 1e-5 && chances[2] == 0.0 && chances[3] == 0.0, "{chances:?}");
 }
+
+/// The life of the first tasks of a world under one policy, as a person would write it down.
+fn timeline(name: &str, tasks: usize) -> String {
+    let mut scenario = Scenario::load("urban-sensing").unwrap();
+    scenario.file.workload.tasks = Some(24);
+    let world = Arc::new(scenario.world(0));
+    let episode = play(&world, by_name(name, 0).unwrap().as_mut(), 0.5, neutral());
+    let mut outcomes = episode.outcomes().to_vec();
+    outcomes.sort_by_key(|outcome| outcome.task);
+    let mut text = String::new();
+    for o in &outcomes[..tasks] {
+        let node = o.node.map_or("-", |node| &world.topology.nodes[node as usize].name);
+        let phase = |from: remora_env::Time, to: remora_env::Time| to.since_s(from);
+        text.push_str(&format!(
+            "{:>13} at {:>6.2} s on {node:<12} pull and fetch {:>6.2} s, start {:>5.2} s, run {:>6.2} s, store {:>5.2} s; {:>5.0} MB image, {:>3.0} MB in, {:>3.0} MB out\n",
+            world.tasks[o.task as usize].name,
+            o.arrived.as_s(),
+            phase(o.admitted, o.fetched),
+            phase(o.fetched, o.started),
+            phase(o.started, o.executed),
+            phase(o.executed, o.completed),
+            o.image_bytes as f64 / 1e6,
+            o.input_bytes as f64 / 1e6,
+            o.output_bytes as f64 / 1e6,
+        ));
+    }
+    text
+}
+
+/// Golden: a change of behaviour shows as a change of these files (`INSTA_UPDATE=always` rewrites
+/// them).
+#[test]
+fn timelines_are_as_recorded() {
+    for name in ["kube-default", "skippy", "greedy-completion", "greedy-marginal"] {
+        insta::assert_snapshot!(format!("timeline-{name}"), timeline(name, 12));
+    }
+}

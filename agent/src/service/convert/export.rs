@@ -11,6 +11,8 @@ use remora_env::observation::Reference;
 use remora_env::topology::{Node, NodeId, Topology, VertexId};
 use remora_proto::v1 as wire;
 
+use super::MAX_S;
+
 /// The request that registers this cluster as `id`; `decisions` are the ids of those of its tasks
 /// whose outcome will be reported.
 pub fn registration(
@@ -167,7 +169,7 @@ fn node_facts(
     };
     let placed = cluster.nodes[node as usize].commitments.iter().map(|commitment| wire::PlacedTask {
         task: Some(task(&commitment.task, &cluster.catalogue)),
-        expected_remaining_s: Some(commitment.expected_end.since_s(cluster.now)),
+        expected_remaining_s: Some(commitment.expected_end.since_s(cluster.now).min(MAX_S)),
         queued: !commitment.admitted,
         accelerators: commitment.accelerators.iter().map(|&index| index.into()).collect(),
         decision_id: decisions.get(&commitment.id).cloned().unwrap_or_default(),
