@@ -199,10 +199,11 @@ fn moved_datasets(cluster: &Cluster) -> Vec<wire::DatasetFacts> {
 
 fn busy_links(cluster: &Cluster) -> Vec<wire::LinkFacts> {
     let links = (0..cluster.topology.links.len()).filter_map(|link| {
-        let [up, down] = cluster.topology.link_channels(link);
-        let up_transfers = cluster.channel_load(up).into();
-        // A shared link has one channel for both.
-        let down_transfers = if up == down { 0 } else { cluster.channel_load(down).into() };
+        let [up, down] =
+            cluster.topology.link_channels(link).map(|channel| i64::from(cluster.channel_load(channel)));
+        // Both directions of a shared link are one channel; only their sum is known of it.
+        let (up_transfers, down_transfers) =
+            if cluster.topology.links[link].shared { (up - up / 2, up / 2) } else { (up, down) };
         (up_transfers + down_transfers > 0).then_some(wire::LinkFacts {
             link: Some(link as i64),
             up_transfers,
