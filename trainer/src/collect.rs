@@ -100,7 +100,7 @@ struct Step {
 
 /// The `index`-th world of a training run: its course, seed and α.
 fn draw(config: &Config, courses: &[Course], index: u64) -> (usize, u64, f64) {
-    let seed = TRAINING_SEEDS + (config.seed << 40) + index;
+    let seed = TRAINING_SEEDS.wrapping_add(config.seed << 40).wrapping_add(index);
     let mut rng = stream(seed, Purpose::Policy, 0);
     // Half of them at the ends and quarters of the dial, half anywhere on it.
     let alpha = if rng.random() { f64::from(rng.random_range(0..5_u8)) / 4.0 } else { rng.random() };

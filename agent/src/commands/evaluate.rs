@@ -40,8 +40,10 @@ pub fn run(args: &Args, json: bool) -> Result<()> {
     if let Some(alpha) = args.alpha.iter().find(|alpha| !(0.0..=1.0).contains(*alpha)) {
         bail!("--alpha is {alpha}, want 0 to 1");
     }
-    if args.seeds == 0 {
-        bail!("--seeds is 0, want at least 1");
+    // Training and validation draw from larger seeds.
+    const MOST: u64 = 1_000_000;
+    if !(1..=MOST).contains(&args.seeds) {
+        bail!("--seeds is {}, want 1 to {MOST}", args.seeds);
     }
     let evaluation = run_plan(plan(args)?)?;
     if let Some(path) = &args.html {

@@ -18,9 +18,9 @@ pub struct Args {
     /// Scenarios to train on: built-in names or files [default: the built-in ones].
     #[arg(long, value_delimiter = ',')]
     scenario: Vec<String>,
-    /// Folder of the run.
-    #[arg(long)]
-    out: PathBuf,
+    /// Folder of the run [default: runs/seed-N, numbered on where it exists].
+    #[arg(long, required_if_eq("resume", "true"))]
+    out: Option<PathBuf>,
     /// TOML file with hyper-parameters; see config.toml of any run.
     #[arg(long)]
     config: Option<PathBuf>,
@@ -45,7 +45,8 @@ pub fn run(args: &Args, json: bool) -> Result<()> {
         Some(minutes) => bail!("--minutes is {minutes}, want a number above 0"),
         None => Budget::Iterations,
     };
-    let options = Options { folder: args.out.clone(), budget, resume: args.resume };
+    let folder = args.out.clone().unwrap_or_else(|| free_folder(config.seed));
+    let options = Options { folder: folder.clone(), budget, resume: args.resume };
     let finished = with_progress(config, &options)?;
     if json {
         return tables::print_rows(&[serde_json::json!({
@@ -59,12 +60,21 @@ pub fn run(args: &Args, json: bool) -> Result<()> {
         finished.iterations, finished.validation
     );
     println!("checkpoint: {}", finished.best.display());
-    println!("curves:     tensorboard --logdir {}", args.out.display());
+    println!("curves:     tensorboard --logdir {}", folder.display());
     println!(
         "next:       remora evaluate --scenario urban-sensing --policy kube-default,greedy-marginal,{}",
         finished.best.display()
     );
     Ok(())
+}
+
+/// The first of `runs/seed-N`, `runs/seed-N-2`, … that does not exist.
+fn free_folder(seed: u64) -> PathBuf {
+    let name = |attempt: u32| match attempt {
+        1 => PathBuf::from(format!("runs/seed-{seed}")),
+        _ => PathBuf::from(format!("runs/seed-{seed}-{attempt}")),
+    };
+    (1..).map(name).find(|folder| !folder.exists()).expect("some number is free")
 }
 
 fn configuration(args: &Args) -> Result<Config> {

@@ -9,6 +9,7 @@ mod journeys;
 mod placing;
 mod python;
 mod refusals;
+mod repository;
 mod server;
 mod standard;
 mod twin;
