@@ -26,8 +26,12 @@ use remora_proto::v1::cluster_service_server::ClusterServiceServer;
 use remora_proto::v1::placement_service_server::PlacementServiceServer;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tonic::Code;
+use tonic::body::Body;
+use tonic::codegen::http::{HeaderValue, Response};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tower::util::MapResponseLayer;
 
 use doors::Door;
 
@@ -153,6 +157,7 @@ async fn serve(
     };
     Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .layer(MapResponseLayer::new(exhausted))
         .add_service(health_service)
         .add_service(reflection)
         .add_service(clusters)
@@ -161,4 +166,15 @@ async fn serve(
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop)
         .await
         .context("the gRPC server ended")
+}
+
+/// tonic refuses a message over its limit with `OUT_OF_RANGE`; other gRPC servers, and so the clients
+/// written for them, use `RESOURCE_EXHAUSTED`. Nothing here answers `OUT_OF_RANGE` of itself.
+fn exhausted(mut response: Response<Body>) -> Response<Body> {
+    const STATUS: &str = "grpc-status";
+    let code = |code: Code| HeaderValue::from(code as i32);
+    if response.headers().get(STATUS) == Some(&code(Code::OutOfRange)) {
+        response.headers_mut().insert(STATUS, code(Code::ResourceExhausted));
+    }
+    response
 }

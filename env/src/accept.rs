@@ -78,6 +78,8 @@ impl Checker {
         for site in &file.sites {
             self.site("topology.sites", site);
         }
+        let nodes = count_nodes(&file.nodes) + file.sites.iter().map(count_site).fold(0, u64::saturating_add);
+        self.demand(nodes <= MOST_NODES, || format!("topology has {nodes} nodes, want at most {MOST_NODES}"));
         for registry in &file.registries {
             self.link(|| format!("topology.registries {:?}.link", registry.name), &registry.link);
         }
@@ -136,10 +138,21 @@ impl Checker {
             self.count(key, dataset.count);
             self.zero_or_more(|| format!("{}.size_mb", key()), dataset.size_mb);
         }
+        self.distinct("images", file.images.iter().flat_map(|f| members(&f.name, f.count)));
+        self.distinct("datasets", file.datasets.iter().flat_map(|f| members(&f.name, f.count)));
+        self.distinct("tasks", file.tasks.iter().map(|kind| kind.name.clone()));
         let images: Vec<_> = file.images.iter().map(|image| image.name.as_str()).collect();
         let datasets: Vec<_> = file.datasets.iter().map(|dataset| dataset.name.as_str()).collect();
         for kind in &file.tasks {
             self.kind(kind, &images, &datasets);
+        }
+    }
+
+    fn distinct(&mut self, key: &str, names: impl Iterator<Item = String>) {
+        let mut seen = BTreeSet::new();
+        for name in names {
+            self.demand(!seen.contains(&name), || format!("catalogue.{key}: two are called {name:?}"));
+            seen.insert(name);
         }
     }
 
@@ -276,6 +289,19 @@ impl Checker {
             }
         }
     }
+}
+
+/// More than any cluster has, and still fits in memory.
+const MOST_NODES: u64 = 1_000_000;
+
+fn count_nodes(groups: &[NodesFile]) -> u64 {
+    groups.iter().map(|group| u64::from(group.count)).sum()
+}
+
+/// Nodes and switches of all copies of a site.
+fn count_site(site: &SiteFile) -> u64 {
+    let one = site.sites.iter().map(count_site).fold(1 + count_nodes(&site.nodes), u64::saturating_add);
+    one.saturating_mul(u64::from(site.count))
 }
 
 fn members(name: &str, count: u32) -> impl Iterator<Item = String> {

@@ -97,7 +97,7 @@ async fn a_request_that_is_too_large() {
     let mut request = dry_run(small_task());
     request.task.as_mut().unwrap().inputs = vec!["x".repeat(1000); 10_000];
     let status = server.placements().await.place(request).await.unwrap_err();
-    assert_eq!(status.code(), Code::OutOfRange);
+    assert_eq!(status.code(), Code::ResourceExhausted);
     assert!(status.message().contains("the limit is: 4194304 bytes"), "{}", status.message());
     // Whole clusters may be larger.
     let cluster = wire::Cluster { id: "x".repeat(10_000_000), ..wire::Cluster::default() };

@@ -149,6 +149,28 @@ fn an_imported_trace_runs_and_no_pod_is_lost() {
     assert_eq!((&row["tasks"], &row["unplaceable"]), (&3.into(), &1.into()));
 }
 
+/// The whole public trace, where it is at hand.
+#[test]
+fn every_pod_of_the_openb_cluster_is_placed_or_reported() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/alibaba-openb-gpu-v2023");
+    let [nodes, pods] =
+        ["openb_node_list_all_node.csv", "openb_pod_list_default.csv"].map(|name| data.join(name));
+    if !nodes.exists() {
+        eprintln!("skipped: {} is not here", nodes.display());
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let [nodes, pods] = [nodes.to_str().unwrap(), pods.to_str().unwrap()];
+    let import =
+        ["--json", "trace", "import", "openb", "--nodes", nodes, "--pods", pods, "--out", "openb.toml"];
+    let imported = &json(folder.path(), &import)["rows"][0];
+    assert_eq!((&imported["nodes"], &imported["tasks"]), (&1523.into(), &8152.into()));
+    let args = "--json evaluate --scenario openb.toml --policy kube-default --seeds 1";
+    let row = &json(folder.path(), &args.split(' ').collect::<Vec<_>>())["rows"][0];
+    // An evaluation counts outcomes: each pod has one, placed or not.
+    assert_eq!((&row["tasks"], &row["unplaceable"]), (&8152.into(), &imported["unplaceable"]));
+}
+
 #[test]
 fn a_damaged_trace_is_reported_with_its_place_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();

@@ -60,9 +60,27 @@ fn all_problems_are_reported_at_once() {
 }
 
 #[test]
+fn a_cluster_beyond_all_memory_is_refused() {
+    let error = refused(
+        &GOOD
+            .replace("count = 2,", "count = 1000000,")
+            .replace("name = \"edge\"", "name = \"edge\"\ncount = 1000000"),
+    );
+    assert!(error.contains("topology has 1000001000000 nodes, want at most 1000000"), "{error}");
+}
+
+#[test]
 fn two_things_of_one_name_are_refused() {
     let error = refused(&GOOD.replace("name = \"registry\"", "name = \"edge\""));
     assert!(error.contains("two things are called \"edge\""), "{error}");
+}
+
+#[test]
+fn two_tasks_of_one_name_are_refused() {
+    let start = GOOD.find("[[catalogue.tasks]]").unwrap();
+    let end = GOOD.find("[workload]").unwrap();
+    let error = refused(&GOOD.replace("[workload]", &format!("{}[workload]", &GOOD[start..end])));
+    assert!(error.contains("catalogue.tasks: two are called \"serve\""), "{error}");
 }
 
 #[test]
