@@ -34,13 +34,13 @@ impl Checker {
     }
 
     fn positive(&mut self, key: impl Fn() -> String, value: f64) {
-        let holds = value.is_finite() && value > 0.0;
-        self.demand(holds, || format!("{} is {value}, want a number above 0", key()));
+        let holds = value > 0.0 && value <= MOST;
+        self.demand(holds, || format!("{} is {value}, want a number above 0, at most 1e9", key()));
     }
 
     fn zero_or_more(&mut self, key: impl Fn() -> String, value: f64) {
-        let holds = value.is_finite() && value >= 0.0;
-        self.demand(holds, || format!("{} is {value}, want a number from 0", key()));
+        let holds = (0.0..=MOST).contains(&value);
+        self.demand(holds, || format!("{} is {value}, want a number from 0 to 1e9", key()));
     }
 
     fn share(&mut self, key: impl Fn() -> String, value: f64) {
@@ -104,6 +104,10 @@ impl Checker {
             self.positive(|| format!("{}.memory_mib", key()), group.memory_mib.unwrap_or(1.0));
             self.zero_or_more(|| format!("{}.disk_gb", key()), group.disk_gb.unwrap_or(1.0));
             self.positive(|| format!("{}.cpu_millis", key()), f64::from(group.cpu_millis.unwrap_or(1)));
+            let accelerators = group.accelerator.as_ref().map_or(0, |accelerator| accelerator.count);
+            self.demand(accelerators <= MOST_ACCELERATORS, || {
+                format!("{}.accelerator.count is {accelerators}, want at most {MOST_ACCELERATORS}", key())
+            });
             if group.device().is_none() {
                 let missing: Vec<_> = [
                     ("arch", group.arch.is_none()),
@@ -290,6 +294,13 @@ impl Checker {
         }
     }
 }
+
+/// Bound of all figures: 10⁹ seconds, megabytes, gigabytes of disk or Mbit/s are more than anything
+/// has, and sums of them stay exact.
+const MOST: f64 = 1e9;
+
+/// Accelerators of one node.
+const MOST_ACCELERATORS: u32 = 1024;
 
 /// More than any cluster has, and still fits in memory.
 const MOST_NODES: u64 = 1_000_000;

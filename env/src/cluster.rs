@@ -52,7 +52,7 @@ pub struct NodeState {
     pub cpu_free_millis: u32,
     pub memory_free_bytes: u64,
     /// CPU that admitted tasks use while executing; may exceed the capacity.
-    pub cpu_use_millis: u32,
+    pub cpu_use_millis: u64,
     /// Thousandths free of each accelerator.
     pub accelerator_free_millis: Vec<u32>,
     /// Tasks placed here that have not ended, oldest first.
@@ -233,7 +233,7 @@ impl Cluster {
         let state = &mut self.nodes[node as usize];
         state.cpu_free_millis -= kind.requests.cpu_millis;
         state.memory_free_bytes -= kind.requests.memory_bytes;
-        state.cpu_use_millis += kind.cpu_use_millis;
+        state.cpu_use_millis += u64::from(kind.cpu_use_millis);
         if commitment.accelerators.is_empty() {
             commitment.accelerators = choose_accelerators(state, &kind.requests);
         }
@@ -282,7 +282,7 @@ impl Cluster {
             let kind = catalogue.kind(&ended.task);
             state.cpu_free_millis += kind.requests.cpu_millis;
             state.memory_free_bytes += kind.requests.memory_bytes;
-            state.cpu_use_millis -= kind.cpu_use_millis;
+            state.cpu_use_millis -= u64::from(kind.cpu_use_millis);
             for &index in &ended.accelerators {
                 state.accelerator_free_millis[index as usize] += kind.requests.accelerator_millis;
             }
@@ -552,7 +552,7 @@ impl Cluster {
             let memory = sum(&|c| kind(c).requests.memory_bytes);
             assert_eq!(memory + state.memory_free_bytes, spec.memory_bytes, "memory of {}", spec.name);
             let used = sum(&|c| u64::from(kind(c).cpu_use_millis));
-            assert_eq!(used, u64::from(state.cpu_use_millis), "cpu use of {}", spec.name);
+            assert_eq!(used, state.cpu_use_millis, "cpu use of {}", spec.name);
             let held = sum(&|c| c.accelerators.len() as u64 * u64::from(kind(c).requests.accelerator_millis));
             let free: u64 = state.accelerator_free_millis.iter().map(|&free| u64::from(free)).sum();
             let whole = 1000 * state.accelerator_free_millis.len() as u64;

@@ -470,8 +470,8 @@ impl<'a> Estimator<'a> {
             self.execution = kind.execution_on(&spec.kind);
         }
         let alone_s = self.execution?.mean_s;
-        let used = cluster.nodes[node as usize].cpu_use_millis + kind.cpu_use_millis;
-        let contention = (f64::from(used) / f64::from(spec.cpu_millis)).max(1.0);
+        let used = cluster.nodes[node as usize].cpu_use_millis + u64::from(kind.cpu_use_millis);
+        let contention = (used as f64 / f64::from(spec.cpu_millis)).max(1.0);
         let fits_now = cluster.fits_now(task, node);
         let mut candidate = Candidate {
             node,

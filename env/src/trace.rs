@@ -143,9 +143,8 @@ fn parse_header(line: &str) -> Result<Header, String> {
 
 fn check(arrival: &Arrival, before: Option<&Arrival>) -> Result<(), String> {
     let positive = |field: &str, value: f64| {
-        (value.is_finite() && value >= 0.0)
-            .then_some(())
-            .ok_or(format!("{field} is {value}, want a number from 0"))
+        let holds = (0.0..=1e9).contains(&value);
+        holds.then_some(()).ok_or(format!("{field} is {value}, want seconds from 0 to 1e9"))
     };
     positive("at_s", arrival.at_s)?;
     positive("duration_s", arrival.duration_s)?;

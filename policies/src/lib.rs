@@ -69,8 +69,8 @@ fn known() -> String {
     format!("{}, pretrained", BASELINES.join(", "))
 }
 
-/// The policy of that name: a heuristic, `pretrained`, or a checkpoint's path. `seed` is for
-/// policies that draw.
+/// The policy of that name: a heuristic, `pretrained`, or a checkpoint's path; the latter is called by
+/// its content hash. `seed` is for policies that draw.
 pub fn by_name(name: &str, seed: u64) -> Result<Box<dyn Policy>, PolicyError> {
     Ok(match name {
         "random" => Box::new(heuristics::Random { seed }),
@@ -80,7 +80,8 @@ pub fn by_name(name: &str, seed: u64) -> Result<Box<dyn Policy>, PolicyError> {
         "greedy-marginal" => Box::new(heuristics::GreedyMarginal),
         "pretrained" => Box::new(Learned::new("pretrained", &Checkpoint::pretrained()?)?),
         path if std::path::Path::new(path).exists() => {
-            Box::new(Learned::new(path, &Checkpoint::load(std::path::Path::new(path))?)?)
+            let checkpoint = Checkpoint::load(std::path::Path::new(path))?;
+            Box::new(Learned::new(&checkpoint.id(), &checkpoint)?)
         }
         other => return Err(PolicyError::Unknown(other.to_owned())),
     })
