@@ -13,8 +13,8 @@ pub mod train;
 
 use std::io::{self, ErrorKind, Write};
 
-use comfy_table::Table;
 use comfy_table::presets::NOTHING;
+use comfy_table::{ContentArrangement, Table};
 
 /// Prints a result on stdout. A reader that has seen enough is no error.
 pub fn print(text: impl std::fmt::Display) -> anyhow::Result<()> {
@@ -28,7 +28,7 @@ pub fn print(text: impl std::fmt::Display) -> anyhow::Result<()> {
 /// A table in the style of all commands.
 pub fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(NOTHING).set_header(header);
+    table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(header);
     table
 }
 

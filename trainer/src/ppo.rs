@@ -1,8 +1,6 @@
 //! Proximal policy optimisation (Schulman et al. 2017), read top to bottom: collect, then a few
 //! epochs of minibatches with a clipped ratio, an entropy bonus and a critic.
 
-use std::path::Path;
-
 use burn::grad_clipping::GradientClippingConfig;
 use burn::module::Module;
 use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
@@ -17,7 +15,6 @@ use remora_policies::network::ActorCritic;
 
 use crate::collect::{Course, Experience, collect};
 use crate::config::Config;
-use crate::run::RunError;
 
 /// Figures of one iteration; names as they appear in TensorBoard.
 #[derive(Clone, Copy, Debug, Default)]
@@ -70,14 +67,13 @@ impl Learner {
         Learner { config, courses, network, optimizer, device, iteration: 0 }
     }
 
-    /// Takes up the weights of a checkpoint and the optimiser's state saved with it.
-    pub fn restore(&mut self, checkpoint: &Checkpoint, optimizer: &Path) -> Result<(), RunError> {
-        let failed = |reason: String| RunError::Read { path: optimizer.to_owned(), reason };
-        let state = std::fs::read(optimizer).map_err(|error| failed(error.to_string()))?;
+    /// Takes up the weights of a checkpoint and the optimiser's state saved with it; an error says
+    /// what is wrong with either.
+    pub fn restore(&mut self, checkpoint: &Checkpoint, optimizer: Vec<u8>) -> Result<(), String> {
         let fresh = Learner::optimizer(&self.config);
         self.optimizer =
-            fresh.from_bytes(Bytes::from_bytes_vec(state)).map_err(|error| failed(error.to_string()))?;
-        self.network = checkpoint.network(&self.device)?;
+            fresh.from_bytes(Bytes::from_bytes_vec(optimizer)).map_err(|error| error.to_string())?;
+        self.network = checkpoint.network(&self.device).map_err(|error| error.to_string())?;
         self.iteration = checkpoint.about.iterations;
         Ok(())
     }

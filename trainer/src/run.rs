@@ -227,7 +227,10 @@ impl Run {
         }
         let checkpoint = Checkpoint::load(&latest)?;
         let iteration = checkpoint.about.iterations;
-        self.learner.restore(&checkpoint, &self.folder.optimizer(iteration))?;
+        let path = self.folder.optimizer(iteration);
+        let read = |reason: String| RunError::Read { path: path.clone(), reason };
+        let state = fs::read(&path).map_err(|error| read(error.to_string()))?;
+        self.learner.restore(&checkpoint, state).map_err(read)?;
         let path = self.folder.metrics();
         let read = |reason: String| RunError::Read { path: path.clone(), reason };
         for line in fs::read_to_string(&path).map_err(|error| read(error.to_string()))?.lines() {

@@ -56,7 +56,7 @@ pub fn run(args: &Args, json: bool) -> Result<()> {
     }
     for &alpha in &args.alpha {
         println!("α = {alpha}, mean of {} worlds per scenario", args.seeds);
-        println!("{}\n", tables::evaluation(&evaluation, alpha));
+        println!("{}", tables::evaluation(&evaluation, alpha));
     }
     println!("{}", tables::LEGEND);
     Ok(())

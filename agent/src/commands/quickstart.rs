@@ -74,7 +74,7 @@ pub async fn run(args: Args, json: bool) -> Result<()> {
     );
     evaluate::write_report(&report, "Remora: quickstart", &summary, &evaluation, &finished.lines)?;
     say(format!("2. Compared on {WORLDS} worlds per scenario that training never saw, at α = 0.5:\n"));
-    say(format!("{}\n{}\n", tables::evaluation(&evaluation, 0.5), tables::LEGEND));
+    say(format!("{}{}\n", tables::evaluation(&evaluation, 0.5), tables::LEGEND));
     say(savings(&evaluation));
     say(places(&args.out, &finished.best, &report));
     if json {

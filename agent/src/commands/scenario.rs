@@ -9,7 +9,7 @@ use super::{table, tables};
 /// List, show and check scenarios.
 #[derive(ClapArgs, Debug)]
 #[command(
-    after_help = "Example:\n  remora scenario show urban-sensing > my.toml, change it, then remora scenario check my.toml"
+    after_help = "Example:\n  remora scenario show urban-sensing > my.toml\n  remora scenario check my.toml"
 )]
 pub struct Args {
     #[command(subcommand)]

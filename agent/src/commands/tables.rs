@@ -1,7 +1,7 @@
 //! How results are printed: tables for people, one JSON object with `rows` for programs.
 
 use anyhow::Result;
-use comfy_table::{Cell, CellAlignment, Table};
+use comfy_table::CellAlignment;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use remora_trainer::evaluate::{Evaluation, Row};
 use remora_trainer::report::is_learned;
@@ -28,58 +28,51 @@ pub fn progress(length: u64, template: &str) -> ProgressBar {
     bar
 }
 
-/// One row per scenario and policy at one α.
-pub fn evaluation(evaluation: &Evaluation, alpha: f64) -> Table {
-    let (scenarios, policies, _) = evaluation.axes();
-    let mut table = table(&[
-        "scenario",
-        "policy",
-        "placed",
-        "data moved GB",
-        "left a site GB",
-        "mean response s",
-        "p95 s",
-        "cost",
-        "against greedy-marginal",
-    ]);
-    for column in 2..9 {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    for scenario in &scenarios {
-        for (rank, policy) in policies.iter().enumerate() {
-            let mean = |figure: fn(&Row) -> f64| evaluation.mean(scenario, policy, alpha, figure);
-            let ratio = evaluation.comparison(scenario, policy, "greedy-marginal", alpha);
-            let name = if is_learned(policy) { format!("→ {policy}") } else { policy.clone() };
-            table.add_row([
-                Cell::new(if rank == 0 { scenario.as_str() } else { "" }),
-                Cell::new(name),
-                Cell::new(placed(&mean)),
-                Cell::new(format!("{:.2}", mean(|row| row.data_moved_gb))),
-                Cell::new(format!("{:.2}", mean(|row| row.wan_gb))),
-                Cell::new(format!("{:.2}", mean(|row| row.response_mean_s))),
-                Cell::new(format!("{:.2}", mean(|row| row.response_p95_s))),
-                Cell::new(format!("{:.3}", mean(|row| row.cost))),
-                Cell::new(
-                    ratio
-                        .as_ref()
-                        .map_or_else(|| "—".to_owned(), remora_trainer::statistics::Ratio::to_string),
-                ),
-            ]);
-        }
-    }
-    table
+/// A table for each scenario at one α, a row for each policy.
+pub fn evaluation(evaluation: &Evaluation, alpha: f64) -> String {
+    let (scenarios, _, _) = evaluation.axes();
+    scenarios.iter().map(|name| format!("{name}\n{}\n", scenario(evaluation, name, alpha))).collect()
 }
 
-/// How many of the tasks found a node, on average.
-fn placed(mean: &dyn Fn(fn(&Row) -> f64) -> f64) -> String {
+fn scenario(evaluation: &Evaluation, scenario: &str, alpha: f64) -> String {
+    let (_, policies, _) = evaluation.axes();
+    // Narrow enough for a terminal of 80 columns.
+    let mut table = table(&["policy", "moved", "off-site", "mean s", "p95 s", "cost", "vs greedy-marginal"]);
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    for policy in &policies {
+        let mean = |figure: fn(&Row) -> f64| evaluation.mean(scenario, policy, alpha, figure);
+        let ratio = evaluation.comparison(scenario, policy, "greedy-marginal", alpha);
+        table.add_row([
+            if is_learned(policy) { format!("→ {policy}") } else { policy.clone() },
+            format!("{:.1}", mean(|row| row.data_moved_gb)),
+            format!("{:.2}", mean(|row| row.wan_gb)),
+            format!("{:.2}", mean(|row| row.response_mean_s)),
+            format!("{:.0}", mean(|row| row.response_p95_s)),
+            format!("{:.3}", mean(|row| row.cost)),
+            ratio.map_or_else(|| "—".to_owned(), |ratio| ratio.to_string()),
+        ]);
+    }
+    let unplaced = policies.iter().filter_map(|policy| {
+        let mean = |figure: fn(&Row) -> f64| evaluation.mean(scenario, policy, alpha, figure);
+        unplaced(policy, &mean)
+    });
+    format!("{table}\n{}", unplaced.collect::<String>())
+}
+
+/// A line for a policy that left tasks without a node, since no node could ever run them.
+fn unplaced(policy: &str, mean: &dyn Fn(fn(&Row) -> f64) -> f64) -> Option<String> {
     let (tasks, unplaceable) = (mean(|row| row.tasks as f64), mean(|row| row.unplaceable as f64));
-    if unplaceable == 0.0 { "all".to_owned() } else { format!("{:.0} of {tasks:.0}", tasks - unplaceable) }
+    (unplaceable > 0.0).then(|| format!(" {policy}: {unplaceable:.0} of {tasks:.0} tasks fit no node\n"))
 }
 
 /// What the columns of [`evaluation`] mean.
 pub const LEGEND: &str = "\
-data moved: bytes over links between nodes, times each link's price (a byte over a thin uplink counts more)
-cost: α · data moved + (1 − α) · mean response, each over kube-default's on the same worlds; kube-default is 1
-against greedy-marginal: cost over that of the strongest heuristic, paired, with its 95 % interval; below 1 is better";
+moved               GB over links between nodes, times each link's price
+off-site            GB that left a site, at whatever price
+mean s, p95 s       response time, from a task's arrival to its stored result
+cost                α · moved + (1 − α) · mean response, each over kube-default's
+                    on the same worlds, so that kube-default is 1
+vs greedy-marginal  cost over that of the strongest heuristic, with the 95 %
+                    interval of the paired worlds; below 1 is better";

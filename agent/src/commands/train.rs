@@ -12,7 +12,7 @@ use super::tables;
 /// Train a policy.
 #[derive(ClapArgs, Debug)]
 #[command(
-    after_help = "Example:\n  remora train --scenario urban-sensing --out runs/first --minutes 5, and beside it: tensorboard --logdir runs"
+    after_help = "Example:\n  remora train --scenario urban-sensing --out runs/first --minutes 5\n  tensorboard --logdir runs"
 )]
 pub struct Args {
     /// Scenarios to train on: built-in names or files [default: the built-in ones].
