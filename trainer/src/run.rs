@@ -47,8 +47,8 @@ pub enum RunError {
     Config(Vec<String>),
     #[error("{0} holds a run already: name another folder with --out, or go on with --resume")]
     Exists(PathBuf),
-    #[error("{0} holds no run to resume: its {1} is missing")]
-    Nothing(PathBuf, &'static str),
+    #[error("{0} holds no run to resume: its config.toml is missing")]
+    Nothing(PathBuf),
     #[error("cannot write {path}: {source}; choose another folder with --out")]
     Write { path: PathBuf, source: std::io::Error },
     #[error("cannot read {path}: {reason}")]
@@ -184,7 +184,7 @@ fn prepare(folder: &Folder, config: Config) -> Result<Config, RunError> {
 /// The configuration that the run began with; only the number of iterations may be changed.
 fn read_config(folder: &Folder, wanted: &Config) -> Result<Config, RunError> {
     let path = folder.config();
-    let text = fs::read_to_string(&path).map_err(|_| RunError::Nothing(folder.0.clone(), "config.toml"))?;
+    let text = fs::read_to_string(&path).map_err(|_| RunError::Nothing(folder.0.clone()))?;
     let config: Config =
         toml::from_str(&text).map_err(|error| RunError::Read { path, reason: error.to_string() })?;
     Ok(Config { iterations: wanted.iterations, ..config })
@@ -223,7 +223,9 @@ impl Run {
     fn restore(&mut self) -> Result<(), RunError> {
         let latest = self.folder.latest();
         if !latest.exists() {
-            return Err(RunError::Nothing(self.folder.0.clone(), "checkpoints/latest.safetensors"));
+            // Interrupted before its first checkpoint: it begins anew.
+            let path = self.folder.metrics();
+            return write_whole(&path, |_| Ok(())).map_err(writing(&path));
         }
         let checkpoint = Checkpoint::load(&latest)?;
         let iteration = checkpoint.about.iterations;

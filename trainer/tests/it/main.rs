@@ -61,16 +61,21 @@ fn another_seed_gives_other_weights() {
 #[test]
 fn a_resumed_run_ends_where_an_uninterrupted_one_does() {
     let folder = tempfile::tempdir().unwrap();
-    let [whole, broken] = ["whole", "broken"].map(|name| folder.path().join(name));
-    // The schedules go by the share of all iterations, so both runs must know of six.
+    let whole = folder.path().join("whole");
     run(small(6), &whole, false).unwrap();
-    let options = Options { folder: broken.clone(), budget: Budget::Iterations, resume: false };
-    let stopped = std::panic::catch_unwind(|| {
-        train(small(6), &options, &mut |report| assert!(report.line.iteration < 5, "stopped on purpose"))
-    });
-    assert!(stopped.is_err());
-    run(small(6), &broken, true).unwrap();
-    assert!(bytes(&whole) == bytes(&broken), "checkpoints or metrics differ");
+    // Before the first checkpoint, which is the second iteration's, and after it.
+    for last in [1, 5] {
+        let broken = folder.path().join(format!("broken-{last}"));
+        let options = Options { folder: broken.clone(), budget: Budget::Iterations, resume: false };
+        let stopped = std::panic::catch_unwind(|| {
+            train(small(6), &options, &mut |report| {
+                assert!(report.line.iteration < last, "stopped on purpose")
+            })
+        });
+        assert!(stopped.is_err());
+        run(small(6), &broken, true).unwrap();
+        assert!(bytes(&whole) == bytes(&broken), "stopped at {last}: checkpoints or metrics differ");
+    }
 }
 
 #[test]
