@@ -24,7 +24,7 @@ use std::path::Path;
 use super::genai_cluster::{
     CPU_MILLIS_PER_GPU, GenaiOptions, IMAGE, MEMORY_MIB_PER_GPU, catalogue, topology,
 };
-use super::table::{Row, Table};
+use super::table::{MAX_S, Row, Table};
 use super::{ImportError, Imported, stem};
 use crate::scenario::{ScenarioFile, WorkloadFile};
 use crate::trace::{Arrival, Header, Trace, VERSION};
@@ -37,7 +37,7 @@ const SOURCE: &str = "alibaba/clusterdata cluster-trace-v2026-GenAI (for researc
 /// Imports the request trace. Every row becomes an arrival, except for pending requests.
 pub fn genai(requests_csv: &Path, options: &GenaiOptions) -> Result<Imported, ImportError> {
     options.check()?;
-    let (requests, pending) = read_requests(requests_csv)?;
+    let (requests, pending) = read_requests(requests_csv, options.speedup)?;
     let models: BTreeSet<String> = requests.iter().map(|request| request.model.clone()).collect();
     let mut notes = notes(&requests, &pending, models.len());
     notes.extend(options.notes());
@@ -100,7 +100,7 @@ impl Request {
     }
 }
 
-fn read_requests(path: &Path) -> Result<(Vec<Request>, Pending), ImportError> {
+fn read_requests(path: &Path, speedup: f64) -> Result<(Vec<Request>, Pending), ImportError> {
     let table = Table::read(path, &COLUMNS, WHAT)?;
     let mut requests = Vec::new();
     let mut pending = Pending::default();
@@ -133,6 +133,13 @@ fn read_requests(path: &Path) -> Result<(Vec<Request>, Pending), ImportError> {
         return Err(
             table.wrong(format!("all requests are pending, so there is nothing to replay; want {WHAT}"))
         );
+    }
+    let start = requests.iter().map(|request| request.created).min().unwrap_or(0);
+    for row in table.rows() {
+        if (read_date(&row)? - start) as f64 / speedup > MAX_S {
+            let wanted = format!("within {MAX_S} seconds of the first request, once divided by the speedup");
+            return Err(row.not("gmt_create", &wanted));
+        }
     }
     Ok((requests, pending))
 }

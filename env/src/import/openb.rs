@@ -45,7 +45,7 @@ const POD_COLUMNS: [&str; 9] = [
 const CPU_SERVER: &str = "cpu-server";
 /// Largest machine that is believed: 100,000 cores, 1 PiB of memory, 1,000 GPUs.
 const MAX_CPU_MILLIS: u32 = 100_000_000;
-const MAX_MEMORY_MIB: u32 = 1 << 30;
+const MAX_MEMORY_MIB: u32 = 1_000_000_000;
 const MAX_GPUS: u32 = 1000;
 /// Disk of each node, GB: more than anything that a scenario could put there. Our assumption.
 const DISK_GB: f64 = 1000.0;

@@ -9,7 +9,7 @@ use csv::{ByteRecord, StringRecord};
 use super::ImportError;
 
 /// Longest time that is believed, seconds: 31 years.
-const MAX_S: f64 = 1e9;
+pub const MAX_S: f64 = 1e9;
 
 /// A CSV file with a header; every row has a field for each column, in UTF-8, on one line.
 #[derive(Debug)]

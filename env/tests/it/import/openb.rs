@@ -64,10 +64,10 @@ fn a_damaged_node_list_is_reported_with_its_place() {
     insta::assert_snapshot!(refusal("96000,", "12x,"), @r#"nodes.csv, line 3, column cpu_milli: "12x" is not a whole number of millicores from 1 to 100000000"#);
     insta::assert_snapshot!(refusal("96000,", "-5,"), @r#"nodes.csv, line 3, column cpu_milli: "-5" is not a whole number of millicores from 1 to 100000000"#);
     insta::assert_snapshot!(refusal("96000,", "0,"), @r#"nodes.csv, line 3, column cpu_milli: "0" is not a whole number of millicores from 1 to 100000000"#);
-    insta::assert_snapshot!(refusal("786432", "NaN"), @r#"nodes.csv, line 3, column memory_mib: "NaN" is not a whole number of MiB from 1 to 1073741824"#);
-    insta::assert_snapshot!(refusal("786432", "inf"), @r#"nodes.csv, line 3, column memory_mib: "inf" is not a whole number of MiB from 1 to 1073741824"#);
-    insta::assert_snapshot!(refusal("786432", "7864.32"), @r#"nodes.csv, line 3, column memory_mib: "7864.32" is not a whole number of MiB from 1 to 1073741824"#);
-    insta::assert_snapshot!(refusal("786432", &"9".repeat(60)), @r#"nodes.csv, line 3, column memory_mib: "9999999999999999999999999999999999999999"… is not a whole number of MiB from 1 to 1073741824"#);
+    insta::assert_snapshot!(refusal("786432", "NaN"), @r#"nodes.csv, line 3, column memory_mib: "NaN" is not a whole number of MiB from 1 to 1000000000"#);
+    insta::assert_snapshot!(refusal("786432", "inf"), @r#"nodes.csv, line 3, column memory_mib: "inf" is not a whole number of MiB from 1 to 1000000000"#);
+    insta::assert_snapshot!(refusal("786432", "7864.32"), @r#"nodes.csv, line 3, column memory_mib: "7864.32" is not a whole number of MiB from 1 to 1000000000"#);
+    insta::assert_snapshot!(refusal("786432", &"9".repeat(60)), @r#"nodes.csv, line 3, column memory_mib: "9999999999999999999999999999999999999999"… is not a whole number of MiB from 1 to 1000000000"#);
     insta::assert_snapshot!(refusal("8,V", "9999,V"), @r#"nodes.csv, line 3, column gpu: "9999" is not a whole number of gpus from 0 to 1000"#);
     insta::assert_snapshot!(refusal("V100M32", ""), @r#"nodes.csv, line 3, column model: "" is not a gpu model, which a node with gpus has"#);
     insta::assert_snapshot!(refusal("0,\n", "0,T4\n"), @r#"nodes.csv, line 2, column model: "T4" is not right for a node without gpu; leave it empty"#);
