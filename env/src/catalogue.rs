@@ -1,5 +1,7 @@
 //! What can run and what it reads: images, datasets, and the tasks themselves.
 
+use std::collections::BTreeMap;
+
 use statrs::function::erf::{erf, erf_inv};
 
 use crate::device::Arch;
@@ -147,6 +149,11 @@ pub struct Task {
     pub inputs: Vec<DatasetId>,
     /// A new version of this dataset is stored at its home when the task ends.
     pub output: Option<DatasetId>,
+}
+
+/// Each name with its number in the list.
+pub fn numbered<'a>(names: impl Iterator<Item = &'a String>) -> BTreeMap<String, u32> {
+    names.enumerate().map(|(index, name)| (name.clone(), index as u32)).collect()
 }
 
 /// Everything that can run, with what it reads.

@@ -466,6 +466,24 @@ impl Cluster {
         self.store(origin, item, true);
     }
 
+    /// A task on `producer` ended with a new version of a dataset: it is at its home and where it was
+    /// made.
+    pub fn publish(&mut self, dataset: DatasetId, producer: NodeId) {
+        let home = self.catalogue.datasets[dataset as usize].homes[0];
+        self.renew_dataset(dataset, home);
+        if producer != home {
+            self.store(producer, Item::Dataset(dataset), true);
+        }
+    }
+
+    /// What a task needs on a node's disk: the layers of its image for that architecture, its inputs.
+    pub fn needs(&self, task: &Task, node: NodeId) -> Vec<Item> {
+        let arch = self.topology.nodes[node as usize].arch;
+        let layers = task.image.map_or(&[][..], |image| self.catalogue.images[image as usize].layers(arch));
+        let layers = layers.iter().map(|&layer| Item::Layer(layer));
+        layers.chain(task.inputs.iter().map(|&dataset| Item::Dataset(dataset))).collect()
+    }
+
     // Links.
 
     /// Transfers under way on a channel.

@@ -162,6 +162,8 @@ pub struct Candidate {
     pub missing_image_bytes: u64,
     pub arriving_image_bytes: u64,
     pub missing_input_bytes: u64,
+    /// Bytes to send to the output's home.
+    pub output_bytes: u64,
     /// Bytes to move, each times the price of the dearest link on its path.
     pub moved_bytes: f64,
     /// Of `moved_bytes`, the part for the image.
@@ -485,6 +487,7 @@ impl<'a> Estimator<'a> {
             missing_image_bytes: 0,
             arriving_image_bytes: 0,
             missing_input_bytes: 0,
+            output_bytes: 0,
             moved_bytes: 0.0,
             image_moved_bytes: 0.0,
             wan_bytes: 0,
@@ -550,6 +553,7 @@ impl<'a> Estimator<'a> {
             return;
         }
         let Some(path) = self.path(homes[0], candidate.node, Direction::To) else { return };
+        candidate.output_bytes = *bytes;
         candidate.store_s = path.latency_s + *bytes as f64 / path.bytes_per_s;
         candidate.moved_bytes += *bytes as f64 * path.price;
         candidate.wan_bytes += if path.wan { *bytes } else { 0 };

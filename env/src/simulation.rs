@@ -5,7 +5,6 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
-use crate::catalogue::DatasetId;
 use crate::cluster::{Cluster, Item, TaskId};
 use crate::network::{End, Network};
 use crate::outcome::{Elapsed, Outcome};
@@ -204,12 +203,7 @@ impl Simulation {
     }
 
     fn admitted(&mut self, task: u32, node: NodeId) {
-        let world = Arc::clone(&self.world);
-        let spec = &world.tasks[task as usize].task;
-        let arch = world.topology.nodes[node as usize].arch;
-        let layers = spec.image.map_or(&[][..], |image| world.catalogue.images[image as usize].layers(arch));
-        let items = layers.iter().map(|&layer| Item::Layer(layer));
-        let items = items.chain(spec.inputs.iter().map(|&dataset| Item::Dataset(dataset)));
+        let items = self.cluster.needs(&self.world.tasks[task as usize].task, node);
         self.active_mut(task).outcome.admitted = self.cluster.now;
         for item in items {
             if !self.cluster.has_item(item, node) {
@@ -433,7 +427,7 @@ impl Simulation {
             self.cluster.pin(node, item, false);
         }
         if let Some(dataset) = planned.task.output {
-            self.publish(dataset, node);
+            self.cluster.publish(dataset, node);
         }
         let admitted = self.cluster.release(TaskId::from(task), node).expect("a placed task is committed");
         for next in admitted {
@@ -441,15 +435,6 @@ impl Simulation {
         }
         for &follower in &planned.followers {
             self.schedule(self.cluster.now, Event::Arrive(follower));
-        }
-    }
-
-    /// The new version is at its home and on the node that made it.
-    fn publish(&mut self, dataset: DatasetId, node: NodeId) {
-        let home = self.world.catalogue.datasets[dataset as usize].homes[0];
-        self.cluster.renew_dataset(dataset, home);
-        if node != home {
-            self.cluster.store(node, Item::Dataset(dataset), true);
         }
     }
 

@@ -10,6 +10,7 @@ use rand_distr::{Distribution, Exp1};
 
 use crate::catalogue::{
     Catalogue, Dataset, DatasetId, ExecutionTime, Image, ImageId, Kind, KindId, Layer, Requests, Task,
+    numbered,
 };
 use crate::cluster::{Cluster, Item};
 use crate::device::Arch;
@@ -442,8 +443,8 @@ fn pareto_index(count: u32, rng: &mut impl Rng) -> u32 {
 /// Arrivals as recorded; each gets a task kind of its own, unless it equals the one before.
 fn replay(arrivals: &[Arrival], catalogue: &mut Catalogue, seed: u64) -> Vec<Planned> {
     let mut luck = stream(seed, Purpose::Execution, 0);
-    let images: BTreeMap<String, u32> = names(catalogue.images.iter().map(|image| &image.name));
-    let datasets: BTreeMap<String, u32> = names(catalogue.datasets.iter().map(|dataset| &dataset.name));
+    let images = numbered(catalogue.images.iter().map(|image| &image.name));
+    let datasets = numbered(catalogue.datasets.iter().map(|dataset| &dataset.name));
     let mut kinds: BTreeMap<String, KindId> = BTreeMap::new();
     let mut tasks = Vec::with_capacity(arrivals.len());
     for arrival in arrivals {
@@ -465,10 +466,6 @@ fn replay(arrivals: &[Arrival], catalogue: &mut Catalogue, seed: u64) -> Vec<Pla
         });
     }
     tasks
-}
-
-fn names<'a>(names: impl Iterator<Item = &'a String>) -> BTreeMap<String, u32> {
-    names.enumerate().map(|(index, name)| (name.clone(), index as u32)).collect()
 }
 
 fn recorded_kind(arrival: &Arrival) -> Kind {

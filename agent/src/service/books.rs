@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use remora_env::catalogue::Task;
-use remora_env::cluster::{Item, TaskId};
+use remora_env::cluster::TaskId;
 use remora_env::observation::{Candidate, Observation, Reference};
 use remora_env::topology::NodeId;
 use remora_env::{Cluster, Time};
@@ -157,11 +157,8 @@ impl Books {
         let observation = Observation::new(&self.cluster, task, chooser.next, alpha, self.reference)
             .ok_or_else(|| Refusal::Nowhere(why::nowhere(&self.cluster, task)))?;
         let choice = choose(&mut *chooser.policy, &observation);
-        let ranked = |&index: &usize| Ranked {
-            candidate: observation.candidates[index],
-            score: choice.scores[index],
-            output_bytes: self.output_bytes(task, observation.candidates[index].node),
-        };
+        let ranked =
+            |&index: &usize| Ranked { candidate: observation.candidates[index], score: choice.scores[index] };
         Ok(Answer {
             topology: Arc::clone(&self.cluster.topology),
             decision_id: String::new(),
@@ -171,11 +168,6 @@ impl Books {
             chosen: ranked(&choice.index),
             candidates: best_first(&choice.scores, order.max_candidates).iter().map(ranked).collect(),
         })
-    }
-
-    fn output_bytes(&self, task: &Task, node: NodeId) -> u64 {
-        let output = task.output.map(|dataset| &self.cluster.catalogue.datasets[dataset as usize]);
-        output.filter(|dataset| dataset.homes[0] != node).map_or(0, |dataset| dataset.bytes)
     }
 
     fn commit(&mut self, order: &Order, task: Task, commitment: TaskId, answer: &Arc<Answer>) {
@@ -215,23 +207,15 @@ impl Books {
         task.inputs.iter().map(|&dataset| self.cluster.dataset_version(dataset)).collect()
     }
 
-    fn needs(&self, node: NodeId, task: &Task) -> Vec<Item> {
-        let arch = self.cluster.topology.nodes[node as usize].arch;
-        let images = &self.cluster.catalogue.images;
-        let layers = task.image.map_or(&[][..], |image| images[image as usize].layers(arch));
-        let layers = layers.iter().map(|&layer| Item::Layer(layer));
-        layers.chain(task.inputs.iter().map(|&dataset| Item::Dataset(dataset))).collect()
-    }
-
     fn pin(&mut self, node: NodeId, task: &Task, needed: bool) {
-        for item in self.needs(node, task) {
+        for item in self.cluster.needs(task, node) {
             self.cluster.pin(node, item, needed);
         }
     }
 
     /// A task was admitted: what it lacks is under way from now on.
     fn begin(&mut self, node: NodeId, task: &Task) {
-        for item in self.needs(node, task) {
+        for item in self.cluster.needs(task, node) {
             if !self.cluster.has_item(item, node) {
                 self.cluster.store(node, item, false);
             }

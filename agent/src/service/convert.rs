@@ -166,7 +166,7 @@ fn candidate(answer: &Answer, ranked: &Ranked) -> wire::Candidate {
         store_s: c.store_s,
         image_bytes: (c.missing_image_bytes - c.arriving_image_bytes) as i64,
         input_bytes: c.missing_input_bytes as i64,
-        output_bytes: ranked.output_bytes as i64,
+        output_bytes: c.output_bytes as i64,
         wan_bytes: c.wan_bytes as i64,
         moved_bytes: c.moved_bytes,
     }

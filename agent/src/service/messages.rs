@@ -23,8 +23,6 @@ pub struct Order {
 pub struct Ranked {
     pub candidate: Candidate,
     pub score: f64,
-    /// Bytes to send to the output's home.
-    pub output_bytes: u64,
 }
 
 /// What a request for a place is answered with.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use remora_env::catalogue::{Catalogue, Task};
+use remora_env::catalogue::{Catalogue, Task, numbered};
 
 use super::convert::{Field, Invalid};
 
@@ -46,10 +46,6 @@ impl Names {
             output: task.output.as_ref().map(|name| dataset(at.field("output"), name)).transpose()?,
         })
     }
-}
-
-fn numbered<'a>(names: impl Iterator<Item = &'a String>) -> BTreeMap<String, u32> {
-    names.enumerate().map(|(index, name)| (name.clone(), index as u32)).collect()
 }
 
 /// The number behind a name; `what` says what it should be the name of.

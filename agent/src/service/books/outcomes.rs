@@ -54,7 +54,7 @@ impl Books {
             read == Some(self.cluster.dataset_version(*dataset))
         };
         let (fresh, stale): (Vec<_>, Vec<_>) =
-            self.needs(node, task).into_iter().partition(|item| match item {
+            self.cluster.needs(task, node).into_iter().partition(|item| match item {
                 Item::Layer(_) => true,
                 Item::Dataset(dataset) => current(dataset),
             });
@@ -65,16 +65,12 @@ impl Books {
             self.forget_if_unneeded(node, item);
         }
         if let Some(dataset) = task.output {
-            let home = self.cluster.catalogue.datasets[dataset as usize].homes[0];
-            self.cluster.renew_dataset(dataset, home);
-            if node != home {
-                self.cluster.store(node, Item::Dataset(dataset), true);
-            }
+            self.cluster.publish(dataset, node);
         }
     }
 
     fn forget_arriving(&mut self, node: NodeId, task: &Task) {
-        for item in self.needs(node, task) {
+        for item in self.cluster.needs(task, node) {
             self.forget_if_unneeded(node, item);
         }
     }
@@ -82,7 +78,7 @@ impl Books {
     /// What no running task of the node waits for is not under way any more.
     fn forget_if_unneeded(&mut self, node: NodeId, item: Item) {
         let running = self.cluster.nodes[node as usize].commitments.iter().filter(|other| other.admitted);
-        let needed = running.into_iter().any(|other| self.needs(node, &other.task).contains(&item));
+        let needed = running.into_iter().any(|other| self.cluster.needs(&other.task, node).contains(&item));
         if self.cluster.is_arriving(item, node) && !needed {
             self.cluster.remove(node, item);
         }

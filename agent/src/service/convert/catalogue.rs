@@ -14,7 +14,7 @@ const MAX_LAYERS: usize = 200;
 const MAX_DATASETS: usize = 100_000;
 const MAX_KINDS: usize = 10_000;
 const MAX_DEVICE_KINDS: usize = 1000;
-/// Times the tasks of a node this stays within 32 bits.
+/// A thousand cores: more than any device has.
 const MAX_TASK_CPU_MILLIS: i64 = 1_000_000;
 const MAX_ACCELERATORS: i64 = 1000;
 /// Routes are kept from every registry and every home to everything: about a gigabyte of them.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use remora_env::catalogue::{Catalogue, DatasetId, ImageId};
+use remora_env::catalogue::{Catalogue, DatasetId, ImageId, numbered};
 use remora_env::cluster::{Commitment, Item, TaskId};
 use remora_env::topology::NodeId;
 use remora_env::{Cluster, Time};
@@ -26,10 +26,8 @@ pub(super) fn apply(
     cluster: &mut Cluster,
     names: &Names,
 ) -> Result<Vec<(String, TaskId, NodeId)>, Invalid> {
-    let nodes = cluster.topology.nodes.iter().enumerate();
-    let nodes = nodes.map(|(index, node)| (node.name.clone(), index as NodeId)).collect();
-    let layers = cluster.catalogue.layers.iter().enumerate();
-    let layers = layers.map(|(index, layer)| (layer.name.clone(), index as u32)).collect();
+    let nodes = numbered(cluster.topology.nodes.iter().map(|node| &node.name));
+    let layers = numbered(cluster.catalogue.layers.iter().map(|layer| &layer.name));
     let catalogue = Arc::clone(&cluster.catalogue);
     let (stored, ids, placed) = (Vec::new(), BTreeMap::new(), Vec::new());
     let mut reported = Reported {
