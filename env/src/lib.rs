@@ -12,6 +12,7 @@ pub mod catalogue;
 pub mod cluster;
 pub mod device;
 pub mod episode;
+pub mod file;
 pub mod import;
 pub mod network;
 pub mod observation;

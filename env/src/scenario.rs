@@ -312,6 +312,11 @@ pub const BUILT_IN: [(&str, &str); 3] = [
     ("cloud-regions", include_str!("../scenarios/cloud-regions.toml")),
 ];
 
+/// Names of the scenarios that ship with Remora.
+pub fn built_in() -> impl Iterator<Item = &'static str> {
+    BUILT_IN.iter().map(|(name, _)| *name)
+}
+
 /// An accepted scenario.
 #[derive(Clone, Debug)]
 pub struct Scenario {
@@ -369,7 +374,7 @@ impl Scenario {
 }
 
 fn unknown(name: &str) -> ScenarioError {
-    let names = BUILT_IN.map(|(built_in, _)| built_in);
+    let names: Vec<_> = built_in().collect();
     let nearest =
         names.iter().max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)));
     let hint = match nearest {

@@ -4,10 +4,12 @@
 //! arrival. Times do not decrease.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+use crate::file::write_whole;
 
 /// Version of the format that this revision reads and writes.
 pub const VERSION: u32 = 1;
@@ -103,33 +105,6 @@ impl Trace {
         })
         .map_err(failed)
     }
-}
-
-/// Writes a file aside and renames it into place once it is whole.
-pub fn write_whole(
-    path: &Path,
-    fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
-) -> std::io::Result<()> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let mut aside = tempfile::Builder::new();
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // What any new file gets: the process's umask takes its share off.
-        aside.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    let mut file = aside.tempfile_in(folder)?;
-    {
-        let mut buffered = std::io::BufWriter::new(file.as_file_mut());
-        fill(&mut buffered)?;
-        buffered.flush()?;
-    }
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
 }
 
 fn parse_header(line: &str) -> Result<Header, String> {

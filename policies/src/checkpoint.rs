@@ -7,8 +7,8 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use remora_env::file::write_whole;
 use remora_env::observation::feature_schema;
-use remora_env::trace::write_whole;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};

@@ -47,7 +47,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             seed: 0,
-            scenarios: remora_env::scenario::BUILT_IN.iter().map(|(name, _)| (*name).to_owned()).collect(),
+            scenarios: remora_env::scenario::built_in().map(str::to_owned).collect(),
             iterations: 100,
             imitate: 10,
             worlds: 6,

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use burn::module::Module;
 use rayon::prelude::{IntoParallelIterator, ParallelIterator};
-use remora_env::trace::write_whole;
+use remora_env::file::write_whole;
 use remora_env::{Scenario, scenario::ScenarioError};
 use remora_policies::checkpoint::CheckpointError;
 use remora_policies::heuristics::GreedyMarginal;

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args as ClapArgs;
 use remora_env::Scenario;
-use remora_env::trace::write_whole;
+use remora_env::file::write_whole;
+use remora_env::scenario::built_in;
 use remora_policies::BASELINES;
 use remora_trainer::evaluate::{Evaluation, Plan, evaluate, job_count};
 use remora_trainer::report::{Page, render};
 use remora_trainer::run::Line;
 
-use super::tables;
+use super::{print, tables};
 
 /// Compare policies on worlds that training never sees.
 #[derive(ClapArgs, Debug)]
@@ -29,7 +30,7 @@ pub struct Args {
     #[arg(long, default_value_t = 5)]
     seeds: u64,
     /// Positions of the dial, 0 (only response time) to 1 (only data moved).
-    #[arg(long, value_delimiter = ',', default_value = "0.5")]
+    #[arg(long, value_delimiter = ',', default_value = "0.5", value_parser = super::alpha)]
     alpha: Vec<f64>,
     /// Also write a page with plots.
     #[arg(long)]
@@ -37,9 +38,6 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, json: bool) -> Result<()> {
-    if let Some(alpha) = args.alpha.iter().find(|alpha| !(0.0..=1.0).contains(*alpha)) {
-        bail!("--alpha is {alpha}, want 0 to 1");
-    }
     // Training and validation draw from larger seeds.
     const MOST: u64 = 1_000_000;
     if !(1..=MOST).contains(&args.seeds) {
@@ -55,15 +53,18 @@ pub fn run(args: &Args, json: bool) -> Result<()> {
         return tables::print_json(&evaluation);
     }
     for &alpha in &args.alpha {
-        println!("α = {alpha}, mean of {} worlds per scenario", args.seeds);
-        println!("{}", tables::evaluation(&evaluation, alpha));
+        print(format_args!("α = {alpha}, mean of {} worlds per scenario", args.seeds))?;
+        print(tables::evaluation(&evaluation, alpha))?;
     }
-    println!("{}", tables::LEGEND);
-    Ok(())
+    print(tables::LEGEND)
 }
 
 fn plan(args: &Args) -> Result<Plan> {
-    let scenarios = if args.scenario.is_empty() { built_in() } else { args.scenario.clone() };
+    let scenarios: Vec<String> = if args.scenario.is_empty() {
+        built_in().map(str::to_owned).collect()
+    } else {
+        args.scenario.clone()
+    };
     let mut policies = args.policy.clone();
     if policies.is_empty() {
         policies = BASELINES.iter().map(|name| (*name).to_owned()).collect();
@@ -71,10 +72,6 @@ fn plan(args: &Args) -> Result<Plan> {
     }
     let scenarios: Result<Vec<_>, _> = scenarios.iter().map(|name| Scenario::load(name)).collect();
     Ok(Plan { scenarios: scenarios?, policies, alphas: args.alpha.clone(), seeds: args.seeds })
-}
-
-fn built_in() -> Vec<String> {
-    remora_env::scenario::BUILT_IN.iter().map(|(name, _)| (*name).to_owned()).collect()
 }
 
 /// Evaluates behind a progress bar.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use remora_env::Scenario;
+use remora_env::file::write_whole;
 use remora_policies::BASELINES;
 use remora_trainer::Config;
 use remora_trainer::evaluate::{Evaluation, Plan};
@@ -52,8 +53,15 @@ pub async fn run(args: Args, json: bool) -> Result<()> {
         );
     }
     clear(&args.out)?;
-    let say = |text: String| if json { eprintln!("{text}") } else { println!("{text}") };
-    say(introduction(args.minutes));
+    let say = |text: String| -> Result<()> {
+        if json {
+            eprintln!("{text}");
+            Ok(())
+        } else {
+            print(text)
+        }
+    };
+    say(introduction(args.minutes))?;
     let options = Options { folder: args.out.clone(), budget: Budget::Minutes(args.minutes), resume: false };
     let finished = train::with_progress(Config { seed: args.seed, ..Config::default() }, &options)?;
     say(format!(
@@ -61,22 +69,23 @@ pub async fn run(args: Args, json: bool) -> Result<()> {
         finished.iterations,
         finished.lines.last().map_or(0, |line| line.decisions),
         finished.validation
-    ));
+    ))?;
     let evaluation = compare(&finished)?;
     let report = args.out.join("report.html");
     let text = serde_json::to_vec_pretty(&evaluation)?;
     let path = args.out.join("evaluation.json");
-    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    write_whole(&path, |file| file.write_all(&text))
+        .with_context(|| format!("cannot write {}", path.display()))?;
     let summary = format!(
         "A policy trained for {} minutes on this machine, against the heuristics, on {WORLDS} held-out worlds of \
          each scenario.",
         args.minutes
     );
     evaluate::write_report(&report, "Remora: quickstart", &summary, &evaluation, &finished.lines)?;
-    say(format!("2. Compared on {WORLDS} worlds per scenario that training never saw, at α = 0.5:\n"));
-    say(format!("{}{}\n", tables::evaluation(&evaluation, 0.5), tables::LEGEND));
-    say(savings(&evaluation));
-    say(places(&args.out, &finished.best, &report));
+    say(format!("2. Compared on {WORLDS} worlds per scenario that training never saw, at α = 0.5:\n"))?;
+    say(format!("{}{}\n", tables::evaluation(&evaluation, 0.5), tables::LEGEND))?;
+    say(savings(&evaluation))?;
+    say(places(&args.out, &finished.best, &report))?;
     if json {
         tables::print_json(&evaluation)?;
     }
@@ -106,8 +115,7 @@ fn introduction(minutes: f64) -> String {
 fn compare(finished: &Finished) -> Result<Evaluation> {
     let mut policies: Vec<String> = BASELINES.iter().map(|name| (*name).to_owned()).collect();
     policies.push(finished.best.to_string_lossy().into_owned());
-    let scenarios: Result<Vec<_>, _> =
-        remora_env::scenario::BUILT_IN.iter().map(|(name, _)| Scenario::load(name)).collect();
+    let scenarios: Result<Vec<_>, _> = remora_env::scenario::built_in().map(Scenario::load).collect();
     let plan =
         Plan { scenarios: scenarios?, policies, alphas: vec![0.0, 0.25, 0.5, 0.75, 1.0], seeds: WORLDS };
     let mut evaluation = evaluate::run_plan(plan)?;
@@ -150,7 +158,7 @@ fn places(folder: &Path, best: &Path, report: &Path) -> String {
     )
 }
 
-async fn serve_policy(args: &Args, best: &Path, say: &dyn Fn(String)) -> Result<()> {
+async fn serve_policy(args: &Args, best: &Path, say: &dyn Fn(String) -> Result<()>) -> Result<()> {
     let policy = remora_policies::by_name(&best.to_string_lossy(), args.seed)?;
     let listener = match TcpListener::bind(args.listen).await {
         Ok(listener) => listener,
@@ -166,7 +174,7 @@ async fn serve_policy(args: &Args, best: &Path, say: &dyn Fn(String)) -> Result<
          \x20    remora train --scenario {SERVED} --out runs/first --minutes 10\n\
          \x20  (remora is target/release/remora, or cargo run --release --)",
         best.display()
-    ));
+    ))?;
     let stop = serve::stop_signal()?;
     service::run(listener, stop, service::Config { clusters, ..service::Config::new(policy) }).await?;
     print("stopped")

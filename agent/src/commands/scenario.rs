@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::{Args as ClapArgs, Subcommand};
 use remora_env::{Scenario, World};
 
-use super::{table, tables};
+use super::{print, table, tables};
 
 /// List, show and check scenarios.
 #[derive(ClapArgs, Debug)]
@@ -45,7 +45,7 @@ pub fn run(args: &Args, json: bool) -> Result<()> {
 
 fn list(json: bool) -> Result<()> {
     let mut rows = Vec::new();
-    for (name, _) in remora_env::scenario::BUILT_IN {
+    for name in remora_env::scenario::built_in() {
         rows.push(describe(&Scenario::load(name)?));
     }
     if json {
@@ -56,18 +56,16 @@ fn list(json: bool) -> Result<()> {
         let text = |key: &str| row[key].as_str().map_or_else(|| row[key].to_string(), str::to_owned);
         table.add_row([text("scenario"), text("nodes"), text("tasks"), text("summary")]);
     }
-    println!("{table}");
-    Ok(())
+    print(table)
 }
 
 fn show(name: &str) -> Result<()> {
     Scenario::load(name)?;
     let built_in = remora_env::scenario::BUILT_IN.iter().find(|(built_in, _)| *built_in == name);
     match built_in {
-        Some((_, text)) => print!("{text}"),
-        None => print!("{}", std::fs::read_to_string(name)?),
+        Some((_, text)) => print(text.trim_end()),
+        None => print(std::fs::read_to_string(name)?.trim_end()),
     }
-    Ok(())
 }
 
 fn check(file: &str, json: bool) -> Result<()> {
@@ -76,11 +74,10 @@ fn check(file: &str, json: bool) -> Result<()> {
     if json {
         return tables::print_rows(&[row]);
     }
-    println!(
+    print(format_args!(
         "{file} is accepted: {} nodes, {} links, {} images, {} datasets, {} tasks, {} of them unplaceable",
         row["nodes"], row["links"], row["images"], row["datasets"], row["tasks"], row["unplaceable"]
-    );
-    Ok(())
+    ))
 }
 
 fn describe(scenario: &Scenario) -> serde_json::Value {

@@ -7,12 +7,11 @@ use remora_trainer::evaluate::{Evaluation, Row};
 use remora_trainer::report::is_learned;
 use serde::Serialize;
 
-use super::table;
+use super::{print, table};
 
 /// One JSON object on stdout.
 pub fn print_json<T: Serialize>(value: &T) -> Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
-    Ok(())
+    print(serde_json::to_string_pretty(value)?)
 }
 
 /// `{"rows": […]}` on stdout.

@@ -8,7 +8,7 @@ use remora_env::Scenario;
 use remora_env::import::{GenaiOptions, Imported, genai, openb};
 use remora_env::trace::Trace;
 
-use super::{scenario, table, tables};
+use super::{print, scenario, table, tables};
 
 /// Import, check and describe recorded arrivals.
 #[derive(ClapArgs, Debug)]
@@ -105,8 +105,7 @@ pub fn run(args: &Args, json: bool) -> Result<()> {
         }
         Command::Check { file } => {
             let trace = Trace::read(file)?;
-            println!("{} is accepted: {} arrivals", file.display(), trace.arrivals.len());
-            Ok(())
+            print(format_args!("{} is accepted: {} arrivals", file.display(), trace.arrivals.len()))
         }
         Command::Stats { file } => stats(&Trace::read(file)?, json),
     }
@@ -130,21 +129,20 @@ fn finish(imported: &Imported, out: &std::path::Path, json: bool) -> Result<()> 
         })]);
     }
     for note in &imported.notes {
-        println!("- {note}");
+        print(format_args!("- {note}"))?;
     }
-    println!(
+    print(format_args!(
         "\n{} and {}: {} nodes, {} datasets, {} tasks, of which {unplaceable} fit no node",
         out.display(),
         trace.display(),
         world.topology.nodes.len(),
         world.catalogue.datasets.len(),
         world.tasks.len()
-    );
-    println!(
+    ))?;
+    print(format_args!(
         "next: remora evaluate --scenario {} --policy kube-default,greedy-marginal --seeds 1",
         out.display()
-    );
-    Ok(())
+    ))
 }
 
 fn stats(trace: &Trace, json: bool) -> Result<()> {
@@ -167,6 +165,5 @@ fn stats(trace: &Trace, json: bool) -> Result<()> {
     for (key, value) in row.as_object().into_iter().flatten() {
         table.add_row([key.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned)]);
     }
-    println!("{table}");
-    Ok(())
+    print(table)
 }

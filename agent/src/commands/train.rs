@@ -7,7 +7,7 @@ use clap::Args as ClapArgs;
 use remora_trainer::Config;
 use remora_trainer::run::{Budget, Finished, Options, Report, train};
 
-use super::tables;
+use super::{print, tables};
 
 /// Train a policy.
 #[derive(ClapArgs, Debug)]
@@ -55,17 +55,16 @@ pub fn run(args: &Args, json: bool) -> Result<()> {
             "validation_cost_over_greedy_marginal": finished.validation,
         })]);
     }
-    println!(
+    print(format_args!(
         "{} iterations; the best checkpoint costs {:.3} of greedy-marginal on validation worlds",
         finished.iterations, finished.validation
-    );
-    println!("checkpoint: {}", finished.best.display());
-    println!("curves:     tensorboard --logdir {}", folder.display());
-    println!(
+    ))?;
+    print(format_args!("checkpoint: {}", finished.best.display()))?;
+    print(format_args!("curves:     tensorboard --logdir {}", folder.display()))?;
+    print(format_args!(
         "next:       remora evaluate --scenario urban-sensing --policy kube-default,greedy-marginal,{}",
         finished.best.display()
-    );
-    Ok(())
+    ))
 }
 
 /// The first of `runs/seed-N`, `runs/seed-N-2`, … that does not exist.

@@ -17,8 +17,9 @@ pub use genai::genai;
 pub use genai_cluster::GenaiOptions;
 pub use openb::openb;
 
+use crate::file::write_whole;
 use crate::scenario::ScenarioFile;
-use crate::trace::{Trace, TraceError, write_whole};
+use crate::trace::{Trace, TraceError};
 
 /// A scenario made from a public trace, with the arrivals of that trace.
 #[derive(Clone, Debug)]
