@@ -30,6 +30,13 @@ impl Batch {
         self.shortlists.push(shortlist);
     }
 
+    /// Adds the decisions of another batch after those of this one.
+    pub fn append(&mut self, mut other: Batch) {
+        self.shortlists.append(&mut other.shortlists);
+        self.features.append(&mut other.features);
+        self.mask.append(&mut other.mask);
+    }
+
     /// Features `[decisions, size, FEATURE_COUNT]` and mask `[decisions, size]`.
     pub fn tensors(&self, size: usize, device: &Device) -> (Tensor<3>, Tensor<2>) {
         let decisions = self.shortlists.len();

@@ -45,6 +45,11 @@ impl Course {
         let greedy = Figures::of(&rollout::play(&world, &mut GreedyCompletion, 0.0, reference)).reference();
         Course { scenario, reference, greedy }
     }
+
+    /// The course's world for a seed.
+    pub fn world(&self, seed: u64) -> Arc<World> {
+        Arc::new(self.scenario.world(seed))
+    }
 }
 
 /// Decisions of one iteration, flat, with what became of them.
@@ -75,9 +80,7 @@ impl Experience {
 
     /// Appends another world's decisions.
     pub fn append(&mut self, mut other: Experience) {
-        self.batch.shortlists.append(&mut other.batch.shortlists);
-        self.batch.features.append(&mut other.batch.features);
-        self.batch.mask.append(&mut other.batch.mask);
+        self.batch.append(other.batch);
         self.actions.append(&mut other.actions);
         self.greedy.append(&mut other.greedy);
         self.log_probs.append(&mut other.log_probs);
@@ -111,7 +114,7 @@ fn draw(config: &Config, courses: &[Course], index: u64) -> (usize, u64, f64) {
 pub fn collect(config: &Config, courses: &[Course], network: &ActorCritic, index: u64) -> Experience {
     let (course, seed, alpha) = draw(config, courses, index);
     let course = &courses[course];
-    let world = Arc::new(course.scenario.world(seed));
+    let world = course.world(seed);
     let size = config.network.shortlist;
     let unit = course.reference.cost(alpha, course.greedy.moved_bytes, course.greedy.response_s);
     let mut episodes: Vec<Episode> =
@@ -121,14 +124,15 @@ pub fn collect(config: &Config, courses: &[Course], network: &ActorCritic, index
     let mut steps: Vec<Vec<Step>> = (0..config.rollouts).map(|_| Vec::new()).collect();
     let mut batch = Batch::default();
     loop {
-        let now = batch.shortlists.len();
+        let first = batch.shortlists.len();
+        let mut asked = Batch::default();
         let mut deciding = Vec::new();
         let mut candidates = Vec::new();
         let mut greedy = Vec::new();
         for (rollout, episode) in episodes.iter().enumerate() {
             if let Next::Decide(observation) = episode.next() {
-                batch.push(&observation, size);
-                let shortlist = &batch.shortlists[batch.shortlists.len() - 1];
+                asked.push(&observation, size);
+                let shortlist = &asked.shortlists[asked.shortlists.len() - 1];
                 candidates.push(shortlist.iter().map(|&i| observation.candidates[i]).collect::<Vec<_>>());
                 greedy.push(cheapest(&observation, shortlist));
                 deciding.push(rollout);
@@ -137,7 +141,8 @@ pub fn collect(config: &Config, courses: &[Course], network: &ActorCritic, index
         if deciding.is_empty() {
             break;
         }
-        let log_probs = judge(network, &batch, now, size);
+        let log_probs = judge(network, &asked, size);
+        batch.append(asked);
         for (row, (&rollout, candidates)) in deciding.iter().zip(&candidates).enumerate() {
             let row_log_probs = &log_probs[row * size..(row + 1) * size];
             let action = sample(row_log_probs, &mut rngs[rollout]);
@@ -146,7 +151,7 @@ pub fn collect(config: &Config, courses: &[Course], network: &ActorCritic, index
             episodes[rollout].step(&candidates[action]);
             steps[rollout].push(Step {
                 task,
-                row: now + row,
+                row: first + row,
                 action: action as i32,
                 greedy: greedy[row],
                 log_prob: row_log_probs[action],
@@ -206,14 +211,9 @@ fn cheapest(observation: &Observation<'_>, shortlist: &[usize]) -> i32 {
     positions.min_by(|&a, &b| cost(a).total_cmp(&cost(b))).expect("an observation has a candidate") as i32
 }
 
-/// Log-probabilities of the decisions from `first` on, `[decisions, size]` row by row.
-fn judge(network: &ActorCritic, batch: &Batch, first: usize, size: usize) -> Vec<f32> {
-    let rows = Batch {
-        shortlists: batch.shortlists[first..].to_vec(),
-        features: batch.features[first * size * remora_env::observation::FEATURE_COUNT..].to_vec(),
-        mask: batch.mask[first * size..].to_vec(),
-    };
-    let (features, mask) = rows.tensors(size, &Device::flex());
+/// Log-probabilities of all positions of some decisions, `[decisions, size]` row by row.
+fn judge(network: &ActorCritic, asked: &Batch, size: usize) -> Vec<f32> {
+    let (features, mask) = asked.tensors(size, &Device::flex());
     let logits = network.forward(features, mask).logits;
     log_softmax(logits, 1).into_data().try_to_vec().expect("log-probabilities are 32-bit floats")
 }
@@ -303,9 +303,4 @@ fn credit(
         }
     }
     experience
-}
-
-/// The world of a course that a validation or evaluation seed stands for.
-pub fn world(course: &Course, seed: u64) -> Arc<World> {
-    Arc::new(course.scenario.world(seed))
 }

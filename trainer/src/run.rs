@@ -17,7 +17,7 @@ use remora_policies::{Checkpoint, Learned, Policy};
 use serde::{Deserialize, Serialize};
 use tensorboard_rs::summary_writer::SummaryWriter;
 
-use crate::collect::{Course, VALIDATION_SEEDS, world};
+use crate::collect::{Course, VALIDATION_SEEDS};
 use crate::config::Config;
 use crate::ppo::{Learner, Metrics};
 use crate::statistics::geometric_mean;
@@ -388,7 +388,7 @@ fn validate(courses: &[Course], policy: &(dyn Fn() -> Box<dyn Policy> + Sync)) -
         courses.iter().flat_map(|course| (0..VALIDATION_WORLDS).map(move |seed| (course, seed))).collect();
     jobs.into_par_iter()
         .flat_map_iter(|(course, seed)| {
-            let world = world(course, VALIDATION_SEEDS + seed);
+            let world = course.world(VALIDATION_SEEDS + seed);
             ALPHAS.into_iter().map(move |alpha| {
                 let episode = play(&world, policy().as_mut(), alpha, course.reference);
                 let figures = Figures::of(&episode);
