@@ -257,7 +257,6 @@ impl Run {
             return Err(RunError::Diverged(iteration));
         }
         self.decisions += metrics.decisions as u64;
-        let due = iteration.is_multiple_of(self.learner.config.validate_every);
         let mut line = Line {
             iteration,
             decisions: self.decisions,
@@ -270,7 +269,7 @@ impl Run {
             clip_fraction: metrics.clip_fraction,
             validation: None,
         };
-        if due {
+        if iteration.is_multiple_of(self.learner.config.validate_every) {
             line.validation = Some(self.validate()?);
         }
         let path = self.folder.metrics();
@@ -278,8 +277,8 @@ impl Run {
             fs::OpenOptions::new().create(true).append(true).open(&path).map_err(writing(&path))?;
         write_line(&mut file, &line).map_err(writing(&path))?;
         self.show(&line, metrics);
-        if due {
-            self.save()?;
+        if let Some(validation) = &line.validation {
+            self.save(validation)?;
         }
         Ok(line)
     }
@@ -317,13 +316,12 @@ impl Run {
 
     /// Saves what a resumed run needs; the checkpoint goes last, so that it never lacks its
     /// optimiser.
-    fn save(&mut self) -> Result<(), RunError> {
+    fn save(&self, validation: &Validation) -> Result<(), RunError> {
         let iteration = self.learner.iteration;
         let path = self.folder.optimizer(iteration);
         let state = self.learner.optimizer_bytes();
         write_whole(&path, |file| file.write_all(&state)).map_err(writing(&path))?;
-        let validation = Validation { cost: self.best, by_alpha: Vec::new() };
-        self.checkpoint(&validation).save(&self.folder.latest())?;
+        self.checkpoint(validation).save(&self.folder.latest())?;
         let before = iteration.saturating_sub(self.learner.config.validate_every);
         // Best effort: a leftover is harmless.
         let _ = fs::remove_file(self.folder.optimizer(before));
@@ -362,10 +360,10 @@ impl Run {
         let measured = self.lines.last().is_some_and(|line| line.validation.is_some());
         if !measured {
             let validation = self.validate()?;
+            self.save(&validation)?;
             if let Some(line) = self.lines.last_mut() {
                 line.validation = Some(validation);
             }
-            self.save()?;
         }
         self.board.flush();
         Ok(Finished {
