@@ -1,13 +1,13 @@
 //! What a scenario must satisfy to be accepted; after that the simulation cannot fail.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::scenario::{
-    ExecutionFile, HomeFile, KindFile, LinkFile, NodesFile, Scenario, SiteFile, StreamFile,
+    BandwidthFile, ExecutionFile, HomeFile, KindFile, LinkFile, NodesFile, Scenario, SiteFile, StreamFile,
 };
 use crate::topology::VertexId;
-use crate::trace::Arrival;
-use crate::world::{build_topology, homes_among, member};
+use crate::trace::Trace;
+use crate::world::{build_topology, homes_among, job, member};
 
 /// Everything that is wrong with a scenario; none if it can be accepted.
 pub(crate) fn problems(scenario: &Scenario) -> Vec<String> {
@@ -15,6 +15,7 @@ pub(crate) fn problems(scenario: &Scenario) -> Vec<String> {
     checker.topology(scenario);
     checker.catalogue(scenario);
     checker.workload(scenario);
+    checker.faults(scenario);
     if checker.problems.is_empty() {
         // Names and homes can be judged only on the assembled graph.
         checker.assembled(scenario);
@@ -70,6 +71,13 @@ impl Checker {
         self.positive(|| format!("{}.down_mbps", key()), link.down_mbps.unwrap_or(1.0));
         self.zero_or_more(|| format!("{}.latency_ms", key()), link.latency_ms);
         self.zero_or_more(|| format!("{}.price", key()), link.price);
+        self.zero_or_more(|| format!("{}.usd_per_gb", key()), link.usd_per_gb);
+        if let Some(jitter) = link.jitter {
+            self.zero_or_more(|| format!("{}.jitter.median_ms", key()), jitter.median_ms);
+            self.demand((0.0..=MOST_SIGMA).contains(&jitter.sigma), || {
+                format!("{}.jitter.sigma is {}, want a number from 0 to {MOST_SIGMA}", key(), jitter.sigma)
+            });
+        }
     }
 
     fn topology(&mut self, scenario: &Scenario) {
@@ -104,6 +112,18 @@ impl Checker {
             self.positive(|| format!("{}.memory_mib", key()), group.memory_mib.unwrap_or(1.0));
             self.zero_or_more(|| format!("{}.disk_gb", key()), group.disk_gb.unwrap_or(1.0));
             self.positive(|| format!("{}.cpu_millis", key()), f64::from(group.cpu_millis.unwrap_or(1)));
+            self.zero_or_more(|| format!("{}.usd_per_gb_s", key()), group.usd_per_gb_s.unwrap_or(0.0));
+            if let Some(power) = group.power {
+                self.zero_or_more(|| format!("{}.power.idle_w", key()), power.idle_w);
+                self.zero_or_more(|| format!("{}.power.busy_w", key()), power.busy_w);
+                self.demand(power.busy_w >= power.idle_w, || {
+                    format!("{}.power.busy_w is {}, less than idle_w", key(), power.busy_w)
+                });
+            }
+            if let Some(mobile) = group.mobile {
+                self.positive(|| format!("{}.mobile.mean_present_s", key()), mobile.mean_present_s);
+                self.positive(|| format!("{}.mobile.mean_away_s", key()), mobile.mean_away_s);
+            }
             let accelerators = group.accelerator.as_ref().map_or(0, |accelerator| accelerator.count);
             self.demand(accelerators <= MOST_ACCELERATORS, || {
                 format!("{}.accelerator.count is {accelerators}, want at most {MOST_ACCELERATORS}", key())
@@ -141,6 +161,7 @@ impl Checker {
             let key = || format!("catalogue.datasets {:?}", dataset.name);
             self.count(key, dataset.count);
             self.zero_or_more(|| format!("{}.size_mb", key()), dataset.size_mb);
+            self.demand(dataset.replicas > 0, || format!("{}.replicas is 0, want at least 1", key()));
         }
         self.distinct("images", file.images.iter().flat_map(|f| members(&f.name, f.count)));
         self.distinct("datasets", file.datasets.iter().flat_map(|f| members(&f.name, f.count)));
@@ -165,8 +186,13 @@ impl Checker {
         if let Some(image) = &kind.image {
             self.known(|| format!("{}.image", key()), image, images);
         }
-        for name in kind.inputs.iter().chain(&kind.output) {
-            self.known(|| format!("{}.inputs or output", key()), name, datasets);
+        for (field, names) in [("inputs", &kind.inputs), ("outputs", &kind.outputs)] {
+            for (index, name) in names.iter().enumerate() {
+                self.known(|| format!("{}.{field}", key()), name, datasets);
+                self.demand(!names[..index].contains(name), || {
+                    format!("{}.{field}: {name:?} is listed twice", key())
+                });
+            }
         }
         self.zero_or_more(|| format!("{}.memory_mib", key()), kind.memory_mib);
         self.demand((1..=1000).contains(&kind.accelerator_millis), || {
@@ -178,6 +204,7 @@ impl Checker {
             let key = |field: &str| format!("{}.execution.{device}.{field}", key());
             match *time {
                 ExecutionFile::Constant { seconds } => self.zero_or_more(|| key("seconds"), seconds),
+                ExecutionFile::Exponential { mean_s } => self.positive(|| key("mean_s"), mean_s),
                 ExecutionFile::LogNormal { shape, loc_s, scale_s, min_s, max_s } => {
                     self.positive(|| key("shape"), shape);
                     self.positive(|| key("scale_s"), scale_s);
@@ -202,7 +229,7 @@ impl Checker {
         self.demand((1..=10_000_000).contains(&tasks), || {
             format!("workload.tasks is {tasks}, want 1 to 10000000 (or give workload.trace)")
         });
-        let timed = file.streams.iter().any(|stream| stream.after.is_none());
+        let timed = file.streams.iter().any(|stream| stream.after.is_empty());
         self.demand(timed, || "workload.streams has none with a time of its own".to_owned());
         for stream in &file.streams {
             let key = || format!("workload.streams {:?}", stream.task);
@@ -210,34 +237,89 @@ impl Checker {
             self.zero_or_more(|| format!("{}.fixed_s", key()), stream.fixed_s);
             self.zero_or_more(|| format!("{}.exponential_s", key()), stream.exponential_s);
             self.count(|| format!("{}.instances", key()), stream.instances);
-            match &stream.after {
-                Some(before) => {
-                    self.known(|| format!("{}.after", key()), before, &kinds);
-                    let circle = self.follows(file.streams.as_slice(), &stream.task);
-                    self.demand(!circle, || format!("{}.after leads back to itself", key()));
-                }
-                None => self.positive(
-                    || format!("{}.fixed_s + exponential_s", key()),
-                    stream.fixed_s + stream.exponential_s,
-                ),
+            for before in &stream.after {
+                self.known(|| format!("{}.after", key()), before, &kinds);
+            }
+            if stream.after.is_empty() {
+                let gap_s = stream.fixed_s + stream.exponential_s;
+                self.positive(|| format!("{}.fixed_s + exponential_s", key()), gap_s);
+            }
+            self.modulated(&key, stream);
+        }
+        self.jobs(scenario);
+    }
+
+    fn modulated(&mut self, key: &impl Fn() -> String, stream: &StreamFile) {
+        if let Some(diurnal) = stream.diurnal {
+            self.positive(|| format!("{}.diurnal.period_s", key()), diurnal.period_s);
+            self.share(|| format!("{}.diurnal.amplitude", key()), diurnal.amplitude);
+        }
+        if let Some(bursts) = stream.bursts {
+            self.positive(|| format!("{}.bursts.factor", key()), bursts.factor);
+            self.positive(|| format!("{}.bursts.mean_calm_s", key()), bursts.mean_calm_s);
+            self.positive(|| format!("{}.bursts.mean_burst_s", key()), bursts.mean_burst_s);
+        }
+    }
+
+    /// Every stream comes of an arrival, and what it reads exists by then.
+    fn jobs(&mut self, scenario: &Scenario) {
+        let streams = &scenario.file.workload.streams;
+        let roots = (0..streams.len()).filter(|&stream| streams[stream].after.is_empty());
+        let jobs: Vec<_> = roots.map(|root| job(streams, root)).collect();
+        for (index, stream) in streams.iter().enumerate() {
+            let key = format!("workload.streams {:?}", stream.task);
+            let of: Vec<_> = jobs.iter().filter(|job| job.contains(&index)).collect();
+            self.demand(!of.is_empty(), || {
+                format!("{key}.after: no arrival leads to all of {}", stream.after.join(", "))
+            });
+            for job in of {
+                let place = job.iter().position(|other| *other == index).unwrap_or(0);
+                self.made_before(scenario, &key, stream, &job[..place]);
             }
         }
     }
 
-    /// Whether a task comes, through `after`, after itself.
-    fn follows(&self, streams: &[StreamFile], task: &str) -> bool {
-        let mut frontier = vec![task];
-        for _ in 0..=streams.len() {
-            frontier = streams
-                .iter()
-                .filter(|stream| stream.after.as_deref().is_some_and(|after| frontier.contains(&after)))
-                .map(|stream| stream.task.as_str())
-                .collect();
-            if frontier.contains(&task) {
-                return true;
-            }
+    /// Datasets without home are written by a task of the same job before they are read.
+    fn made_before(&mut self, scenario: &Scenario, key: &str, stream: &StreamFile, before: &[usize]) {
+        let catalogue = &scenario.file.catalogue;
+        let kind = |task: &str| catalogue.tasks.iter().find(|kind| kind.name == task);
+        for input in kind(&stream.task).map_or(&[][..], |kind| &kind.inputs) {
+            let family = catalogue.datasets.iter().find(|family| family.name == *input);
+            let homeless = family.is_some_and(|family| matches!(family.home, HomeFile::Producer));
+            let streams = &scenario.file.workload.streams;
+            let writes =
+                |&other: &usize| kind(&streams[other].task).is_some_and(|k| k.outputs.contains(input));
+            self.demand(!homeless || before.iter().any(writes), || {
+                format!(
+                    "{key}: dataset {input:?} stays with its producer, but no task before this one writes it"
+                )
+            });
+            let renewed = stream.renews_input && homeless;
+            self.demand(!renewed, || format!("{key}.renews_input: dataset {input:?} has no home"));
         }
-        false
+    }
+
+    fn faults(&mut self, scenario: &Scenario) {
+        let file = &scenario.file.faults;
+        let key = |field: &str| format!("faults.{field}");
+        if let Some(crashes) = &file.crashes {
+            self.positive(|| key("crashes.mean_up_s"), crashes.mean_up_s);
+            self.positive(|| key("crashes.mean_down_s"), crashes.mean_down_s);
+        }
+        if let Some(links) = &file.links {
+            self.positive(|| key("links.mean_up_s"), links.mean_up_s);
+            self.positive(|| key("links.mean_down_s"), links.mean_down_s);
+            self.share(|| key("links.capacity"), links.capacity);
+        }
+        if let Some(stragglers) = &file.stragglers {
+            self.share(|| key("stragglers.share"), stragglers.share);
+            let slowdown = stragglers.slowdown;
+            self.demand((1.0..=MOST).contains(&slowdown), || {
+                format!("faults.stragglers.slowdown is {slowdown}, want a number from 1 to 1e9")
+            });
+        }
+        self.zero_or_more(|| key("telemetry_s"), file.telemetry_s);
+        self.positive(|| key("backoff_s"), file.backoff_s);
     }
 
     fn assembled(&mut self, scenario: &Scenario) {
@@ -266,34 +348,67 @@ impl Checker {
                     self.problems.push(format!("{}: no node is called {name:?}", key()));
                 }
             }
-            self.demand(!homes_among(&dataset.home, &topology).is_empty(), || {
+            let homeless = matches!(dataset.home, HomeFile::Producer);
+            self.demand(homeless || !homes_among(&dataset.home, &topology).is_empty(), || {
                 format!("{} fits no node", key())
             });
         }
+        for bandwidth in scenario.file.topology.links().iter().filter_map(|link| link.bandwidth.as_ref()) {
+            let BandwidthFile { file, trace } = bandwidth;
+            self.demand(scenario.recordings.contains_key(&(file.clone(), trace.clone())), || {
+                format!("bandwidth.trace: {file} has no trace {trace:?}")
+            });
+        }
         if let Some(trace) = &scenario.trace {
-            self.recorded(scenario, &trace.arrivals);
+            self.recorded(scenario, trace);
         }
     }
 
-    /// Arrivals of a trace may name only what the catalogue has.
-    fn recorded(&mut self, scenario: &Scenario, arrivals: &[Arrival]) {
+    /// Arrivals of a trace may name only what the catalogue has, and read only what exists by then.
+    fn recorded(&mut self, scenario: &Scenario, trace: &Trace) {
         let file = &scenario.file.catalogue;
+        let kinds: BTreeSet<_> = file.tasks.iter().map(|kind| kind.name.clone()).collect();
         let images: BTreeSet<_> = file.images.iter().flat_map(|f| members(&f.name, f.count)).collect();
         let datasets: BTreeSet<_> = file.datasets.iter().flat_map(|f| members(&f.name, f.count)).collect();
-        for arrival in arrivals {
-            for (key, name, known) in arrival
-                .image
-                .iter()
-                .map(|name| ("image", name, &images))
-                .chain(arrival.inputs.iter().map(|name| ("inputs", name, &datasets)))
-            {
-                self.demand(known.contains(name), || {
+        let homeless = file.datasets.iter().filter(|family| matches!(family.home, HomeFile::Producer));
+        let homeless: BTreeSet<_> = homeless.flat_map(|f| members(&f.name, f.count)).collect();
+        let mut written: BTreeMap<&str, BTreeSet<&String>> = BTreeMap::new();
+        for arrival in trace.arrivals() {
+            let names = |key, names: &'_ [String], known: &BTreeSet<String>| {
+                let unknown = names.iter().find(|name| !known.contains(*name));
+                unknown.map(|name| {
                     format!("trace, task {:?}, {key}: the catalogue has no {name:?}", arrival.name)
+                })
+            };
+            self.problems.extend(names("kind", arrival.kind.as_slice(), &kinds));
+            self.problems.extend(names("image", arrival.image.as_slice(), &images));
+            self.problems.extend(names("inputs", &arrival.inputs, &datasets));
+            self.problems.extend(names("outputs", &arrival.outputs, &datasets));
+            self.problems.extend(names("renews", arrival.renews.as_slice(), &datasets));
+            // What the tasks before this one write, and those before them.
+            let mut before: BTreeSet<&String> = BTreeSet::new();
+            for name in &arrival.after {
+                before.extend(written.get(name.as_str()).into_iter().flatten());
+            }
+            for name in arrival.inputs.iter().chain(&arrival.renews).filter(|name| homeless.contains(*name)) {
+                self.demand(before.contains(name), || {
+                    format!(
+                        "trace, task {:?}: dataset {name:?} stays with its producer, but no task before this one \
+                         writes it",
+                        arrival.name
+                    )
                 });
+            }
+            if !homeless.is_empty() {
+                before.extend(&arrival.outputs);
+                written.insert(&arrival.name, before);
             }
         }
     }
 }
+
+/// Shape of a delay's distribution beyond which its mean says nothing.
+const MOST_SIGMA: f64 = 3.0;
 
 /// Bound of all figures: 10⁹ seconds, megabytes, gigabytes of disk or Mbit/s are more than anything
 /// has, and sums of them stay exact.

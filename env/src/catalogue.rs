@@ -39,64 +39,79 @@ pub struct Layer {
 pub struct Dataset {
     pub name: String,
     pub bytes: u64,
-    /// Nodes that keep it for good; the first is where new versions are stored.
+    /// Nodes that keep it for good; new versions are stored on the first. None: it stays where the
+    /// task that writes it ran.
     pub homes: Vec<NodeId>,
 }
 
-/// How long a task runs on a device kind when it has the CPU it asks for: a log-normal
-/// distribution, shifted and truncated, as the faas-sim measurements are published.
+/// How long a task runs on a device kind when it has the CPU it asks for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ExecutionTime {
-    /// Shape σ of the log-normal; zero makes the time constant.
-    pub shape: f64,
-    /// Shift, seconds.
-    pub loc_s: f64,
-    /// Scale e^μ, seconds.
-    pub scale_s: f64,
-    pub min_s: f64,
-    pub max_s: f64,
-    /// Mean of the truncated distribution, seconds.
+    distribution: Distribution,
+    /// Mean, seconds.
     pub mean_s: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Distribution {
+    Constant,
+    Exponential,
+    /// `loc_s + scale_s · e^(shape · z)`, truncated to `min_s..=max_s`, as the faas-sim measurements
+    /// are published.
+    LogNormal {
+        shape: f64,
+        loc_s: f64,
+        scale_s: f64,
+        min_s: f64,
+        max_s: f64,
+    },
 }
 
 impl ExecutionTime {
     /// A time that does not vary.
     pub fn constant(seconds: f64) -> ExecutionTime {
-        ExecutionTime {
-            shape: 0.0,
-            loc_s: 0.0,
-            scale_s: seconds,
-            min_s: seconds,
-            max_s: seconds,
-            mean_s: seconds,
-        }
+        ExecutionTime { distribution: Distribution::Constant, mean_s: seconds }
+    }
+
+    /// Exponentially distributed.
+    pub fn exponential(mean_s: f64) -> ExecutionTime {
+        ExecutionTime { distribution: Distribution::Exponential, mean_s }
     }
 
     /// The log-normal `loc + scale·e^(shape·z)` truncated to `[min_s, max_s]`. Its mean is the
     /// average of 256 equally likely quantiles.
     pub fn log_normal(shape: f64, loc_s: f64, scale_s: f64, min_s: f64, max_s: f64) -> ExecutionTime {
-        let mut time = ExecutionTime { shape, loc_s, scale_s, min_s, max_s, mean_s: 0.0 };
+        let distribution = Distribution::LogNormal { shape, loc_s, scale_s, min_s, max_s };
+        let mut time = ExecutionTime { distribution, mean_s: 0.0 };
         time.mean_s = (0..256).map(|i| time.quantile((f64::from(i) + 0.5) / 256.0)).sum::<f64>() / 256.0;
         time
     }
 
     /// The time that a share `u` in (0, 1) of executions stays under.
     pub fn quantile(&self, u: f64) -> f64 {
-        if self.shape == 0.0 {
-            return self.scale_s.clamp(self.min_s, self.max_s);
+        match self.distribution {
+            Distribution::Constant => self.mean_s,
+            Distribution::Exponential => -self.mean_s * (-u).ln_1p(),
+            Distribution::LogNormal { shape, loc_s, scale_s, min_s, max_s } => {
+                let below = |t: f64| {
+                    if t > loc_s { normal_below(((t - loc_s) / scale_s).ln() / shape) } else { 0.0 }
+                };
+                let (low, high) = (below(min_s), below(max_s));
+                let z = normal_quantile(low + u * (high - low));
+                (loc_s + scale_s * (shape * z).exp()).clamp(min_s, max_s)
+            }
         }
-        let (low, high) = (self.cumulative(self.min_s), self.cumulative(self.max_s));
-        let z = std::f64::consts::SQRT_2 * erf_inv(2.0 * (low + u * (high - low)) - 1.0);
-        (self.loc_s + self.scale_s * (self.shape * z).exp()).clamp(self.min_s, self.max_s)
     }
+}
 
-    fn cumulative(&self, t: f64) -> f64 {
-        if t <= self.loc_s {
-            return 0.0;
-        }
-        let z = ((t - self.loc_s) / self.scale_s).ln() / self.shape;
-        0.5 * (1.0 + erf(z / std::f64::consts::SQRT_2))
-    }
+/// Share of a standard normal distribution below `z`.
+fn normal_below(z: f64) -> f64 {
+    0.5 * (1.0 + erf(z / std::f64::consts::SQRT_2))
+}
+
+/// What a share `u` in (0, 1) of a standard normal distribution is below.
+pub(crate) fn normal_quantile(u: f64) -> f64 {
+    std::f64::consts::SQRT_2 * erf_inv(2.0 * u - 1.0)
 }
 
 /// Resources set aside for a task from its admission to its end.
@@ -126,8 +141,12 @@ pub struct Kind {
     pub execution_elsewhere: Option<ExecutionTime>,
     /// Node labels that it would like, `(key, value)`; a heuristic's hint, not a constraint.
     pub prefers: Vec<(String, String)>,
+    /// Node labels without which it cannot run, `(key, value)`.
+    pub demands: Vec<(String, String)>,
     /// Seconds from arrival after which its result is late.
     pub deadline_s: Option<f64>,
+    /// Of the tasks that wait on a node, those with the highest go first.
+    pub priority: i32,
 }
 
 impl Kind {
@@ -147,8 +166,8 @@ pub struct Task {
     pub kind: KindId,
     pub image: Option<ImageId>,
     pub inputs: Vec<DatasetId>,
-    /// A new version of this dataset is stored at its home when the task ends.
-    pub output: Option<DatasetId>,
+    /// A new version of each of these is stored at its home when the task ends.
+    pub outputs: Vec<DatasetId>,
 }
 
 /// Each name with its number in the list.

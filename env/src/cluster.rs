@@ -7,9 +7,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::catalogue::{Catalogue, DatasetId, ImageId, LayerId, Requests, Task};
+use crate::catalogue::{Catalogue, DatasetId, ExecutionTime, ImageId, LayerId, Requests, Task};
+use crate::device::Arch;
+use crate::fit::Fits;
 use crate::time::Time;
-use crate::topology::{ChannelId, NodeId, Topology};
+use crate::topology::{ChannelId, NodeId, Topology, VertexId};
 
 /// Identity of a placed task; the simulator counts arrivals, the service counts decisions.
 pub type TaskId = u64;
@@ -18,7 +20,7 @@ pub type TaskId = u64;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Commitment {
     pub id: TaskId,
-    pub task: Task,
+    pub task: Arc<Task>,
     /// When it was expected to end, at the moment of its placement.
     pub expected_end: Time,
     /// Whether the node has set its requests aside; otherwise it waits in the node's queue.
@@ -42,13 +44,15 @@ struct Stored {
     pins: u32,
     /// False while its transfer is under way.
     present: bool,
-    /// Kept for good: the node is one of the dataset's homes.
+    /// Kept for good: the node is one of the dataset's homes, or made it and it has none.
     home: bool,
 }
 
 /// What is true of one node now.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeState {
+    /// It is there and runs what it is given.
+    pub up: bool,
     pub cpu_free_millis: u32,
     pub memory_free_bytes: u64,
     /// CPU that admitted tasks use while executing; may exceed the capacity.
@@ -92,25 +96,34 @@ impl Rate {
     }
 }
 
-/// One bit per node.
+/// One bit for each layer and node.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct NodeSet(Vec<u64>);
+struct LayerNodes {
+    /// Words per layer.
+    stride: usize,
+    words: Vec<u64>,
+}
 
-impl NodeSet {
-    fn contains(&self, node: NodeId) -> bool {
-        self.0.get(node as usize / 64).is_some_and(|word| word >> (node % 64) & 1 == 1)
+impl LayerNodes {
+    fn new(layers: usize, nodes: usize) -> LayerNodes {
+        let stride = nodes.div_ceil(64);
+        LayerNodes { stride, words: vec![0; layers * stride] }
     }
 
-    fn set(&mut self, node: NodeId, value: bool) {
-        let (word, bit) = (node as usize / 64, 1 << (node % 64));
-        if self.0.len() <= word {
-            self.0.resize(word + 1, 0);
-        }
-        if value { self.0[word] |= bit } else { self.0[word] &= !bit }
+    #[inline]
+    fn contains(&self, layer: LayerId, node: NodeId) -> bool {
+        self.words[layer as usize * self.stride + node as usize / 64] >> (node % 64) & 1 == 1
     }
 
-    fn count(&self) -> u32 {
-        self.0.iter().map(|word| word.count_ones()).sum()
+    fn set(&mut self, layer: LayerId, node: NodeId, value: bool) {
+        let word = &mut self.words[layer as usize * self.stride + node as usize / 64];
+        let bit = 1 << (node % 64);
+        if value { *word |= bit } else { *word &= !bit }
+    }
+
+    fn count(&self, layer: LayerId) -> u32 {
+        let first = layer as usize * self.stride;
+        self.words[first..first + self.stride].iter().map(|word| word.count_ones()).sum()
     }
 }
 
@@ -120,13 +133,17 @@ pub struct Cluster {
     pub topology: Arc<Topology>,
     pub catalogue: Arc<Catalogue>,
     pub now: Time,
-    pub nodes: Vec<NodeState>,
+    /// Shared between clones until one of them changes: a clone costs a count per node.
+    pub nodes: Vec<Arc<NodeState>>,
+    fits: Arc<Fits>,
     /// Transfers under way on each channel.
     channel_load: Vec<u32>,
-    layer_present: Vec<NodeSet>,
-    layer_arriving: Vec<NodeSet>,
+    /// What each channel can carry now, bytes per second.
+    channel_capacity: Vec<f64>,
+    layer_present: LayerNodes,
+    layer_arriving: LayerNodes,
     /// Nodes with the current version of each dataset, in ascending order.
-    dataset_holders: Vec<Vec<NodeId>>,
+    dataset_holders: Vec<Arc<Vec<NodeId>>>,
     /// How often each dataset was renewed: a copy of an older version is worthless.
     dataset_version: Vec<u32>,
     /// Arrivals per image, and of all tasks.
@@ -141,6 +158,7 @@ impl Cluster {
             .nodes
             .iter()
             .map(|node| NodeState {
+                up: true,
                 cpu_free_millis: node.cpu_millis,
                 memory_free_bytes: node.memory_bytes,
                 cpu_use_millis: 0,
@@ -153,14 +171,18 @@ impl Cluster {
                 disk_used_bytes: 0,
                 disk: BTreeMap::new(),
             })
+            .map(Arc::new)
             .collect();
+        let layers = LayerNodes::new(catalogue.layers.len(), topology.nodes.len());
         let mut cluster = Cluster {
             now: Time::ZERO,
             nodes,
+            fits: Arc::new(Fits::new(&topology, &catalogue)),
             channel_load: vec![0; topology.channels().len()],
-            layer_present: vec![NodeSet::default(); catalogue.layers.len()],
-            layer_arriving: vec![NodeSet::default(); catalogue.layers.len()],
-            dataset_holders: vec![Vec::new(); catalogue.datasets.len()],
+            channel_capacity: topology.channels().iter().map(|c| c.capacity_bytes_per_s).collect(),
+            layer_present: layers.clone(),
+            layer_arriving: layers,
+            dataset_holders: vec![Arc::default(); catalogue.datasets.len()],
             dataset_version: vec![0; catalogue.datasets.len()],
             image_rate: vec![Rate::default(); catalogue.images.len()],
             total_rate: Rate::default(),
@@ -177,27 +199,44 @@ impl Cluster {
 
     // Allocation.
 
-    /// Whether the node could ever run the task: architecture, device kind, whole capacity.
-    pub fn can_run(&self, task: &Task, node: NodeId) -> bool {
-        let spec = &self.topology.nodes[node as usize];
-        let kind = self.catalogue.kind(task);
-        let requests = &kind.requests;
-        let accelerators_fit = requests.accelerators == 0
-            || spec.accelerator.as_ref().is_some_and(|(model, count)| {
-                *count >= requests.accelerators
-                    && (requests.accelerator_models.is_empty() || requests.accelerator_models.contains(model))
-            });
-        let disk_needed = task.image.map_or(Some(0), |image| self.catalogue.image_bytes(image, spec.arch));
-        accelerators_fit
-            && requests.cpu_millis <= spec.cpu_millis
-            && requests.memory_bytes <= spec.memory_bytes
-            && spec.label(crate::device::STORAGE).is_none()
-            && kind.execution_on(&spec.kind).is_some()
-            && disk_needed.is_some_and(|image| image + self.dataset_bytes(task) <= spec.disk_bytes)
+    fn node_mut(&mut self, node: NodeId) -> &mut NodeState {
+        Arc::make_mut(&mut self.nodes[node as usize])
     }
 
-    fn dataset_bytes(&self, task: &Task) -> u64 {
-        task.inputs.iter().chain(&task.output).map(|&d| self.catalogue.datasets[d as usize].bytes).sum()
+    /// Whether the node could ever run the task: architecture, device kind, labels, whole capacity.
+    pub fn can_run(&self, task: &Task, node: NodeId) -> bool {
+        self.execution(task, node).is_some() && self.has_disk_for(task, node)
+    }
+
+    /// Execution time of the task on the node, if its requests and labels allow it there.
+    #[inline]
+    pub fn execution(&self, task: &Task, node: NodeId) -> Option<&ExecutionTime> {
+        self.fits.execution(task.kind, node, &self.topology, &self.catalogue)
+    }
+
+    fn has_disk_for(&self, task: &Task, node: NodeId) -> bool {
+        let spec = &self.topology.nodes[node as usize];
+        self.disk_needed(task)[spec.arch as usize].is_some_and(|bytes| bytes <= spec.disk_bytes)
+    }
+
+    /// Bytes of disk that the task takes on a node of each of [`Arch::ALL`]; `None` where its image
+    /// does not exist.
+    pub fn disk_needed(&self, task: &Task) -> [Option<u64>; 3] {
+        let datasets = task.inputs.iter().chain(&task.outputs);
+        let data: u64 = datasets.map(|&d| self.catalogue.datasets[d as usize].bytes).sum();
+        Arch::ALL.map(|arch| {
+            let image = task.image.map_or(Some(0), |image| self.catalogue.image_bytes(image, arch));
+            image.map(|image| image + data)
+        })
+    }
+
+    /// Whether the node, which could run the task, takes it now: it is up and has room or a place in
+    /// its queue.
+    #[inline]
+    pub fn takes(&self, task: &Task, node: NodeId) -> bool {
+        let state = &self.nodes[node as usize];
+        let limit = self.topology.queue_limit.unwrap_or(u32::MAX);
+        state.up && (state.queued < limit || self.fits_now(task, node))
     }
 
     /// Whether the task's requests are free on the node and nobody waits before it.
@@ -208,29 +247,30 @@ impl Cluster {
     fn has_room(&self, task: &Task, node: NodeId) -> bool {
         let state = &self.nodes[node as usize];
         let requests = &self.catalogue.kind(task).requests;
-        requests.cpu_millis <= state.cpu_free_millis
+        state.up
+            && requests.cpu_millis <= state.cpu_free_millis
             && requests.memory_bytes <= state.memory_free_bytes
             && (requests.accelerators == 0 || free_accelerators(state, requests) >= requests.accelerators)
     }
 
     /// Commits a task to a node; it is admitted at once where it fits and nobody waits, else it
     /// joins the node's queue. Returns whether it was admitted.
-    pub fn place(&mut self, id: TaskId, task: Task, node: NodeId, expected_end: Time) -> bool {
+    pub fn place(&mut self, id: TaskId, task: Arc<Task>, node: NodeId, expected_end: Time) -> bool {
         let admitted = self.fits_now(&task, node);
         let mut commitment = Commitment { id, task, expected_end, admitted: false, accelerators: Vec::new() };
         if admitted {
             self.admit(node, &mut commitment);
         } else {
-            self.nodes[node as usize].queued += 1;
+            self.node_mut(node).queued += 1;
         }
-        self.nodes[node as usize].commitments.push(commitment);
+        self.node_mut(node).commitments.push(commitment);
         admitted
     }
 
     fn admit(&mut self, node: NodeId, commitment: &mut Commitment) {
         let catalogue = Arc::clone(&self.catalogue);
         let kind = catalogue.kind(&commitment.task);
-        let state = &mut self.nodes[node as usize];
+        let state = self.node_mut(node);
         state.cpu_free_millis -= kind.requests.cpu_millis;
         state.memory_free_bytes -= kind.requests.memory_bytes;
         state.cpu_use_millis += u64::from(kind.cpu_use_millis);
@@ -249,13 +289,13 @@ impl Cluster {
     pub fn restore(&mut self, node: NodeId, mut commitment: Commitment) -> bool {
         if !commitment.admitted {
             commitment.accelerators.clear();
-            self.nodes[node as usize].queued += 1;
+            self.node_mut(node).queued += 1;
         } else if self.has_room(&commitment.task, node) && self.can_hold(node, &commitment) {
             self.admit(node, &mut commitment);
         } else {
             return false;
         }
-        self.nodes[node as usize].commitments.push(commitment);
+        self.node_mut(node).commitments.push(commitment);
         true
     }
 
@@ -271,11 +311,12 @@ impl Cluster {
             || named.len() == requests.accelerators as usize && distinct && named.iter().all(share)
     }
 
-    /// Ends a task wherever it stands and admits those of the queue, first come first served, that
-    /// now fit. Returns the admitted ones; `None` when the node has no such task.
+    /// Ends a task wherever it stands and admits those of the queue that now fit: the highest
+    /// priority first, then first come, first served. Returns the admitted ones; `None` when the node
+    /// has no such task.
     pub fn release(&mut self, id: TaskId, node: NodeId) -> Option<Vec<TaskId>> {
         let catalogue = Arc::clone(&self.catalogue);
-        let state = &mut self.nodes[node as usize];
+        let state = self.node_mut(node);
         let index = state.commitments.iter().position(|commitment| commitment.id == id)?;
         let ended = state.commitments.remove(index);
         if ended.admitted {
@@ -295,20 +336,39 @@ impl Cluster {
     fn admit_queued(&mut self, node: NodeId) -> Vec<TaskId> {
         let mut admitted = Vec::new();
         while self.nodes[node as usize].queued > 0 {
-            let state = &mut self.nodes[node as usize];
-            let head = state.commitments.iter().position(|commitment| !commitment.admitted);
-            let index = head.expect("the queue counts the commitments that are not admitted");
+            let index = self.head_of_queue(node);
             if !self.has_room(&self.nodes[node as usize].commitments[index].task, node) {
                 break;
             }
-            let mut commitment = self.nodes[node as usize].commitments.remove(index);
+            let mut commitment = self.node_mut(node).commitments.remove(index);
             self.admit(node, &mut commitment);
             admitted.push(commitment.id);
-            let state = &mut self.nodes[node as usize];
+            let state = self.node_mut(node);
             state.commitments.insert(index, commitment);
             state.queued -= 1;
         }
         admitted
+    }
+
+    /// Index of the commitment that is admitted next, where some wait.
+    fn head_of_queue(&self, node: NodeId) -> usize {
+        let commitments = self.nodes[node as usize].commitments.iter().enumerate();
+        let waiting = commitments.filter(|(_, commitment)| !commitment.admitted);
+        // Of equals the first.
+        let head = waiting.rev().max_by_key(|(_, waiting)| self.catalogue.kind(&waiting.task).priority);
+        head.expect("the queue counts the commitments that are not admitted").0
+    }
+
+    /// A node goes, with everything placed on it, or comes back idle. Its disk stays as it is. Returns
+    /// what was placed there, oldest first.
+    pub fn set_up(&mut self, node: NodeId, up: bool) -> Vec<TaskId> {
+        self.node_mut(node).up = up;
+        let lost: Vec<_> = self.nodes[node as usize].commitments.iter().map(|lost| lost.id).collect();
+        for &id in &lost {
+            // Nothing is admitted to a node that is down.
+            self.release(id, node);
+        }
+        lost
     }
 
     // Storage.
@@ -324,10 +384,10 @@ impl Cluster {
         let arch = self.topology.nodes[node as usize].arch;
         let (mut missing, mut arriving) = (0, 0);
         for &layer in self.catalogue.images[image as usize].layers(arch) {
-            if !self.layer_present[layer as usize].contains(node) {
+            if !self.layer_present.contains(layer, node) {
                 let bytes = self.catalogue.layers[layer as usize].bytes;
                 missing += bytes;
-                if self.layer_arriving[layer as usize].contains(node) {
+                if self.layer_arriving.contains(layer, node) {
                     arriving += bytes;
                 }
             }
@@ -338,13 +398,9 @@ impl Cluster {
     /// How many nodes hold the whole image for their architecture.
     pub fn image_spread(&self, image: ImageId) -> u32 {
         let image = &self.catalogue.images[image as usize];
-        crate::device::Arch::ALL
-            .iter()
-            .map(|&arch| {
-                let held = image.layers(arch).iter().map(|&layer| self.layer_present[layer as usize].count());
-                held.min().unwrap_or(0)
-            })
-            .sum()
+        let held =
+            |arch: &Arch| image.layers(*arch).iter().map(|&layer| self.layer_present.count(layer)).min();
+        Arch::ALL.iter().filter_map(held).sum()
     }
 
     pub fn has_dataset(&self, dataset: DatasetId, node: NodeId) -> bool {
@@ -362,7 +418,7 @@ impl Cluster {
 
     pub fn has_item(&self, item: Item, node: NodeId) -> bool {
         match item {
-            Item::Layer(layer) => self.layer_present[layer as usize].contains(node),
+            Item::Layer(layer) => self.layer_present.contains(layer, node),
             Item::Dataset(dataset) => self.has_dataset(dataset, node),
         }
     }
@@ -391,13 +447,13 @@ impl Cluster {
     pub fn store(&mut self, node: NodeId, item: Item, present: bool) {
         let bytes = self.item_bytes(item);
         let now = self.now;
-        if let Some(stored) = self.nodes[node as usize].disk.get_mut(&item) {
+        if let Some(stored) = self.node_mut(node).disk.get_mut(&item) {
             stored.present |= present;
             stored.last_used = now;
         } else {
             self.evict_for(node, bytes);
             let home = self.is_home(item, node);
-            let state = &mut self.nodes[node as usize];
+            let state = self.node_mut(node);
             state.disk_used_bytes += bytes;
             state.disk.insert(item, Stored { bytes, last_used: now, pins: 0, present, home });
         }
@@ -419,8 +475,9 @@ impl Cluster {
 
     /// Takes an item off a node's disk.
     pub fn remove(&mut self, node: NodeId, item: Item) {
-        if let Some(stored) = self.nodes[node as usize].disk.remove(&item) {
-            self.nodes[node as usize].disk_used_bytes -= stored.bytes;
+        let state = self.node_mut(node);
+        if let Some(stored) = state.disk.remove(&item) {
+            state.disk_used_bytes -= stored.bytes;
         }
         self.index(node, item);
     }
@@ -430,11 +487,11 @@ impl Cluster {
         let stored = self.nodes[node as usize].disk.get(&item).map(|stored| stored.present);
         match item {
             Item::Layer(layer) => {
-                self.layer_present[layer as usize].set(node, stored == Some(true));
-                self.layer_arriving[layer as usize].set(node, stored == Some(false));
+                self.layer_present.set(layer, node, stored == Some(true));
+                self.layer_arriving.set(layer, node, stored == Some(false));
             }
             Item::Dataset(dataset) => {
-                let holders = &mut self.dataset_holders[dataset as usize];
+                let holders = Arc::make_mut(&mut self.dataset_holders[dataset as usize]);
                 match (holders.binary_search(&node), stored == Some(true)) {
                     (Err(at), true) => holders.insert(at, node),
                     (Ok(at), false) => drop(holders.remove(at)),
@@ -447,7 +504,7 @@ impl Cluster {
     /// Marks an item as needed (`true`) or no longer needed by one task.
     pub fn pin(&mut self, node: NodeId, item: Item, needed: bool) {
         let now = self.now;
-        if let Some(stored) = self.nodes[node as usize].disk.get_mut(&item) {
+        if let Some(stored) = self.node_mut(node).disk.get_mut(&item) {
             stored.pins = if needed { stored.pins + 1 } else { stored.pins.saturating_sub(1) };
             stored.last_used = now;
         }
@@ -458,7 +515,7 @@ impl Cluster {
     pub fn renew_dataset(&mut self, dataset: DatasetId, origin: NodeId) {
         let item = Item::Dataset(dataset);
         self.dataset_version[dataset as usize] += 1;
-        for node in std::mem::take(&mut self.dataset_holders[dataset as usize]) {
+        for &node in std::mem::take(&mut self.dataset_holders[dataset as usize]).iter() {
             if node != origin {
                 self.remove(node, item);
             }
@@ -466,13 +523,19 @@ impl Cluster {
         self.store(origin, item, true);
     }
 
-    /// A task on `producer` ended with a new version of a dataset: it is at its home and where it was
-    /// made.
+    /// A task on `producer` ended with a new version of a dataset: it is at its first home and where
+    /// it was made. One without home stays there for good.
     pub fn publish(&mut self, dataset: DatasetId, producer: NodeId) {
-        let home = self.catalogue.datasets[dataset as usize].homes[0];
-        self.renew_dataset(dataset, home);
-        if producer != home {
-            self.store(producer, Item::Dataset(dataset), true);
+        let item = Item::Dataset(dataset);
+        let home = self.catalogue.datasets[dataset as usize].homes.first().copied();
+        self.renew_dataset(dataset, home.unwrap_or(producer));
+        match home {
+            Some(home) if home != producer => self.store(producer, item, true),
+            Some(_) => {}
+            None => {
+                let stored = self.node_mut(producer).disk.get_mut(&item);
+                stored.expect("a renewed dataset is where it is renewed").home = true;
+            }
         }
     }
 
@@ -496,24 +559,63 @@ impl Cluster {
         *load = load.saturating_add_signed(change);
     }
 
-    /// What one more transfer could expect of a channel: an equal share, bytes per second.
-    #[inline]
-    pub fn channel_share(&self, channel: ChannelId) -> f64 {
-        let capacity = self.topology.channels()[channel as usize].capacity_bytes_per_s;
-        capacity / f64::from(self.channel_load[channel as usize] + 1)
+    /// What a channel can carry now, bytes per second.
+    pub fn channel_capacity(&self, channel: ChannelId) -> f64 {
+        self.channel_capacity[channel as usize]
     }
 
-    /// Where a node reads a dataset from: the cheapest of the homes that have the current version.
-    /// Copies cached elsewhere serve their own node only.
+    /// Sets what a channel can carry from now on, bytes per second; 0 is down.
+    pub fn set_channel_capacity(&mut self, channel: ChannelId, bytes_per_s: f64) {
+        self.channel_capacity[channel as usize] = bytes_per_s;
+    }
+
+    /// What one more transfer could expect of a channel: an equal share, bytes per second. Where the
+    /// channel is down, a thousandth of what it was made for: it may come back.
+    #[inline]
+    pub fn channel_share(&self, channel: ChannelId) -> f64 {
+        let least = self.topology.channels()[channel as usize].capacity_bytes_per_s * 1e-3;
+        self.channel_capacity[channel as usize].max(least)
+            / f64::from(self.channel_load[channel as usize] + 1)
+    }
+
+    /// Where a node pulls a layer from: a peer in its site if peers serve each other and one has it,
+    /// else its registry.
+    pub fn layer_source(&self, layer: LayerId, node: NodeId) -> Option<VertexId> {
+        let peer = self.peer(node, |peer| self.layer_present.contains(layer, peer));
+        peer.or_else(|| self.topology.registry_of(node))
+    }
+
+    /// Where a node reads a dataset from: a peer in its site if peers serve each other and one has
+    /// it, else the cheapest of the homes that have the current version, preferably one that is up.
     pub fn dataset_source(&self, dataset: DatasetId, node: NodeId) -> Option<NodeId> {
-        match self.catalogue.datasets[dataset as usize].homes.as_slice() {
+        let peer = self.peer(node, |peer| self.has_dataset(dataset, peer));
+        peer.or_else(|| match self.catalogue.datasets[dataset as usize].homes.as_slice() {
             [only] => Some(*only),
+            [] => self.cheapest_holder(self.holders(dataset).iter().copied(), node),
             homes => {
-                let current: Vec<_> =
-                    homes.iter().copied().filter(|&home| self.has_dataset(dataset, home)).collect();
-                self.topology.cheapest(&current, node)
+                let current = homes.iter().copied().filter(|&home| self.has_dataset(dataset, home));
+                self.cheapest_holder(current, node)
             }
+        })
+    }
+
+    fn cheapest_holder(&self, holders: impl Iterator<Item = NodeId> + Clone, node: NodeId) -> Option<NodeId> {
+        let up: Vec<_> = holders.clone().filter(|&holder| self.nodes[holder as usize].up).collect();
+        let among = if up.is_empty() { holders.collect() } else { up };
+        self.topology.cheapest(&among, node)
+    }
+
+    /// Of the node's peers that `hold` something, the one with the least traffic.
+    fn peer(&self, node: NodeId, holds: impl Fn(NodeId) -> bool) -> Option<NodeId> {
+        if !self.topology.peers {
+            return None;
         }
+        let serves = |&peer: &NodeId| peer != node && self.nodes[peer as usize].up && holds(peer);
+        let traffic = |peer: &NodeId| {
+            let [out, _] = self.topology.access(*peer);
+            (self.channel_load(out), *peer)
+        };
+        self.topology.site(node).filter(serves).min_by_key(traffic)
     }
 
     // Arrivals.

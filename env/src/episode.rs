@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::cluster::Cluster;
 use crate::observation::{Candidate, Observation, Reference};
-use crate::outcome::{Elapsed, Outcome};
+use crate::outcome::{Elapsed, End, Outcome};
 use crate::simulation::Simulation;
 use crate::topology::NodeId;
 use crate::world::World;
@@ -25,6 +25,7 @@ pub enum Next<'a> {
 ///
 /// - Observation: [`Observation`], one row per node that could run the task.
 /// - Action: a node among the candidates.
+/// - Snapshot and restore: [`Clone`]; [`Episode::branch`] where only the future matters.
 /// - Facts between decisions: [`Elapsed`], from which the reward is computed.
 /// - End: `Terminated` when every task has its outcome; `Truncated` at the step limit.
 #[derive(Clone, Debug)]
@@ -72,7 +73,7 @@ impl Episode {
 
     fn observe(&self, task: u32) -> Option<Observation<'_>> {
         let planned = &self.world.tasks[task as usize].task;
-        Observation::new(&self.simulation.cluster, planned, u64::from(task), self.alpha, self.reference)
+        Observation::new(self.simulation.observed(), planned, u64::from(task), self.alpha, self.reference)
     }
 
     /// Index in [`World::tasks`] of the task that waits, if one does.
@@ -80,42 +81,63 @@ impl Episode {
         self.pending
     }
 
-    /// Places the waiting task on one of its candidates and runs on to the next decision. Returns
-    /// what happened in between.
+    /// Places the waiting task on the node of one of its candidates and runs on to the next decision.
+    /// Returns what happened in between.
     ///
     /// # Panics
-    /// When nothing waits or the candidate is not of this decision: see [`Episode::next`].
-    pub fn step(&mut self, choice: &Candidate) -> Elapsed {
+    /// When nothing waits or the node is no candidate of this decision: see [`Episode::next`].
+    pub fn step(&mut self, node: NodeId) -> Elapsed {
         let task = self.pending.take().expect("a step answers a waiting task");
         let planned = &self.world.tasks[task as usize].task;
-        let cluster = &self.simulation.cluster;
-        assert!(cluster.can_run(planned, choice.node), "node {} cannot run task {task}", choice.node);
+        let cluster = self.simulation.observed();
+        let choice = Candidate::of(cluster, planned, node);
+        let choice = choice.unwrap_or_else(|| panic!("node {node} is no candidate for task {task}"));
         let expected_end = cluster.now.after_s(choice.completion_s());
-        self.simulation.place(task, choice.node, expected_end);
+        self.simulation.place(task, node, expected_end);
         self.decisions += 1;
         self.advance();
         std::mem::take(&mut self.elapsed)
     }
 
-    /// Runs to the next task that some node can run.
+    /// Runs to the next task that some node takes.
     fn advance(&mut self) {
         while let Some(task) = self.simulation.next_arrival() {
-            if self.can_be_placed(task) {
+            let planned = &self.world.tasks[task as usize].task;
+            let cluster = self.simulation.observed();
+            let mut nodes = 0..self.world.topology.nodes.len() as NodeId;
+            if nodes.clone().any(|node| cluster.can_run(planned, node) && cluster.takes(planned, node)) {
                 self.pending = Some(task);
                 break;
             }
-            self.simulation.reject(task);
+            let runs = |node: NodeId| cluster.can_run(planned, node);
+            if !nodes.clone().any(runs) {
+                self.simulation.end(task, End::Unplaceable);
+            } else if nodes.any(|node| runs(node) && cluster.nodes[node as usize].up) {
+                self.simulation.end(task, End::TurnedAway);
+            } else {
+                // All nodes that could run it are away.
+                self.simulation.postpone(task);
+            }
         }
         self.elapsed = self.simulation.take_elapsed();
     }
 
-    fn can_be_placed(&self, task: u32) -> bool {
-        let planned = &self.world.tasks[task as usize].task;
-        (0..self.world.topology.nodes.len())
-            .any(|node| self.simulation.cluster.can_run(planned, node as NodeId))
+    /// A copy for looking ahead, which begins without outcomes.
+    pub fn branch(&mut self) -> Episode {
+        Episode {
+            world: Arc::clone(&self.world),
+            simulation: self.simulation.branch(),
+            elapsed: self.elapsed,
+            ..*self
+        }
     }
 
-    /// The facts as they stand.
+    /// Events processed so far, for benchmarks.
+    pub fn events(&self) -> u64 {
+        self.simulation.processed
+    }
+
+    /// The facts as they stand; what policies see may be older.
     pub fn cluster(&self) -> &Cluster {
         &self.simulation.cluster
     }

@@ -8,21 +8,27 @@
 //! the same scenario and seed give the same bytes on every machine.
 
 mod accept;
+pub mod bandwidth;
 pub mod catalogue;
 pub mod cluster;
 pub mod device;
 pub mod episode;
+mod executor;
+pub mod faults;
 pub mod file;
+mod fit;
 pub mod import;
 pub mod network;
 pub mod observation;
 pub mod outcome;
+pub mod power;
 pub mod random;
 pub mod scenario;
 mod simulation;
 pub mod time;
 pub mod topology;
 pub mod trace;
+mod transfers;
 pub mod world;
 
 pub use cluster::Cluster;

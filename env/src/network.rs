@@ -51,16 +51,27 @@ pub struct End {
 }
 
 /// All flows under way.
+///
+/// Of every connected component only the end that comes first is announced: whatever happens before
+/// it re-shares the component and announces anew.
 #[derive(Clone, Debug, Default)]
 pub struct Network {
     flows: Vec<Flow>,
     free: Vec<u32>,
     channels: Vec<ChannelState>,
     mark: u64,
-    component_flows: Vec<u32>,
-    component_channels: Vec<ChannelId>,
+    component: Component,
+    /// Flows to be re-shared, one of each affected component at least.
+    touched: Vec<u32>,
     /// Bytes of flows that ended, for the books.
     pub delivered_bytes: u64,
+}
+
+/// Scratch: the flows and channels of one connected component.
+#[derive(Clone, Debug, Default)]
+struct Component {
+    flows: Vec<u32>,
+    channels: Vec<ChannelId>,
 }
 
 impl Network {
@@ -71,55 +82,59 @@ impl Network {
         Network { channels, ..Network::default() }
     }
 
-    /// Starts a flow of `bytes` over `channels` (at least one); the ends that change because of it,
-    /// its own included, are appended to `ends`.
-    pub fn start(&mut self, now: Time, bytes: u64, channels: Vec<ChannelId>, ends: &mut Vec<End>) -> FlowId {
+    /// Starts a flow of `bytes` over `channels`, at least one and each once; the ends to expect now
+    /// are appended to `ends`.
+    pub fn start(&mut self, now: Time, bytes: u64, channels: &[ChannelId], ends: &mut Vec<End>) -> FlowId {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.flows.push(Flow::default());
             self.flows.len() as u32 - 1
         });
-        for &channel in &channels {
+        for &channel in channels {
             self.channels[channel as usize].flows.push(slot);
         }
         let flow = &mut self.flows[slot as usize];
         flow.live = true;
-        flow.channels = channels;
+        flow.channels.clear();
+        flow.channels.extend_from_slice(channels);
         flow.bytes = bytes;
         flow.remaining = bytes as f64;
         flow.rate = 0.0;
         flow.settled = now;
         let id = FlowId { slot, generation: flow.generation };
-        self.share_again(now, slot, ends);
+        self.touched.push(slot);
+        self.share_again(now, ends);
         id
     }
 
-    /// Ends a flow if the announcement still holds. Returns its bytes; the ends that change because
-    /// of it are appended to `ends`.
+    /// Ends a flow if the announcement still holds. Returns its bytes; the ends to expect now are
+    /// appended to `ends`.
     pub fn finish(&mut self, end: End, ends: &mut Vec<End>) -> Option<u64> {
         let flow = &self.flows[end.flow.slot as usize];
         if !flow.live || flow.generation != end.flow.generation || flow.epoch != end.epoch {
             return None;
         }
-        let slot = end.flow.slot;
-        // The component is found while the flow still ties it together.
-        self.collect_component(slot);
-        let flow = &mut self.flows[slot as usize];
-        flow.live = false;
-        flow.generation += 1;
-        flow.epoch += 1;
         let bytes = flow.bytes;
-        for channel in std::mem::take(&mut flow.channels) {
-            let flows = &mut self.channels[channel as usize].flows;
-            let at =
-                flows.iter().position(|&other| other == slot).expect("a live flow is listed on its channels");
-            flows.swap_remove(at);
-        }
-        self.free.push(slot);
-        self.component_flows.retain(|&other| other != slot);
         self.delivered_bytes += bytes;
-        self.fill();
-        self.apply(end.at, ends);
+        self.remove(end.flow.slot);
+        self.share_again(end.at, ends);
         Some(bytes)
+    }
+
+    /// Ends a live flow before its time; the ends to expect now are appended to `ends`.
+    pub fn cancel(&mut self, now: Time, flow: FlowId, ends: &mut Vec<End>) {
+        if self.rate(flow).is_some() {
+            self.remove(flow.slot);
+            self.share_again(now, ends);
+        }
+    }
+
+    /// Changes what a channel can carry, bytes per second; 0 stops its flows. The ends to expect now
+    /// are appended to `ends`.
+    pub fn set_capacity(&mut self, now: Time, channel: ChannelId, capacity: f64, ends: &mut Vec<End>) {
+        let state = &mut self.channels[channel as usize];
+        state.capacity = capacity;
+        self.touched.extend(state.flows.first());
+        self.share_again(now, ends);
     }
 
     /// Rate of a live flow, bytes per second.
@@ -128,27 +143,58 @@ impl Network {
         (state.live && state.generation == flow.generation).then_some(state.rate)
     }
 
+    /// Live flows over a channel.
+    pub fn flows_over(&self, channel: ChannelId) -> impl Iterator<Item = FlowId> {
+        let slots = self.channels[channel as usize].flows.iter();
+        slots.map(|&slot| FlowId { slot, generation: self.flows[slot as usize].generation })
+    }
+
+    /// Number of flows under way.
     pub fn live_flows(&self) -> usize {
         self.flows.iter().filter(|flow| flow.live).count()
     }
 
-    fn share_again(&mut self, now: Time, slot: u32, ends: &mut Vec<End>) {
-        self.collect_component(slot);
-        self.fill();
-        self.apply(now, ends);
+    /// Takes a flow off its channels; those that shared one with it are touched.
+    fn remove(&mut self, slot: u32) {
+        let flow = &mut self.flows[slot as usize];
+        flow.live = false;
+        flow.generation += 1;
+        flow.epoch += 1;
+        for &channel in &flow.channels {
+            let flows = &mut self.channels[channel as usize].flows;
+            let at =
+                flows.iter().position(|&other| other == slot).expect("a live flow is listed on its channels");
+            flows.swap_remove(at);
+            self.touched.extend(flows.first());
+        }
+        self.free.push(slot);
+    }
+
+    /// Shares the components of all touched flows anew.
+    fn share_again(&mut self, now: Time, ends: &mut Vec<End>) {
+        self.mark += 1;
+        let mut touched = std::mem::take(&mut self.touched);
+        for slot in touched.drain(..) {
+            if self.flows[slot as usize].mark != self.mark {
+                self.collect_component(slot);
+                self.fill();
+                ends.extend(self.apply(now));
+            }
+        }
+        self.touched = touched;
     }
 
     /// Gathers the flows and channels connected with flow `slot`.
     fn collect_component(&mut self, slot: u32) {
-        self.mark += 1;
         let mark = self.mark;
-        self.component_flows.clear();
-        self.component_channels.clear();
-        self.component_flows.push(slot);
+        let Component { flows, channels } = &mut self.component;
+        flows.clear();
+        channels.clear();
+        flows.push(slot);
         self.flows[slot as usize].mark = mark;
         let mut next = 0;
-        while next < self.component_flows.len() {
-            let flow = self.component_flows[next] as usize;
+        while next < flows.len() {
+            let flow = flows[next] as usize;
             next += 1;
             for index in 0..self.flows[flow].channels.len() {
                 let channel = self.flows[flow].channels[index];
@@ -157,11 +203,11 @@ impl Network {
                     continue;
                 }
                 state.mark = mark;
-                self.component_channels.push(channel);
+                channels.push(channel);
                 for &other in &state.flows {
                     if self.flows[other as usize].mark != mark {
                         self.flows[other as usize].mark = mark;
-                        self.component_flows.push(other);
+                        flows.push(other);
                     }
                 }
             }
@@ -170,24 +216,22 @@ impl Network {
 
     /// Progressive filling: raise all rates together; when a channel is full its flows are final.
     fn fill(&mut self) {
-        for &flow in &self.component_flows {
+        for &flow in &self.component.flows {
             self.flows[flow as usize].frozen = false;
         }
-        for &channel in &self.component_channels {
+        for &channel in &self.component.channels {
             let state = &mut self.channels[channel as usize];
             state.residual = state.capacity;
             state.unfrozen = state.flows.len() as u32;
         }
-        let mut left = self.component_flows.len();
+        let mut left = self.component.flows.len();
+        // Channels whose flows are all final are put aside, at the end.
+        let mut open = self.component.channels.len();
         while left > 0 {
-            let fair = |channel: &ChannelId| {
-                let state = &self.channels[*channel as usize];
-                (state.unfrozen > 0).then(|| (state.residual.max(0.0) / f64::from(state.unfrozen), *channel))
-            };
-            let tightest = self.component_channels.iter().filter_map(fair).min_by(|a, b| a.0.total_cmp(&b.0));
-            let (share, channel) = tightest.expect("a flow that is not final crosses a channel");
-            for index in 0..self.channels[channel as usize].flows.len() {
-                let flow = self.channels[channel as usize].flows[index] as usize;
+            let (share, at) = self.tightest(&mut open);
+            let channel = self.component.channels[at] as usize;
+            for index in 0..self.channels[channel].flows.len() {
+                let flow = self.channels[channel].flows[index] as usize;
                 if self.flows[flow].frozen {
                     continue;
                 }
@@ -203,20 +247,52 @@ impl Network {
         }
     }
 
-    /// Settles and re-announces the flows whose rate changed.
-    fn apply(&mut self, now: Time, ends: &mut Vec<End>) {
-        for &slot in &self.component_flows {
-            let flow = &mut self.flows[slot as usize];
-            if flow.new_rate == flow.rate {
+    /// Of the first `open` channels of the component the one that fills first: the fair share there,
+    /// and its place.
+    fn tightest(&mut self, open: &mut usize) -> (f64, usize) {
+        let mut best = (f64::INFINITY, ChannelId::MAX, 0);
+        let mut at = 0;
+        while at < *open {
+            let channel = self.component.channels[at];
+            let state = &self.channels[channel as usize];
+            if state.unfrozen == 0 {
+                *open -= 1;
+                self.component.channels.swap(at, *open);
                 continue;
             }
-            flow.remaining = (flow.remaining - flow.rate * now.since_s(flow.settled)).max(0.0);
-            flow.settled = now;
-            flow.rate = flow.new_rate;
-            flow.epoch += 1;
-            let at = now.after_s(flow.remaining / flow.rate);
-            ends.push(End { flow: FlowId { slot, generation: flow.generation }, epoch: flow.epoch, at });
+            let share = state.residual.max(0.0) / f64::from(state.unfrozen);
+            // Of equals the one with the lowest number, in whatever order they come.
+            if (share, channel) < (best.0, best.1) {
+                best = (share, channel, at);
+            }
+            at += 1;
         }
+        (best.0, best.2)
+    }
+
+    /// Settles the flows whose rate changed; returns the first end in the component, if one is in
+    /// sight.
+    fn apply(&mut self, now: Time) -> Option<End> {
+        let mut first: Option<End> = None;
+        for &slot in &self.component.flows {
+            let flow = &mut self.flows[slot as usize];
+            if flow.new_rate != flow.rate {
+                flow.remaining = (flow.remaining - flow.rate * now.since_s(flow.settled)).max(0.0);
+                flow.settled = now;
+                flow.rate = flow.new_rate;
+                flow.epoch += 1;
+            }
+            if flow.rate == 0.0 {
+                continue;
+            }
+            let at = flow.settled.after_s(flow.remaining / flow.rate);
+            let id = FlowId { slot, generation: flow.generation };
+            let key = |at: Time, slot: u32| (at, slot);
+            if first.is_none_or(|end| key(at, slot) < key(end.at, end.flow.slot)) {
+                first = Some(End { flow: id, epoch: flow.epoch, at });
+            }
+        }
+        first
     }
 
     /// Checks that no channel carries more than it can.
@@ -244,7 +320,7 @@ mod tests {
         let mut network = Network::new(capacities.iter().copied());
         let mut ends = Vec::new();
         let flows: Vec<_> =
-            routes.iter().map(|route| network.start(Time::ZERO, 1000, route.to_vec(), &mut ends)).collect();
+            routes.iter().map(|route| network.start(Time::ZERO, 1000, route, &mut ends)).collect();
         network.check();
         flows.iter().map(|&flow| network.rate(flow).unwrap()).collect()
     }
@@ -268,8 +344,8 @@ mod tests {
     fn a_flow_that_ends_gives_its_share_back() {
         let mut network = Network::new([100.0].into_iter());
         let mut ends = Vec::new();
-        network.start(Time::ZERO, 100, vec![0], &mut ends);
-        let long = network.start(Time::ZERO, 200, vec![0], &mut ends);
+        network.start(Time::ZERO, 100, &[0], &mut ends);
+        let long = network.start(Time::ZERO, 200, &[0], &mut ends);
         // 50 B/s each: the short one ends at 2 s, the long one has 100 bytes left at 100 B/s.
         let first = ends.iter().rfind(|end| end.flow != long).copied().unwrap();
         assert_eq!(first.at, Time::from_s(2.0));

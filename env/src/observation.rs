@@ -51,9 +51,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::catalogue::{Dataset, ExecutionTime, Task};
-use crate::cluster::{Cluster, TaskId};
-use crate::topology::{Direction, NodeId, Path};
+use crate::catalogue::{Dataset, Kind, LayerId, Task};
+use crate::cluster::{Cluster, Item, TaskId};
+use crate::topology::{Direction, NodeId, Path, VertexId};
 
 /// One number per candidate that the network reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,6 +176,11 @@ pub struct Candidate {
 }
 
 impl Candidate {
+    /// What placing the task on a node is expected to take; `None` where the node does not take it.
+    pub fn of(cluster: &Cluster, task: &Task, node: NodeId) -> Option<Candidate> {
+        Estimator::new(cluster, task).candidate(node)
+    }
+
     /// Expected response time, seconds.
     pub fn completion_s(&self) -> f64 {
         self.wait_s + self.pull_s + self.fetch_s + self.start_s + self.execution_s + self.store_s
@@ -192,12 +197,12 @@ pub struct Observation<'a> {
     /// Weight of data moved against response time, 0 to 1.
     pub alpha: f64,
     pub reference: Reference,
-    /// Nodes that could run the task, in order of their number. Never empty.
+    /// Nodes that take the task, in order of their number. Never empty.
     pub candidates: Vec<Candidate>,
 }
 
 impl<'a> Observation<'a> {
-    /// Looks at every node; `None` when none could ever run the task.
+    /// Looks at every node; `None` when none takes the task now.
     pub fn new(
         cluster: &'a Cluster,
         task: &'a Task,
@@ -205,7 +210,7 @@ impl<'a> Observation<'a> {
         alpha: f64,
         reference: Reference,
     ) -> Option<Observation<'a>> {
-        let mut estimator = Estimator::new(cluster, task);
+        let estimator = Estimator::new(cluster, task);
         let nodes = 0..cluster.nodes.len() as NodeId;
         let candidates: Vec<_> = nodes.filter_map(|node| estimator.candidate(node)).collect();
         (!candidates.is_empty()).then_some(Observation { cluster, task, id, alpha, reference, candidates })
@@ -275,7 +280,6 @@ impl<'a> Observation<'a> {
         let accelerators = state.accelerator_free_millis.len() as f64 * 1000.0;
         let accelerators_free = f64::from(state.accelerator_free_millis.iter().sum::<u32>());
         let regret = (self.cost(c) - scale.least_cost) / scale.unit;
-        let home = self.task.output.map(|d| self.cluster.catalogue.datasets[d as usize].homes[0]);
         [
             log(self.cost(c) / scale.unit),
             time(c.completion_s()),
@@ -296,7 +300,7 @@ impl<'a> Observation<'a> {
             flag(c.missing_image_bytes == 0),
             flag(c.arriving_image_bytes > 0),
             flag(c.missing_input_bytes == 0),
-            flag(home.is_none_or(|home| home == c.node)),
+            flag(c.output_bytes == 0),
             flag(c.fits_now),
             share(f64::from(state.cpu_free_millis), f64::from(spec.cpu_millis)),
             share(state.memory_free_bytes as f64, spec.memory_bytes as f64),
@@ -325,7 +329,7 @@ impl<'a> Observation<'a> {
             log(self.cluster.total_rate_per_s() * scale.least_completion_s),
             share(of(&|c| !c.fits_now), count),
             log(scale.data(self.task.inputs.iter().map(bytes).sum())),
-            log(scale.data(self.task.output.iter().map(bytes).sum())),
+            log(scale.data(self.task.outputs.iter().map(bytes).sum())),
             log(scale.time(scale.least_alone_s)),
         ]
     }
@@ -383,9 +387,10 @@ impl<'a> Observation<'a> {
         };
         let store = |&dataset: &u32| {
             let Dataset { bytes, homes, .. } = &datasets[dataset as usize];
-            seconds(*bytes, topology.path(homes[0], candidate.node, Direction::To))
+            let path = homes.first().and_then(|&home| topology.path(home, candidate.node, Direction::To));
+            seconds(*bytes, path)
         };
-        (self.task.inputs.iter().map(read).sum(), self.task.output.iter().map(store).sum())
+        (self.task.inputs.iter().map(read).sum(), self.task.outputs.iter().map(store).sum())
     }
 }
 
@@ -447,31 +452,30 @@ fn share(part: f64, whole: f64) -> f32 {
     if whole > 0.0 { (part / whole) as f32 } else { 0.0 }
 }
 
-/// Estimates one task on node after node; remembers what neighbouring nodes have in common.
+/// Estimates one task on node after node.
 struct Estimator<'a> {
     cluster: &'a Cluster,
     task: &'a Task,
-    device: &'a str,
-    execution: Option<&'a ExecutionTime>,
+    kind: &'a Kind,
+    disk_needed: [Option<u64>; 3],
 }
 
 impl<'a> Estimator<'a> {
     fn new(cluster: &'a Cluster, task: &'a Task) -> Estimator<'a> {
-        Estimator { cluster, task, device: "", execution: None }
+        let kind = cluster.catalogue.kind(task);
+        Estimator { cluster, task, kind, disk_needed: cluster.disk_needed(task) }
     }
 
-    fn candidate(&mut self, node: NodeId) -> Option<Candidate> {
-        let Estimator { cluster, task, .. } = *self;
-        if !cluster.can_run(task, node) {
+    /// What placing the task on a node is expected to take; `None` where it cannot be placed now.
+    fn candidate(&self, node: NodeId) -> Option<Candidate> {
+        let Estimator { cluster, task, kind, disk_needed } = *self;
+        let alone_s = cluster.execution(task, node)?.mean_s;
+        let spec = &cluster.topology.nodes[node as usize];
+        if disk_needed[spec.arch as usize].is_none_or(|bytes| bytes > spec.disk_bytes)
+            || !cluster.takes(task, node)
+        {
             return None;
         }
-        let spec = &cluster.topology.nodes[node as usize];
-        let kind = cluster.catalogue.kind(task);
-        if self.device != spec.kind {
-            self.device = &spec.kind;
-            self.execution = kind.execution_on(&spec.kind);
-        }
-        let alone_s = self.execution?.mean_s;
         let used = cluster.nodes[node as usize].cpu_use_millis + u64::from(kind.cpu_use_millis);
         let contention = (used as f64 / f64::from(spec.cpu_millis)).max(1.0);
         let fits_now = cluster.fits_now(task, node);
@@ -496,7 +500,7 @@ impl<'a> Estimator<'a> {
         };
         self.pull(&mut candidate);
         self.read_inputs(&mut candidate);
-        self.store_output(&mut candidate);
+        self.store_outputs(&mut candidate);
         Some(candidate)
     }
 
@@ -519,14 +523,37 @@ impl<'a> Estimator<'a> {
         if missing == 0 {
             return;
         }
-        let registry = self.cluster.topology.registry_of(candidate.node);
-        let Some(path) = registry.and_then(|r| self.path(r, candidate.node, Direction::From)) else { return };
         candidate.missing_image_bytes = missing;
         candidate.arriving_image_bytes = arriving;
-        candidate.pull_s = path.latency_s + missing as f64 / path.bytes_per_s;
-        candidate.image_moved_bytes = (missing - arriving) as f64 * path.price;
-        candidate.moved_bytes += candidate.image_moved_bytes;
-        candidate.wan_bytes += if path.wan { missing - arriving } else { 0 };
+        if self.cluster.topology.peers {
+            let arch = self.cluster.topology.nodes[candidate.node as usize].arch;
+            for &layer in self.cluster.catalogue.images[image as usize].layers(arch) {
+                self.pull_layer(layer, candidate);
+            }
+        } else {
+            let registry = self.cluster.topology.registry_of(candidate.node);
+            self.pull_from(registry, missing, missing - arriving, candidate);
+        }
+    }
+
+    fn pull_layer(&self, layer: LayerId, candidate: &mut Candidate) {
+        let item = Item::Layer(layer);
+        if !self.cluster.has_item(item, candidate.node) {
+            let bytes = self.cluster.catalogue.layers[layer as usize].bytes;
+            let arriving = self.cluster.is_arriving(item, candidate.node);
+            let source = self.cluster.layer_source(layer, candidate.node);
+            self.pull_from(source, bytes, if arriving { 0 } else { bytes }, candidate);
+        }
+    }
+
+    /// Adds the time for `missing` bytes and the move of `new` ones.
+    fn pull_from(&self, source: Option<VertexId>, missing: u64, new: u64, candidate: &mut Candidate) {
+        let Some(path) = source.and_then(|s| self.path(s, candidate.node, Direction::From)) else { return };
+        candidate.pull_s += path.latency_s + missing as f64 / path.bytes_per_s;
+        let moved = new as f64 * path.price;
+        candidate.image_moved_bytes += moved;
+        candidate.moved_bytes += moved;
+        candidate.wan_bytes += if path.wan { new } else { 0 };
     }
 
     fn read_inputs(&self, candidate: &mut Candidate) {
@@ -546,17 +573,18 @@ impl<'a> Estimator<'a> {
         }
     }
 
-    fn store_output(&self, candidate: &mut Candidate) {
-        let Some(dataset) = self.task.output else { return };
-        let Dataset { bytes, homes, .. } = &self.cluster.catalogue.datasets[dataset as usize];
-        if homes[0] == candidate.node {
-            return;
+    fn store_outputs(&self, candidate: &mut Candidate) {
+        for &dataset in &self.task.outputs {
+            let Dataset { bytes, homes, .. } = &self.cluster.catalogue.datasets[dataset as usize];
+            let home = homes.first().copied().filter(|&home| home != candidate.node);
+            let Some(path) = home.and_then(|home| self.path(home, candidate.node, Direction::To)) else {
+                continue;
+            };
+            candidate.output_bytes += *bytes;
+            candidate.store_s += path.latency_s + *bytes as f64 / path.bytes_per_s;
+            candidate.moved_bytes += *bytes as f64 * path.price;
+            candidate.wan_bytes += if path.wan { *bytes } else { 0 };
         }
-        let Some(path) = self.path(homes[0], candidate.node, Direction::To) else { return };
-        candidate.output_bytes = *bytes;
-        candidate.store_s = path.latency_s + *bytes as f64 / path.bytes_per_s;
-        candidate.moved_bytes += *bytes as f64 * path.price;
-        candidate.wan_bytes += if path.wan { *bytes } else { 0 };
     }
 }
 

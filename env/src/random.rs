@@ -24,6 +24,14 @@ pub enum Purpose {
     Shuffle = 7,
     /// Resampling for confidence intervals.
     Bootstrap = 8,
+    /// When nodes and links fail and return.
+    Faults = 9,
+    /// Which executions straggle.
+    Stragglers = 10,
+    /// How long transfers are under way before their first byte.
+    Delay = 11,
+    /// When bursts of arrivals begin and end.
+    Bursts = 12,
 }
 
 /// The generator for `purpose` under `seed`; `index` separates parallel users of one purpose.
@@ -31,4 +39,19 @@ pub fn stream(seed: u64, purpose: Purpose, index: u64) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream((index << 8) | purpose as u64);
     rng
+}
+
+/// A number in (0, 1) that depends on these four alone: for draws that have no order of their own.
+/// Three rounds of the finaliser of SplitMix64 (Steele, Lea and Flood, *Fast Splittable Pseudorandom
+/// Number Generators*, OOPSLA 2014).
+pub fn unit(seed: u64, purpose: Purpose, index: u64, step: u64) -> f64 {
+    let mixed = mix(mix(mix(seed ^ ((purpose as u64) << 56)).wrapping_add(index)).wrapping_add(step));
+    ((mixed >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
+}
+
+fn mix(value: u64) -> u64 {
+    let mut z = value.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
 }

@@ -1,32 +1,49 @@
-//! The dynamics: discrete events that carry each task through queue, pull, fetch, start,
-//! execution and store.
+//! The dynamics: discrete events that carry each task through queue, pull, fetch, start, execution
+//! and store, and the faults that throw it back.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
+use crate::catalogue::normal_quantile;
 use crate::cluster::{Cluster, Item, TaskId};
-use crate::network::{End, Network};
-use crate::outcome::{Elapsed, Outcome};
+use crate::executor::Executor;
+use crate::faults::Change;
+use crate::network::{End, FlowId, Network};
+use crate::outcome::{self, Elapsed, Outcome};
+use crate::random::{Purpose, unit};
 use crate::time::Time;
-use crate::topology::{Direction, NodeId, VertexId};
+use crate::topology::{ChannelId, Direction, NodeId};
+use crate::transfers::{Cargo, Transfer, TransferId, Transfers};
 use crate::world::{When, World};
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Event {
+    /// A task comes, or comes again after it was lost.
     Arrive(u32),
     /// A transfer's first byte arrives: it now takes its share of the links.
-    FlowBegins(u32),
+    FlowBegins(TransferId),
     FlowEnds(End),
-    ContainerRuns(u32),
+    /// The container of a task's `attempt` runs.
+    ContainerRuns {
+        task: u32,
+        attempt: u32,
+    },
     ExecutionEnds {
         node: NodeId,
         epoch: u32,
     },
+    /// A process of [`crate::faults::Faults`] makes its change number `step`.
+    Change {
+        process: u32,
+        step: u32,
+    },
+    /// The state of the cluster is reported.
+    Report,
 }
 
 /// An event in the total order (time, sequence).
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Scheduled {
     at: Time,
     sequence: u64,
@@ -50,91 +67,109 @@ impl Ord for Scheduled {
     }
 }
 
-/// What a transfer is for.
-#[derive(Clone, Copy, Debug)]
-enum Cargo {
-    /// An item on its way to a node, in the version it had when it left.
-    Item { node: NodeId, item: Item, version: u32 },
-    /// A task's output on its way to its dataset's home.
-    Output { task: u32 },
-}
-
-#[derive(Clone, Debug)]
-struct Transfer {
-    cargo: Cargo,
-    root: VertexId,
-    vertex: VertexId,
-    direction: Direction,
-    bytes: u64,
-}
-
-/// A placed task that has not ended.
+/// A task that arrived and has not ended.
 #[derive(Clone, Debug)]
 struct Active {
-    /// Items that still have to arrive.
+    /// Transfers that it waits for: of its items before it starts, of its outputs after.
     awaiting: u32,
     pinned: Vec<Item>,
     outcome: Outcome,
 }
 
-/// Tasks executing on one node share its CPU: when together they use more than there is, all slow
-/// down by the same factor (processor sharing).
-#[derive(Clone, Debug, Default)]
-struct Executor {
-    /// `(task, seconds of work left at full speed, CPU it uses)`
-    running: Vec<(u32, f64, u32)>,
-    speed: f64,
-    settled: Time,
-    epoch: u32,
+/// Shares of a link's capacity by cause; they multiply.
+#[derive(Clone, Copy, Debug)]
+struct LinkShares {
+    degraded: f64,
+    played: f64,
+    /// How many of its ends are away.
+    ends_away: u32,
 }
 
+/// In place of how many tasks one waits for: it never comes.
+const ORPHANED: u32 = u32::MAX;
+
+/// One run of a world under somebody's decisions.
 #[derive(Clone, Debug)]
 pub(crate) struct Simulation {
     world: Arc<World>,
     pub(crate) cluster: Cluster,
+    /// What was last reported of the cluster, with the decisions since; `None` if reports are
+    /// immediate.
+    reported: Option<Box<Cluster>>,
     network: Network,
     events: BinaryHeap<Reverse<Scheduled>>,
     sequence: u64,
-    transfers: Vec<Option<Transfer>>,
-    /// Transfer carried by each flow slot.
-    carried: Vec<u32>,
+    pub(crate) processed: u64,
+    transfers: Transfers,
     active: BTreeMap<u32, Active>,
     waiting: BTreeMap<(NodeId, Item), Vec<u32>>,
     executors: Vec<Executor>,
+    /// For each task how many of those that it waits for have not completed.
+    awaits: Vec<u32>,
+    shares: Vec<LinkShares>,
     pub(crate) outcomes: Vec<Outcome>,
+    ended: usize,
     elapsed: Elapsed,
-    in_system: u32,
     sent_bytes: u64,
+    /// Bytes of transfers that were broken off.
+    lost_bytes: u64,
+    /// Scratch.
+    ends: Vec<End>,
+    channels: Vec<ChannelId>,
 }
 
 impl Simulation {
     pub(crate) fn new(world: Arc<World>) -> Simulation {
         let cluster = world.initial_cluster();
-        let network =
-            Network::new(world.topology.channels().iter().map(|channel| channel.capacity_bytes_per_s));
-        let executors = vec![Executor::default(); world.topology.nodes.len()];
+        let whole = LinkShares { degraded: 1.0, played: 1.0, ends_away: 0 };
+        let varying = !world.faults.processes.is_empty();
         let mut simulation = Simulation {
+            network: Network::new(world.topology.channels().iter().map(|c| c.capacity_bytes_per_s)),
+            reported: world.faults.telemetry.map(|_| Box::new(cluster.clone())),
             cluster,
-            network,
             events: BinaryHeap::new(),
             sequence: 0,
-            transfers: Vec::new(),
-            carried: Vec::new(),
+            processed: 0,
+            transfers: Transfers::default(),
             active: BTreeMap::new(),
             waiting: BTreeMap::new(),
-            executors,
+            executors: world.topology.nodes.iter().map(Executor::new).collect(),
+            awaits: world.tasks.iter().map(|planned| planned.awaits).collect(),
+            shares: if varying { vec![whole; world.topology.links.len()] } else { Vec::new() },
             outcomes: Vec::new(),
+            ended: 0,
             elapsed: Elapsed::default(),
-            in_system: 0,
             sent_bytes: 0,
+            lost_bytes: 0,
+            ends: Vec::new(),
+            channels: Vec::new(),
             world,
         };
-        for (index, planned) in Arc::clone(&simulation.world).tasks.iter().enumerate() {
+        simulation.schedule_first();
+        simulation
+    }
+
+    fn schedule_first(&mut self) {
+        let world = Arc::clone(&self.world);
+        for (index, planned) in world.tasks.iter().enumerate() {
             if let When::At(at) = planned.when {
-                simulation.schedule(at, Event::Arrive(index as u32));
+                self.schedule(at, Event::Arrive(index as u32));
             }
         }
-        simulation
+        for process in 0..world.faults.processes.len() as u32 {
+            self.schedule_change(process, 0);
+        }
+        if let Some(period) = world.faults.telemetry {
+            self.schedule(period, Event::Report);
+        }
+    }
+
+    /// A copy that forgets the outcomes so far: for looking ahead.
+    pub(crate) fn branch(&mut self) -> Simulation {
+        let outcomes = std::mem::take(&mut self.outcomes);
+        let branch = self.clone();
+        self.outcomes = outcomes;
+        branch
     }
 
     fn schedule(&mut self, at: Time, event: Event) {
@@ -142,10 +177,13 @@ impl Simulation {
         self.events.push(Reverse(Scheduled { at, sequence: self.sequence, event }));
     }
 
-    /// Runs until a task arrives; `None` when nothing is left to happen.
+    /// Runs until a task asks for a node; `None` when every task has ended.
     pub(crate) fn next_arrival(&mut self) -> Option<u32> {
-        while let Some(Reverse(Scheduled { at, event, .. })) = self.events.pop() {
+        while self.ended < self.world.tasks.len() {
+            let next = self.events.pop();
+            let Reverse(Scheduled { at, event, .. }) = next.expect("a task that has not ended has an event");
             self.pass_time(at);
+            self.processed += 1;
             match event {
                 Event::Arrive(task) => {
                     self.arrive(task);
@@ -153,8 +191,10 @@ impl Simulation {
                 }
                 Event::FlowBegins(transfer) => self.flow_begins(transfer),
                 Event::FlowEnds(end) => self.flow_ends(end),
-                Event::ContainerRuns(task) => self.container_runs(task),
+                Event::ContainerRuns { task, attempt } => self.container_runs(task, attempt),
                 Event::ExecutionEnds { node, epoch } => self.execution_ends(node, epoch),
+                Event::Change { process, step } => self.change(process, step),
+                Event::Report => self.report(),
             }
         }
         None
@@ -163,7 +203,7 @@ impl Simulation {
     fn pass_time(&mut self, at: Time) {
         let seconds = at.since_s(self.cluster.now);
         self.elapsed.seconds += seconds;
-        self.elapsed.task_seconds += seconds * f64::from(self.in_system);
+        self.elapsed.task_seconds += seconds * self.active.len() as f64;
         self.cluster.now = at;
     }
 
@@ -172,146 +212,329 @@ impl Simulation {
         std::mem::take(&mut self.elapsed)
     }
 
+    /// The cluster as policies see it.
+    pub(crate) fn observed(&self) -> &Cluster {
+        self.reported.as_deref().unwrap_or(&self.cluster)
+    }
+
+    fn report(&mut self) {
+        self.reported = Some(Box::new(self.cluster.clone()));
+        if let Some(period) = self.world.faults.telemetry {
+            self.schedule(self.cluster.now + period, Event::Report);
+        }
+    }
+
+    // A task's way.
+
     fn arrive(&mut self, task: u32) {
+        let now = self.cluster.now;
+        if let Some(reported) = &mut self.reported {
+            reported.now = now;
+        }
+        if self.active.contains_key(&task) {
+            return;
+        }
         let world = Arc::clone(&self.world);
         let planned = &world.tasks[task as usize];
-        self.cluster.note_arrival(&planned.task);
-        if let Some(dataset) = planned.renews {
-            let home = world.catalogue.datasets[dataset as usize].homes[0];
-            self.cluster.renew_dataset(dataset, home);
+        let outcome = Outcome::arrived(TaskId::from(task), now);
+        self.active.insert(task, Active { awaiting: 0, pinned: Vec::new(), outcome });
+        for cluster in [Some(&mut self.cluster), self.reported.as_deref_mut()].into_iter().flatten() {
+            cluster.note_arrival(&planned.task);
+            if let Some(dataset) = planned.renews {
+                let home = world.catalogue.datasets[dataset as usize].homes[0];
+                cluster.renew_dataset(dataset, home);
+            }
         }
     }
 
     /// Puts the task that just arrived on a node.
     pub(crate) fn place(&mut self, task: u32, node: NodeId, expected_end: Time) {
-        let mut outcome = Outcome::arrived(TaskId::from(task), self.cluster.now);
-        outcome.node = Some(node);
-        self.in_system += 1;
-        self.active.insert(task, Active { awaiting: 0, pinned: Vec::new(), outcome });
-        let placed = self.world.tasks[task as usize].task.clone();
-        if self.cluster.place(TaskId::from(task), placed, node, expected_end) {
+        let placed = Arc::clone(&self.world.tasks[task as usize].task);
+        let id = TaskId::from(task);
+        if let Some(reported) = &mut self.reported {
+            reported.place(id, Arc::clone(&placed), node, expected_end);
+        }
+        if !self.cluster.takes(&placed, node) {
+            // The decision was made on an old report.
+            return self.lose(task);
+        }
+        self.active_mut(task).outcome.node = Some(node);
+        if self.cluster.place(id, placed, node, expected_end) {
             self.admitted(task, node);
         }
     }
 
-    /// Records that no node can run the task; tasks that follow it never come.
-    pub(crate) fn reject(&mut self, task: u32) {
-        self.outcomes.push(Outcome::arrived(TaskId::from(task), self.cluster.now));
-        for follower in self.world.tasks[task as usize].followers.clone() {
-            self.reject(follower);
-        }
-    }
-
-    fn admitted(&mut self, task: u32, node: NodeId) {
-        let items = self.cluster.needs(&self.world.tasks[task as usize].task, node);
-        self.active_mut(task).outcome.admitted = self.cluster.now;
-        for item in items {
-            if !self.cluster.has_item(item, node) {
-                if !self.cluster.is_arriving(item, node) {
-                    self.fetch(task, node, item);
-                }
-                self.waiting.entry((node, item)).or_default().push(task);
-                self.active_mut(task).awaiting += 1;
-            }
-            self.cluster.pin(node, item, true);
-            self.active_mut(task).pinned.push(item);
-        }
-        if self.active_mut(task).awaiting == 0 {
-            self.fetched(task);
-        }
+    /// Asks for a node for the task that just arrived once more later, since none takes it now.
+    pub(crate) fn postpone(&mut self, task: u32) {
+        self.schedule(self.cluster.now + self.world.faults.backoff, Event::Arrive(task));
     }
 
     fn active_mut(&mut self, task: u32) -> &mut Active {
         self.active.get_mut(&task).expect("an event of a task comes while the task is active")
     }
 
+    fn admitted(&mut self, task: u32, node: NodeId) {
+        let items = self.cluster.needs(&self.world.tasks[task as usize].task, node);
+        let mut awaiting = 0;
+        for &item in &items {
+            if !self.cluster.has_item(item, node) {
+                if !self.cluster.is_arriving(item, node) {
+                    self.fetch(task, node, item);
+                }
+                self.waiting.entry((node, item)).or_default().push(task);
+                awaiting += 1;
+            }
+            self.cluster.pin(node, item, true);
+        }
+        let now = self.cluster.now;
+        let active = self.active_mut(task);
+        active.outcome.admitted = now;
+        active.awaiting = awaiting;
+        active.pinned = items;
+        if awaiting == 0 {
+            self.fetched(task);
+        }
+    }
+
     fn fetch(&mut self, task: u32, node: NodeId, item: Item) {
         let (root, bytes, version) = match item {
             Item::Layer(layer) => {
-                let registry = self.world.topology.registry_of(node);
-                (registry, self.world.catalogue.layers[layer as usize].bytes, 0)
+                let bytes = self.world.catalogue.layers[layer as usize].bytes;
+                (self.cluster.layer_source(layer, node), bytes, 0)
             }
             Item::Dataset(dataset) => {
-                let source = self.cluster.dataset_source(dataset, node);
                 let bytes = self.world.catalogue.datasets[dataset as usize].bytes;
-                (source, bytes, self.cluster.dataset_version(dataset))
+                (self.cluster.dataset_source(dataset, node), bytes, self.cluster.dataset_version(dataset))
             }
         };
         let root = root.expect("an accepted scenario connects every node with its registry and data");
         self.cluster.store(node, item, false);
         let cargo = Cargo::Item { node, item, version };
-        self.send(task, Transfer { cargo, root, vertex: node, direction: Direction::From, bytes });
+        self.send(task, Transfer::new(cargo, root, node, Direction::From, bytes));
     }
+
+    fn fetched(&mut self, task: u32) {
+        let now = self.cluster.now;
+        let outcome = &mut self.active_mut(task).outcome;
+        outcome.fetched = now;
+        let (node, attempt) =
+            (outcome.node.expect("a task is fetched for where it is placed"), outcome.retries);
+        let startup_s = self.world.topology.nodes[node as usize].startup_s;
+        self.schedule(now.after_s(startup_s), Event::ContainerRuns { task, attempt });
+    }
+
+    fn container_runs(&mut self, task: u32, attempt: u32) {
+        let now = self.cluster.now;
+        let Some(active) = self.active.get_mut(&task).filter(|active| active.outcome.retries == attempt)
+        else {
+            return;
+        };
+        active.outcome.started = now;
+        let node = active.outcome.node.expect("a container runs where its task is placed");
+        let planned = &self.world.tasks[task as usize];
+        let kind = self.world.catalogue.kind(&planned.task);
+        let time =
+            self.cluster.execution(&planned.task, node).expect("a task is placed where its kind can run");
+        let slowdown =
+            self.world.faults.stragglers.map_or(1.0, |s| s.slowdown(self.world.seed, task, attempt));
+        let work_s = time.quantile(planned.luck) * slowdown;
+        let executor = &mut self.executors[node as usize];
+        executor.begin(now, task, work_s, kind.cpu_use_millis);
+        self.announce_execution(node);
+    }
+
+    fn announce_execution(&mut self, node: NodeId) {
+        let executor = &self.executors[node as usize];
+        if let Some((at, epoch)) = executor.first_end() {
+            self.schedule(at, Event::ExecutionEnds { node, epoch });
+        }
+    }
+
+    fn execution_ends(&mut self, node: NodeId, epoch: u32) {
+        let now = self.cluster.now;
+        let Some((task, energy_j)) = self.executors[node as usize].end_first(now, epoch) else { return };
+        self.announce_execution(node);
+        self.executed(task, node, energy_j);
+    }
+
+    fn executed(&mut self, task: u32, node: NodeId, energy_j: f64) {
+        let world = Arc::clone(&self.world);
+        let now = self.cluster.now;
+        let planned = &world.tasks[task as usize];
+        let memory_gb = world.catalogue.kind(&planned.task).requests.memory_bytes as f64 / 1e9;
+        let usd_per_gb_s = world.topology.nodes[node as usize].usd_per_gb_s;
+        let outcome = &mut self.active_mut(task).outcome;
+        outcome.executed = now;
+        outcome.energy_j += energy_j;
+        outcome.usd += usd_per_gb_s * memory_gb * now.since_s(outcome.started);
+        let mut awaiting = 0;
+        for &dataset in &planned.task.outputs {
+            let dataset = &world.catalogue.datasets[dataset as usize];
+            if let Some(&home) = dataset.homes.first().filter(|&&home| home != node) {
+                awaiting += 1;
+                let cargo = Cargo::Output { task };
+                self.send(task, Transfer::new(cargo, home, node, Direction::To, dataset.bytes));
+            }
+        }
+        self.active_mut(task).awaiting = awaiting;
+        if awaiting == 0 {
+            self.completed(task);
+        }
+    }
+
+    /// The outputs, if any, are at their homes.
+    fn completed(&mut self, task: u32) {
+        let world = Arc::clone(&self.world);
+        let planned = &world.tasks[task as usize];
+        let node = self.active_mut(task).outcome.node.expect("a task completes where it is placed");
+        self.unpin(task, node);
+        for &dataset in &planned.task.outputs {
+            self.cluster.publish(dataset, node);
+        }
+        let admitted = self.cluster.release(TaskId::from(task), node).expect("a placed task is committed");
+        for next in admitted {
+            self.admitted(next as u32, node);
+        }
+        self.end(task, outcome::End::Completed);
+        for &follower in &planned.followers {
+            let awaits = &mut self.awaits[follower as usize];
+            if *awaits == ORPHANED {
+                continue;
+            }
+            *awaits -= 1;
+            if *awaits == 0 {
+                self.schedule(self.cluster.now, Event::Arrive(follower));
+            }
+        }
+    }
+
+    fn unpin(&mut self, task: u32, node: NodeId) {
+        for item in std::mem::take(&mut self.active_mut(task).pinned) {
+            self.cluster.pin(node, item, false);
+        }
+    }
+
+    /// Enters the outcome of an active task. If it did not complete, those that follow it never come.
+    pub(crate) fn end(&mut self, task: u32, end: outcome::End) {
+        let mut outcome = self.active.remove(&task).expect("a task ends once").outcome;
+        let kind = self.world.catalogue.kind(&self.world.tasks[task as usize].task);
+        outcome.end = end;
+        outcome.completed = self.cluster.now;
+        outcome.deadline_missed = outcome.is_completed()
+            && kind.deadline_s.is_some_and(|deadline_s| outcome.response_s() > deadline_s);
+        self.ended += 1;
+        self.outcomes.push(outcome);
+        if end != outcome::End::Completed {
+            self.orphan_followers(task);
+        }
+    }
+
+    fn orphan_followers(&mut self, task: u32) {
+        let world = Arc::clone(&self.world);
+        let mut lost = vec![task];
+        while let Some(task) = lost.pop() {
+            for &follower in &world.tasks[task as usize].followers {
+                // One that waits for several is orphaned by the first of them.
+                if std::mem::replace(&mut self.awaits[follower as usize], ORPHANED) != ORPHANED {
+                    let outcome = Outcome::arrived(TaskId::from(follower), self.cluster.now);
+                    self.outcomes.push(Outcome { end: outcome::End::Orphaned, ..outcome });
+                    self.ended += 1;
+                    lost.push(follower);
+                }
+            }
+        }
+    }
+
+    // Transfers.
 
     /// Begins a transfer and books it on the task that caused it.
     fn send(&mut self, task: u32, transfer: Transfer) {
-        let topology = Arc::clone(&self.world.topology);
-        let path = topology
-            .path(transfer.root, transfer.vertex, transfer.direction)
-            .expect("an accepted scenario is connected");
-        let moved = transfer.bytes as f64 * path.price;
-        self.elapsed.moved_bytes += moved;
+        let world = Arc::clone(&self.world);
+        let path = world.topology.path(transfer.root, transfer.vertex, transfer.direction);
+        let path = path.expect("an accepted scenario is connected");
         let bytes = transfer.bytes;
+        let moved = bytes as f64 * path.price;
+        self.elapsed.moved_bytes += moved;
         self.sent_bytes += bytes;
         let outcome = &mut self.active_mut(task).outcome;
         outcome.moved_bytes += moved;
         outcome.wan_bytes += if path.wan { bytes } else { 0 };
+        outcome.usd += bytes as f64 * path.usd_per_byte;
         match transfer.cargo {
             Cargo::Item { item: Item::Layer(_), .. } => outcome.image_bytes += bytes,
             Cargo::Item { item: Item::Dataset(_), .. } => outcome.input_bytes += bytes,
             Cargo::Output { .. } => outcome.output_bytes += bytes,
         }
-        topology.visit_route(transfer.root, transfer.vertex, transfer.direction, |channel, _| {
-            self.cluster.add_channel_load(channel, 1);
-        });
-        let index = self.transfers.iter().position(Option::is_none).unwrap_or_else(|| {
-            self.transfers.push(None);
-            self.transfers.len() - 1
-        });
-        self.transfers[index] = Some(transfer);
-        self.schedule(self.cluster.now.after_s(path.latency_s), Event::FlowBegins(index as u32));
+        self.add_load(&transfer, 1);
+        let delay_s = self.delay_s(task, &transfer);
+        let id = self.transfers.add(transfer);
+        self.schedule(self.cluster.now.after_s(delay_s), Event::FlowBegins(id));
     }
 
-    fn flow_begins(&mut self, index: u32) {
-        let transfer =
-            self.transfers[index as usize].clone().expect("a transfer begins once, before it ends");
-        let mut channels = Vec::with_capacity(4);
+    /// Time under way of the first byte: as lucky for a task's cargo on whatever path.
+    fn delay_s(&self, task: u32, transfer: &Transfer) -> f64 {
+        let topology = &self.world.topology;
+        let mut delay_s = 0.0;
+        let mut z = None;
+        topology.visit_route(transfer.root, transfer.vertex, transfer.direction, |channel, mean_s| {
+            let delay = topology.channels()[channel as usize].delay;
+            delay_s += if delay.sigma == 0.0 {
+                mean_s
+            } else {
+                let luck = || unit(self.world.seed, Purpose::Delay, u64::from(task), transfer.cargo.key());
+                delay.draw_s(*z.get_or_insert_with(|| normal_quantile(luck())))
+            };
+        });
+        delay_s
+    }
+
+    fn add_load(&mut self, transfer: &Transfer, change: i32) {
+        let cluster = &mut self.cluster;
+        self.world.topology.visit_route(transfer.root, transfer.vertex, transfer.direction, |channel, _| {
+            cluster.add_channel_load(channel, change);
+        });
+    }
+
+    fn flow_begins(&mut self, id: TransferId) {
+        let Some(&transfer) = self.transfers.get(id) else { return };
+        let mut channels = std::mem::take(&mut self.channels);
+        channels.clear();
         self.world.topology.visit_route(transfer.root, transfer.vertex, transfer.direction, |channel, _| {
             // A shared link that a path enters and leaves carries it once.
             if !channels.contains(&channel) {
                 channels.push(channel);
             }
         });
-        let mut ends = Vec::new();
-        let flow = self.network.start(self.cluster.now, transfer.bytes, channels, &mut ends);
-        if self.carried.len() <= flow.slot as usize {
-            self.carried.resize(flow.slot as usize + 1, 0);
+        let down = channels.iter().any(|&channel| self.cluster.channel_capacity(channel) == 0.0);
+        if down && self.world.faults.transfers_fail {
+            self.channels = channels;
+            return self.break_off(id);
         }
-        self.carried[flow.slot as usize] = index;
+        let mut ends = std::mem::take(&mut self.ends);
+        let flow = self.network.start(self.cluster.now, transfer.bytes, &channels, &mut ends);
+        self.channels = channels;
+        self.transfers.carry(id, flow);
         self.announce(ends);
     }
 
-    fn announce(&mut self, ends: Vec<End>) {
-        for end in ends {
+    fn announce(&mut self, mut ends: Vec<End>) {
+        for end in ends.drain(..) {
             self.schedule(end.at, Event::FlowEnds(end));
         }
+        self.ends = ends;
     }
 
     fn flow_ends(&mut self, end: End) {
-        let mut ends = Vec::new();
-        if self.network.finish(end, &mut ends).is_none() {
-            return;
-        }
-        let index = self.carried[end.flow.slot as usize];
-        let transfer = self.transfers[index as usize].take().expect("a flow carries a transfer");
-        let topology = Arc::clone(&self.world.topology);
-        topology.visit_route(transfer.root, transfer.vertex, transfer.direction, |channel, _| {
-            self.cluster.add_channel_load(channel, -1);
-        });
+        let mut ends = std::mem::take(&mut self.ends);
+        let finished = self.network.finish(end, &mut ends);
         self.announce(ends);
-        match transfer.cargo {
-            Cargo::Item { node, item, version } => self.item_arrived(node, item, version),
-            Cargo::Output { task } => self.stored(task),
+        if finished.is_some() {
+            let transfer = self.transfers.take_carried(end.flow);
+            self.add_load(&transfer, -1);
+            match transfer.cargo {
+                Cargo::Item { node, item, version } => self.item_arrived(node, item, version),
+                Cargo::Output { task } => self.output_stored(task),
+            }
         }
     }
 
@@ -334,108 +557,158 @@ impl Simulation {
         }
     }
 
-    fn fetched(&mut self, task: u32) {
-        let now = self.cluster.now;
+    fn output_stored(&mut self, task: u32) {
         let active = self.active_mut(task);
-        active.outcome.fetched = now;
-        let node = active.outcome.node.expect("an active task is placed");
-        let startup_s = self.world.topology.nodes[node as usize].startup_s;
-        self.schedule(now.after_s(startup_s), Event::ContainerRuns(task));
-    }
-
-    fn container_runs(&mut self, task: u32) {
-        let now = self.cluster.now;
-        let active = self.active_mut(task);
-        active.outcome.started = now;
-        let node = active.outcome.node.expect("an active task is placed");
-        let planned = &self.world.tasks[task as usize];
-        let kind = self.world.catalogue.kind(&planned.task);
-        let device = &self.world.topology.nodes[node as usize].kind;
-        let time = kind.execution_on(device).expect("a task is placed where its kind can run");
-        let work = (task, time.quantile(planned.luck), kind.cpu_use_millis);
-        self.settle(node);
-        self.executors[node as usize].running.push(work);
-        self.share_cpu(node);
-    }
-
-    /// Accounts for the work done on a node since its speed last changed.
-    fn settle(&mut self, node: NodeId) {
-        let executor = &mut self.executors[node as usize];
-        let done = executor.speed * self.cluster.now.since_s(executor.settled);
-        for (_, left, _) in &mut executor.running {
-            *left = (*left - done).max(0.0);
-        }
-        executor.settled = self.cluster.now;
-    }
-
-    /// Sets the node's speed for its present tasks and announces who ends first.
-    fn share_cpu(&mut self, node: NodeId) {
-        let capacity = f64::from(self.world.topology.nodes[node as usize].cpu_millis);
-        let executor = &mut self.executors[node as usize];
-        let used: u64 = executor.running.iter().map(|(_, _, cpu)| u64::from(*cpu)).sum();
-        executor.speed = if used as f64 > capacity { capacity / used as f64 } else { 1.0 };
-        executor.epoch += 1;
-        let shortest = executor.running.iter().map(|(_, left, _)| *left).min_by(f64::total_cmp);
-        if let Some(left) = shortest {
-            let (speed, epoch) = (executor.speed, executor.epoch);
-            self.schedule(self.cluster.now.after_s(left / speed), Event::ExecutionEnds { node, epoch });
+        active.awaiting -= 1;
+        if active.awaiting == 0 {
+            self.completed(task);
         }
     }
 
-    fn execution_ends(&mut self, node: NodeId, epoch: u32) {
-        if self.executors[node as usize].epoch != epoch {
+    /// Ends a transfer before its time; nobody is told.
+    fn cancel(&mut self, id: TransferId) -> Option<Transfer> {
+        let (transfer, flow) = self.transfers.take(id)?;
+        if let Some(flow) = flow {
+            let mut ends = std::mem::take(&mut self.ends);
+            self.network.cancel(self.cluster.now, flow, &mut ends);
+            self.announce(ends);
+        }
+        self.lost_bytes += transfer.bytes;
+        self.add_load(&transfer, -1);
+        if let Cargo::Item { node, item, .. } = transfer.cargo {
+            self.cluster.remove(node, item);
+        }
+        Some(transfer)
+    }
+
+    /// Ends a transfer before its time; the tasks that need it are lost.
+    fn break_off(&mut self, id: TransferId) {
+        let Some(transfer) = self.cancel(id) else { return };
+        match transfer.cargo {
+            Cargo::Item { node, item, .. } => {
+                for task in self.waiting.remove(&(node, item)).unwrap_or_default() {
+                    self.abort(task);
+                }
+            }
+            Cargo::Output { task } => self.abort(task),
+        }
+    }
+
+    // Faults.
+
+    fn schedule_change(&mut self, process: u32, step: u32) {
+        let index = process as usize;
+        let (wait_s, _) = self.world.faults.processes[index].change(self.world.seed, index, step);
+        self.schedule(self.cluster.now.after_s(wait_s), Event::Change { process, step });
+    }
+
+    fn change(&mut self, process: u32, step: u32) {
+        let index = process as usize;
+        let (_, change) = self.world.faults.processes[index].change(self.world.seed, index, step);
+        match change {
+            Change::Goes(node) => self.node_goes(node),
+            Change::Returns(node) => self.node_returns(node),
+            Change::Degraded(link, share) => self.change_link(link, |shares| shares.degraded = share),
+            Change::Played(link, share) => self.change_link(link, |shares| shares.played = share),
+        }
+        self.schedule_change(process, step + 1);
+    }
+
+    fn node_goes(&mut self, node: NodeId) {
+        self.executors[node as usize].away += 1;
+        if self.executors[node as usize].away > 1 {
             return;
         }
-        self.settle(node);
-        let running = &mut self.executors[node as usize].running;
-        let shortest = running.iter().enumerate().min_by(|(_, a), (_, b)| a.1.total_cmp(&b.1));
-        let (index, _) = shortest.expect("an end was announced for a running task");
-        let (task, _, _) = running.remove(index);
-        self.share_cpu(node);
-        self.executed(task, node);
+        for id in self.transfers.towards(node) {
+            self.cancel(id);
+        }
+        // None of what it had begun goes on; nothing is admitted in its place.
+        for task in self.cluster.set_up(node, false) {
+            self.leave(task as u32);
+            self.lose(task as u32);
+        }
+        self.change_access(node, 1);
     }
 
-    fn executed(&mut self, task: u32, node: NodeId) {
-        self.active_mut(task).outcome.executed = self.cluster.now;
-        let output = self.world.tasks[task as usize].task.output;
-        let home = output.map(|dataset| self.world.catalogue.datasets[dataset as usize].homes[0]);
-        match (output, home) {
-            (Some(dataset), Some(home)) if home != node => {
-                let bytes = self.world.catalogue.datasets[dataset as usize].bytes;
-                let cargo = Cargo::Output { task };
-                self.send(
-                    task,
-                    Transfer { cargo, root: home, vertex: node, direction: Direction::To, bytes },
-                );
-            }
-            _ => self.stored(task),
+    fn node_returns(&mut self, node: NodeId) {
+        self.executors[node as usize].away -= 1;
+        if self.executors[node as usize].away == 0 {
+            self.cluster.set_up(node, true);
+            self.change_access(node, -1);
         }
     }
 
-    /// The output, if any, is at its home: the task is complete.
-    fn stored(&mut self, task: u32) {
+    fn change_access(&mut self, node: NodeId, away: i32) {
         let world = Arc::clone(&self.world);
-        let planned = &world.tasks[task as usize];
-        let Active { mut outcome, pinned, .. } = self.active.remove(&task).expect("a task completes once");
-        let node = outcome.node.expect("an active task is placed");
-        outcome.completed = self.cluster.now;
-        let deadline_s = world.catalogue.kind(&planned.task).deadline_s;
-        outcome.deadline_missed = deadline_s.is_some_and(|deadline_s| outcome.response_s() > deadline_s);
-        self.outcomes.push(outcome);
-        self.in_system -= 1;
-        for item in pinned {
-            self.cluster.pin(node, item, false);
+        for link in world.topology.links_of(node) {
+            self.change_link(link, |shares| shares.ends_away = shares.ends_away.saturating_add_signed(away));
         }
-        if let Some(dataset) = planned.task.output {
-            self.cluster.publish(dataset, node);
+    }
+
+    fn change_link(&mut self, link: u32, change: impl FnOnce(&mut LinkShares)) {
+        let shares = &mut self.shares[link as usize];
+        change(shares);
+        let share = if shares.ends_away > 0 { 0.0 } else { shares.degraded * shares.played };
+        let [up, down] = self.world.topology.link_channels(link as usize);
+        for channel in [up, down] {
+            let capacity = self.world.topology.channels()[channel as usize].capacity_bytes_per_s * share;
+            self.cluster.set_channel_capacity(channel, capacity);
+            if capacity == 0.0 && self.world.faults.transfers_fail {
+                let flows: Vec<FlowId> = self.network.flows_over(channel).collect();
+                for flow in flows {
+                    if let Some(id) = self.transfers.carried_by(flow) {
+                        self.break_off(id);
+                    }
+                }
+            }
+            let mut ends = std::mem::take(&mut self.ends);
+            self.network.set_capacity(self.cluster.now, channel, capacity, &mut ends);
+            self.announce(ends);
         }
-        let admitted = self.cluster.release(TaskId::from(task), node).expect("a placed task is committed");
+    }
+
+    /// Takes an active task off its node, where it has got to whatever stage, and loses it.
+    fn abort(&mut self, task: u32) {
+        let Some(node) = self.active.get(&task).and_then(|active| active.outcome.node) else { return };
+        self.leave(task);
+        let admitted = self.cluster.release(TaskId::from(task), node).unwrap_or_default();
+        self.lose(task);
         for next in admitted {
             self.admitted(next as u32, node);
         }
-        for &follower in &planned.followers {
-            self.schedule(self.cluster.now, Event::Arrive(follower));
+    }
+
+    /// Undoes what a task has begun on its node, up to its commitment there.
+    fn leave(&mut self, task: u32) {
+        let node = self.active_mut(task).outcome.node.expect("only a placed task leaves");
+        self.unpin(task, node);
+        let now = self.cluster.now;
+        let energy_j = self.executors[node as usize].stop(now, task);
+        if let Some(energy_j) = energy_j {
+            self.active_mut(task).outcome.energy_j += energy_j;
+            self.announce_execution(node);
         }
+        self.waiting.retain(|(at, _), tasks| {
+            if *at == node {
+                tasks.retain(|waiting| *waiting != task);
+            }
+            !tasks.is_empty()
+        });
+        for id in self.transfers.outputs_of(task) {
+            self.cancel(id);
+        }
+    }
+
+    /// A try of a task came to nothing: it is tried again later, or given up.
+    fn lose(&mut self, task: u32) {
+        let now = self.cluster.now;
+        let (retries, backoff) = (self.world.faults.retries, self.world.faults.backoff);
+        let outcome = &mut self.active_mut(task).outcome;
+        if outcome.retries == retries {
+            return self.end(task, outcome::End::GivenUp);
+        }
+        outcome.try_again(now);
+        self.schedule(now + backoff, Event::Arrive(task));
     }
 
     /// Checks the books of cluster and network against each other.
@@ -445,10 +718,12 @@ impl Simulation {
     pub(crate) fn check(&self) {
         self.cluster.check();
         self.network.check();
-        let under_way: u64 = self.transfers.iter().flatten().map(|transfer| transfer.bytes).sum();
-        assert_eq!(self.sent_bytes, self.network.delivered_bytes + under_way, "bytes sent and received");
-        assert_eq!(self.in_system as usize, self.active.len(), "tasks in the system");
+        let under_way: u64 = self.transfers.iter().map(|transfer| transfer.bytes).sum();
+        let accounted = self.network.delivered_bytes + self.lost_bytes + under_way;
+        assert_eq!(self.sent_bytes, accounted, "bytes sent, and received, lost or under way");
         let committed: usize = self.cluster.nodes.iter().map(|node| node.commitments.len()).sum();
-        assert_eq!(committed, self.active.len(), "tasks committed");
+        assert!(committed <= self.active.len(), "{committed} committed of {} tasks", self.active.len());
+        let executing: usize = self.executors.iter().map(Executor::len).sum();
+        assert!(executing <= committed, "{executing} tasks execute, {committed} are committed");
     }
 }

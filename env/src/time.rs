@@ -18,6 +18,11 @@ impl Time {
         Time((seconds * 1e9).ceil() as u64)
     }
 
+    /// The moment that [`Time::as_s`] told: `seconds` after zero, to the nearest nanosecond.
+    pub fn recorded(seconds: f64) -> Time {
+        Time((seconds * 1e9).round() as u64)
+    }
+
     pub fn as_s(self) -> f64 {
         self.0 as f64 * 1e-9
     }

@@ -2,14 +2,17 @@
 //!
 //! The network is a graph of vertices: nodes first (vertex `i` is node `i`), then registries, then
 //! switches. A link has a channel for each direction (or one that both directions share), and a
-//! route is the channels of the path with the fewest hops. Routes are kept per *source* of data
-//! (registries and nodes that hold datasets), never for all pairs, so that memory grows with the
-//! number of nodes and not with its square.
+//! route is the channels of the path with the fewest hops. Where the links form a tree, as sites
+//! within sites do, a route climbs from both ends to where they meet and nothing is kept for it; in
+//! any other graph a tree of routes is kept per *source* of data, never for all pairs. So memory
+//! grows with the number of nodes and not with its square.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use crate::device::Arch;
+use crate::power::Power;
 
 /// Index of a node in [`Topology::nodes`].
 pub type NodeId = u32;
@@ -34,6 +37,10 @@ pub struct Node {
     pub startup_s: f64,
     /// `(key, value)`, sorted by key.
     pub labels: Vec<(String, String)>,
+    /// What it draws.
+    pub power: Power,
+    /// Dollars for a gigabyte of requested memory, held for a second while executing.
+    pub usd_per_gb_s: f64,
 }
 
 impl Node {
@@ -48,8 +55,39 @@ pub struct Channel {
     pub capacity_bytes_per_s: f64,
     /// What a byte over this link counts as in data moved; 1 is an ordinary local link.
     pub price: f64,
+    /// Dollars for a byte.
+    pub usd_per_byte: f64,
     /// True for links that leave a site.
     pub wan: bool,
+    pub delay: Delay,
+}
+
+/// One-way delay of a link: fixed, or with a log-normal part that each transfer draws.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Delay {
+    /// Least delay, seconds.
+    pub floor_s: f64,
+    /// Median of what is added to it, seconds.
+    pub median_s: f64,
+    /// Shape of the log-normal distribution; zero adds `median_s` always.
+    pub sigma: f64,
+}
+
+impl Delay {
+    /// A delay that does not vary.
+    pub fn constant(seconds: f64) -> Delay {
+        Delay { floor_s: seconds, ..Delay::default() }
+    }
+
+    /// Mean, seconds.
+    pub fn mean_s(&self) -> f64 {
+        self.floor_s + self.median_s * (self.sigma * self.sigma / 2.0).exp()
+    }
+
+    /// The delay of a transfer whose standard normal draw is `z`, seconds.
+    pub fn draw_s(&self, z: f64) -> f64 {
+        self.floor_s + self.median_s * (self.sigma * z).exp()
+    }
 }
 
 /// A two-way link between two vertices.
@@ -63,9 +101,10 @@ pub struct Link {
     pub up_bytes_per_s: f64,
     /// Capacity `to → from`, bytes per second.
     pub down_bytes_per_s: f64,
-    /// One-way delay, seconds.
-    pub latency_s: f64,
+    pub delay: Delay,
     pub price: f64,
+    /// Dollars for a byte.
+    pub usd_per_byte: f64,
     pub wan: bool,
     /// Both directions share the capacity `up_bytes_per_s` (a wireless cell).
     pub shared: bool,
@@ -80,11 +119,29 @@ struct Hop {
     inbound: ChannelId,
     /// Channel that carries data back towards the source.
     outbound: ChannelId,
-    latency_s: f32,
+    latency_s: f64,
     hops: u32,
 }
 
 const UNREACHABLE: u32 = u32::MAX;
+
+impl Hop {
+    const UNREACHED: Hop = Hop { towards: 0, inbound: 0, outbound: 0, latency_s: 0.0, hops: UNREACHABLE };
+
+    #[inline]
+    fn channel(&self, direction: Direction) -> ChannelId {
+        if direction == Direction::From { self.inbound } else { self.outbound }
+    }
+}
+
+/// How routes are found.
+#[derive(Debug)]
+enum Routes {
+    /// The links form a forest: for each vertex its hop towards the root of its tree.
+    Climbing(Vec<Hop>),
+    /// For each vertex that was a source: its route tree, built on first use.
+    Trees(Vec<OnceLock<Vec<Hop>>>),
+}
 
 /// What a path offers when nothing else uses it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -95,8 +152,16 @@ pub struct Path {
     pub latency_s: f64,
     /// Highest price of a link on the path: what a byte over it counts as in data moved.
     pub price: f64,
+    /// Dollars for a byte: of the dearest link on the path.
+    pub usd_per_byte: f64,
     /// Whether the path leaves a site.
     pub wan: bool,
+}
+
+impl Path {
+    /// A path without hops.
+    pub const HERE: Path =
+        Path { bytes_per_s: f64::INFINITY, latency_s: 0.0, price: 0.0, usd_per_byte: 0.0, wan: false };
 }
 
 /// Direction of a transfer relative to the vertex that a route was built for.
@@ -122,10 +187,16 @@ pub struct Topology {
     neighbours: Vec<Vec<(VertexId, u32)>>,
     /// For each link: its channel from `from` to `to` and the one back.
     link_channels: Vec<[ChannelId; 2]>,
-    /// For each vertex that was a source: its route tree, built on first use.
-    trees: Vec<OnceLock<Vec<Hop>>>,
+    routes: Routes,
+    /// For each node the site it is in, and for each site its nodes.
+    site_of: Vec<u32>,
+    sites: Vec<Range<NodeId>>,
     /// For each node the registry it pulls from; `None` where none can be reached.
     nearest_registry: Vec<Option<VertexId>>,
+    /// Nodes of one site fetch from each other what one of them has.
+    pub peers: bool,
+    /// How many tasks may wait on a node; `None` for any number.
+    pub queue_limit: Option<u32>,
 }
 
 impl Topology {
@@ -143,8 +214,13 @@ impl Topology {
         for (index, link) in links.iter().enumerate() {
             neighbours[link.from as usize].push((link.to, index as u32));
             neighbours[link.to as usize].push((link.from, index as u32));
-            let channel =
-                |capacity_bytes_per_s| Channel { capacity_bytes_per_s, price: link.price, wan: link.wan };
+            let channel = |capacity_bytes_per_s| Channel {
+                capacity_bytes_per_s,
+                price: link.price,
+                usd_per_byte: link.usd_per_byte,
+                wan: link.wan,
+                delay: link.delay,
+            };
             let up = channels.len() as ChannelId;
             channels.push(channel(link.up_bytes_per_s));
             let down = if link.shared {
@@ -155,7 +231,8 @@ impl Topology {
             };
             link_channels.push([up, down]);
         }
-        let trees = (0..vertices).map(|_| OnceLock::new()).collect();
+        let routes = Routes::Trees((0..vertices).map(|_| OnceLock::new()).collect());
+        let (site_of, sites) = sites(&neighbours, nodes.len());
         let nearest_registry = Vec::new();
         let mut topology = Topology {
             nodes,
@@ -165,9 +242,16 @@ impl Topology {
             channels,
             neighbours,
             link_channels,
-            trees,
+            routes,
+            site_of,
+            sites,
             nearest_registry,
+            peers: false,
+            queue_limit: None,
         };
+        if let Some(hops) = topology.forest() {
+            topology.routes = Routes::Climbing(hops);
+        }
         let registries: Vec<_> =
             (0..topology.registries.len()).map(|i| topology.registry_vertex(i)).collect();
         topology.nearest_registry =
@@ -226,15 +310,23 @@ impl Topology {
         self.nodes.iter().position(|node| node.name == name).map(|index| index as NodeId)
     }
 
-    fn tree(&self, root: VertexId) -> &[Hop] {
-        self.trees[root as usize].get_or_init(|| self.build_tree(root))
+    /// For each vertex its hop towards the root of its tree; `None` where links form a circle.
+    fn forest(&self) -> Option<Vec<Hop>> {
+        let mut hops = vec![Hop::UNREACHED; self.neighbours.len()];
+        let mut trees = 0;
+        // From the last vertex down: switches come last, so that trees are rooted at the backbone.
+        for root in (0..self.neighbours.len() as VertexId).rev() {
+            if hops[root as usize].hops == UNREACHABLE {
+                self.reach(root, &mut hops);
+                trees += 1;
+            }
+        }
+        (self.links.len() + trees == self.neighbours.len()).then_some(hops)
     }
 
     /// Breadth-first search: fewest hops, ties by order of links.
-    fn build_tree(&self, root: VertexId) -> Vec<Hop> {
-        let unreached = Hop { towards: 0, inbound: 0, outbound: 0, latency_s: 0.0, hops: UNREACHABLE };
-        let mut tree = vec![unreached; self.neighbours.len()];
-        tree[root as usize] = Hop { towards: root, hops: 0, ..unreached };
+    fn reach(&self, root: VertexId, tree: &mut [Hop]) {
+        tree[root as usize] = Hop { towards: root, hops: 0, ..Hop::UNREACHED };
         let mut frontier = VecDeque::from([root]);
         while let Some(vertex) = frontier.pop_front() {
             for &(next, link) in &self.neighbours[vertex as usize] {
@@ -244,21 +336,24 @@ impl Topology {
                 let [up, down] = self.link_channels[link as usize];
                 let (outbound, inbound) =
                     if self.links[link as usize].from == next { (up, down) } else { (down, up) };
-                tree[next as usize] = Hop {
-                    towards: vertex,
-                    inbound,
-                    outbound,
-                    latency_s: self.links[link as usize].latency_s as f32,
-                    hops: tree[vertex as usize].hops + 1,
-                };
+                let hops = tree[vertex as usize].hops + 1;
+                let latency_s = self.links[link as usize].delay.mean_s();
+                tree[next as usize] = Hop { towards: vertex, inbound, outbound, latency_s, hops };
                 frontier.push_back(next);
             }
         }
-        tree
     }
 
-    /// Calls `visit` with each channel and delay (s) that a transfer between `root` and `vertex`
-    /// uses; false when there is no way between them.
+    fn tree<'a>(&'a self, trees: &'a [OnceLock<Vec<Hop>>], root: VertexId) -> &'a [Hop] {
+        trees[root as usize].get_or_init(|| {
+            let mut tree = vec![Hop::UNREACHED; self.neighbours.len()];
+            self.reach(root, &mut tree);
+            tree
+        })
+    }
+
+    /// Calls `visit` with each channel and mean delay (s) that a transfer between `root` and
+    /// `vertex` uses, from `vertex` to `root`; false when there is no way between them.
     #[inline]
     pub fn visit_route(
         &self,
@@ -267,20 +362,40 @@ impl Topology {
         direction: Direction,
         mut visit: impl FnMut(ChannelId, f64),
     ) -> bool {
-        let tree = self.tree(root);
-        let mut at = vertex;
-        loop {
-            let hop = tree[at as usize];
-            match hop.hops {
-                0 => return true,
-                UNREACHABLE => return false,
-                _ => {
-                    let channel = if direction == Direction::From { hop.inbound } else { hop.outbound };
-                    visit(channel, f64::from(hop.latency_s));
+        match &self.routes {
+            Routes::Climbing(hops) => climb(hops, root, vertex, direction, &mut visit),
+            Routes::Trees(trees) => {
+                let tree = self.tree(trees, root);
+                let reached = tree[vertex as usize].hops != UNREACHABLE;
+                let mut at = vertex;
+                while reached && at != root {
+                    let hop = &tree[at as usize];
+                    visit(hop.channel(direction), hop.latency_s);
                     at = hop.towards;
                 }
+                reached
             }
         }
+    }
+
+    /// Channels of the node's first link: outwards from the node, and to it.
+    ///
+    /// # Panics
+    /// For a node without links; one that is alone at its switch has no peers to ask this for.
+    pub fn access(&self, node: NodeId) -> [ChannelId; 2] {
+        let (_, link) = self.neighbours[node as usize][0];
+        let [up, down] = self.link_channels[link as usize];
+        if self.links[link as usize].from == node { [up, down] } else { [down, up] }
+    }
+
+    /// Links of a node.
+    pub fn links_of(&self, node: NodeId) -> impl Iterator<Item = u32> {
+        self.neighbours[node as usize].iter().map(|(_, link)| *link)
+    }
+
+    /// The nodes that share a switch with this one, itself included.
+    pub fn site(&self, node: NodeId) -> Range<NodeId> {
+        self.sites[self.site_of[node as usize] as usize].clone()
     }
 
     /// What the path between `root` and `vertex` offers, with `share(channel)` bytes per second
@@ -293,12 +408,13 @@ impl Topology {
         direction: Direction,
         mut share: impl FnMut(ChannelId) -> f64,
     ) -> Option<Path> {
-        let mut path = Path { bytes_per_s: f64::INFINITY, latency_s: 0.0, price: 0.0, wan: false };
+        let mut path = Path::HERE;
         let reached = self.visit_route(root, vertex, direction, |channel, latency_s| {
             let link = &self.channels[channel as usize];
             path.bytes_per_s = path.bytes_per_s.min(share(channel));
             path.latency_s += latency_s;
             path.price = path.price.max(link.price);
+            path.usd_per_byte = path.usd_per_byte.max(link.usd_per_byte);
             path.wan |= link.wan;
         });
         reached.then_some(path)
@@ -310,4 +426,75 @@ impl Topology {
             self.channels[channel as usize].capacity_bytes_per_s
         })
     }
+}
+
+/// Visits the way from `vertex` up to where it meets that of `root`, and from there down to `root`;
+/// false when they are in different trees.
+#[inline]
+fn climb(
+    hops: &[Hop],
+    root: VertexId,
+    vertex: VertexId,
+    direction: Direction,
+    visit: &mut impl FnMut(ChannelId, f64),
+) -> bool {
+    let (mut below, mut above) = (vertex, root);
+    while hops[above as usize].hops > hops[below as usize].hops {
+        above = hops[above as usize].towards;
+    }
+    let (mut meeting, mut other) = (below, above);
+    while hops[meeting as usize].hops > hops[other as usize].hops {
+        meeting = hops[meeting as usize].towards;
+    }
+    while meeting != other {
+        if hops[meeting as usize].hops == 0 {
+            return false;
+        }
+        meeting = hops[meeting as usize].towards;
+        other = hops[other as usize].towards;
+    }
+    while below != meeting {
+        let hop = &hops[below as usize];
+        visit(hop.channel(direction), hop.latency_s);
+        below = hop.towards;
+    }
+    descend(hops, root, meeting, direction, visit);
+    true
+}
+
+/// Visits the way from `meeting` down to `root`. Data goes against the hops' own sense here.
+fn descend(
+    hops: &[Hop],
+    root: VertexId,
+    meeting: VertexId,
+    direction: Direction,
+    visit: &mut impl FnMut(ChannelId, f64),
+) {
+    if root == meeting {
+        return;
+    }
+    let hop = &hops[root as usize];
+    descend(hops, hop.towards, meeting, direction, visit);
+    let opposite = if direction == Direction::From { Direction::To } else { Direction::From };
+    visit(hop.channel(opposite), hop.latency_s);
+}
+
+/// For each node the number of its site, and the nodes of each: runs of successive nodes whose one
+/// link leads to the same vertex.
+fn sites(neighbours: &[Vec<(VertexId, u32)>], nodes: usize) -> (Vec<u32>, Vec<Range<NodeId>>) {
+    let switch = |node: usize| match neighbours[node].as_slice() {
+        [(switch, _)] => Some(*switch),
+        _ => None,
+    };
+    let mut site_of = Vec::with_capacity(nodes);
+    let mut sites: Vec<Range<NodeId>> = Vec::new();
+    for node in 0..nodes {
+        let joins = node > 0 && switch(node).is_some() && switch(node) == switch(node - 1);
+        match sites.last_mut() {
+            Some(site) if joins => site.end += 1,
+            _ => sites.push(node as NodeId..node as NodeId + 1),
+        }
+        site_of.push(sites.len() as u32 - 1);
+    }
+    (site_of, sites)
 }

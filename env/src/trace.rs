@@ -1,8 +1,11 @@
-//! Traces: arrivals as recorded, in versioned JSON Lines.
+//! Traces: what arrived, what was decided and what became of it, in versioned JSON Lines.
 //!
-//! The first line is a header `{"remora_trace": 1, "source": …}`; every other line is one
-//! arrival. Times do not decrease.
+//! The first line is a header `{"remora_trace": 2, "source": …}`. Every other line is one
+//! [`Record`], an object with one key that says what it is: `{"arrival": {…}}`, `{"decision": {…}}`
+//! or `{"outcome": {…}}`, in order of time. Only arrivals are needed to replay a trace; decisions
+//! and outcomes are what a recording adds.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -12,8 +15,9 @@ use serde::{Deserialize, Serialize};
 use crate::file::write_whole;
 
 /// Version of the format that this revision reads and writes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
+/// First line of a trace.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Header {
@@ -23,42 +27,131 @@ pub struct Header {
     pub source: String,
 }
 
-/// One task that arrived.
+/// One line of a trace after the header.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "snake_case")]
+pub enum Record {
+    Arrival(Arrival),
+    Decision(Decision),
+    Outcome(Ended),
+}
+
+/// One task that arrived. It says itself what it requests and how long it takes, or names a `kind`
+/// of the scenario's catalogue that does.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Arrival {
-    /// Seconds since the trace began.
+    /// Seconds since the trace began; with `after`, when it was known to come.
     pub at_s: f64,
     pub name: String,
+    /// Task kind of the scenario's catalogue; then the fields from `cpu_millis` to `duration_s` stay
+    /// out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    #[serde(skip_serializing_if = "is_zero")]
     pub cpu_millis: u32,
+    #[serde(skip_serializing_if = "is_zero_bytes")]
     pub memory_bytes: u64,
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_zero")]
     pub accelerators: u32,
     /// Share of each accelerator, thousandths.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_zero")]
     pub accelerator_millis: u32,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub accelerator_models: Vec<String>,
-    /// Image of the scenario's catalogue.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image: Option<String>,
-    /// Datasets of the scenario's catalogue.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub inputs: Vec<String>,
     /// Execution time wherever it runs, seconds.
-    pub duration_s: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration_s: Option<f64>,
+    /// Seconds from arrival after which its result is late.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline_s: Option<f64>,
+    /// Of the tasks that wait on a node, those with the highest go first.
+    #[serde(skip_serializing_if = "is_zero_priority")]
+    pub priority: i32,
+    /// Image of the scenario's catalogue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Datasets of the scenario's catalogue that it reads.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<String>,
+    /// Datasets of the scenario's catalogue that it writes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<String>,
+    /// Names of earlier tasks: it arrives when they have all completed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<String>,
+    /// Dataset of which new data appears at its home with this arrival.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub renews: Option<String>,
+    /// Quantile of its execution time among those of its kind, 0 to 1; drawn if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub luck: Option<f64>,
+}
+
+/// A task was given a node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Decision {
+    pub at_s: f64,
+    /// Name of the task.
+    pub task: String,
+    pub node: String,
+    pub policy: String,
+    /// Weight of data moved against response time, 0 to 1.
+    pub alpha: f64,
+}
+
+/// What became of a task. Times are seconds since the trace began.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ended {
+    /// When it ended.
+    pub at_s: f64,
+    /// Name of the task.
+    pub task: String,
+    /// `completed`, or why it was not: see [`crate::outcome::End`].
+    pub end: crate::outcome::End,
+    /// Absent where it never ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    pub arrived_s: f64,
+    pub admitted_s: f64,
+    pub fetched_s: f64,
+    pub started_s: f64,
+    pub executed_s: f64,
+    pub image_bytes: u64,
+    pub input_bytes: u64,
+    pub output_bytes: u64,
+    pub moved_bytes: f64,
+    pub wan_bytes: u64,
+    /// How often it was tried again.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub retries: u32,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deadline_missed: bool,
 }
 
 fn is_zero(value: &u32) -> bool {
     *value == 0
 }
 
+fn is_zero_bytes(value: &u64) -> bool {
+    *value == 0
+}
+
+fn is_zero_priority(value: &i32) -> bool {
+    *value == 0
+}
+
+/// A recording or an imported workload.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trace {
     pub header: Header,
-    pub arrivals: Vec<Arrival>,
+    /// In order of time.
+    pub records: Vec<Record>,
 }
 
+/// Why a trace could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum TraceError {
     #[error("cannot read trace {path}: {source}")]
@@ -70,26 +163,45 @@ pub enum TraceError {
 }
 
 impl Trace {
+    /// A trace of arrivals alone, which are in order of time.
+    pub fn of_arrivals(source: String, arrivals: Vec<Arrival>) -> Trace {
+        let records = arrivals.into_iter().map(Record::Arrival).collect();
+        Trace { header: Header { remora_trace: VERSION, source }, records }
+    }
+
+    /// What arrived, in order of time.
+    pub fn arrivals(&self) -> impl Iterator<Item = &Arrival> {
+        self.records.iter().filter_map(|record| match record {
+            Record::Arrival(arrival) => Some(arrival),
+            _ => None,
+        })
+    }
+
     /// Reads and checks a trace file.
     pub fn read(path: &Path) -> Result<Trace, TraceError> {
         let read = |source| TraceError::Read { path: path.to_owned(), source };
-        let reader = BufReader::new(File::open(path).map_err(read)?);
+        Trace::parse(BufReader::new(File::open(path).map_err(read)?), path)
+    }
+
+    /// Reads and checks a trace; `path` names it in errors.
+    pub fn parse(text: impl BufRead, path: &Path) -> Result<Trace, TraceError> {
         let wrong = |line: usize, reason: String| TraceError::Line { path: path.to_owned(), line, reason };
         let mut header = None;
-        let mut arrivals: Vec<Arrival> = Vec::new();
-        for (index, line) in reader.lines().enumerate() {
+        let mut records = Vec::new();
+        let mut reader = Reader::default();
+        for (index, line) in text.lines().enumerate() {
             let line = line.map_err(|error| wrong(index + 1, error.to_string()))?;
             if header.is_none() {
                 header = Some(parse_header(&line).map_err(|reason| wrong(index + 1, reason))?);
                 continue;
             }
-            let arrival: Arrival =
+            let record: Record =
                 serde_json::from_str(&line).map_err(|error| wrong(index + 1, error.to_string()))?;
-            check(&arrival, arrivals.last()).map_err(|reason| wrong(index + 1, reason))?;
-            arrivals.push(arrival);
+            reader.check(&record).map_err(|reason| wrong(index + 1, reason))?;
+            records.push(record);
         }
         let header = header.ok_or_else(|| wrong(1, "the file is empty; a header is missing".to_owned()))?;
-        Ok(Trace { header, arrivals })
+        Ok(Trace { header, records })
     }
 
     /// Writes the trace; the file appears whole or not at all.
@@ -97,9 +209,9 @@ impl Trace {
         let failed = |source| TraceError::Write { path: path.to_owned(), source };
         write_whole(path, |file| {
             serde_json::to_writer(&mut *file, &self.header)?;
-            for arrival in &self.arrivals {
+            for record in &self.records {
                 file.write_all(b"\n")?;
-                serde_json::to_writer(&mut *file, arrival)?;
+                serde_json::to_writer(&mut *file, record)?;
             }
             file.write_all(b"\n")
         })
@@ -116,17 +228,89 @@ fn parse_header(line: &str) -> Result<Header, String> {
     Ok(header)
 }
 
-fn check(arrival: &Arrival, before: Option<&Arrival>) -> Result<(), String> {
-    let positive = |field: &str, value: f64| {
-        let holds = (0.0..=1e9).contains(&value);
-        holds.then_some(()).ok_or(format!("{field} is {value}, want seconds from 0 to 1e9"))
-    };
-    positive("at_s", arrival.at_s)?;
-    positive("duration_s", arrival.duration_s)?;
-    match before {
-        Some(before) if before.at_s > arrival.at_s => {
-            Err(format!("at_s is {}, before the {} of the line above", arrival.at_s, before.at_s))
+/// What has been read so far, against which the next record is checked.
+#[derive(Default)]
+struct Reader {
+    at_s: f64,
+    /// Names of the tasks that arrived.
+    names: BTreeSet<String>,
+    /// Whether any of them is named by another record, so that names must be distinct.
+    distinct: bool,
+}
+
+impl Reader {
+    fn check(&mut self, record: &Record) -> Result<(), String> {
+        let at_s = match record {
+            Record::Arrival(arrival) => arrival.at_s,
+            Record::Decision(decision) => decision.at_s,
+            Record::Outcome(ended) => ended.at_s,
+        };
+        seconds("at_s", at_s)?;
+        if at_s < self.at_s {
+            return Err(format!("at_s is {at_s}, before the {} of the line above", self.at_s));
         }
-        _ => Ok(()),
+        self.at_s = at_s;
+        match record {
+            Record::Arrival(arrival) => self.arrival(arrival),
+            Record::Decision(decision) => {
+                share("alpha", decision.alpha)?;
+                self.known("task", &decision.task)
+            }
+            Record::Outcome(ended) => self.known("task", &ended.task),
+        }
     }
+
+    fn arrival(&mut self, arrival: &Arrival) -> Result<(), String> {
+        match (&arrival.kind, arrival.duration_s) {
+            (None, None) => return Err("duration_s is missing; want it, or the kind of the task".to_owned()),
+            (None, Some(duration_s)) => seconds("duration_s", duration_s)?,
+            (Some(_), _) => check_kind_alone(arrival)?,
+        }
+        seconds("deadline_s", arrival.deadline_s.unwrap_or(0.0))?;
+        share("luck", arrival.luck.unwrap_or(0.5))?;
+        for name in &arrival.after {
+            self.known("after", name)?;
+        }
+        if !self.names.insert(arrival.name.clone()) && (self.distinct || !arrival.after.is_empty()) {
+            return Err(format!(
+                "name {:?} is used twice, and other lines refer to tasks by name",
+                arrival.name
+            ));
+        }
+        Ok(())
+    }
+
+    fn known(&mut self, field: &str, name: &str) -> Result<(), String> {
+        self.distinct = true;
+        let known = self.names.contains(name);
+        known.then_some(()).ok_or_else(|| format!("{field}: no task {name:?} arrived before this line"))
+    }
+}
+
+/// A task that names its kind leaves the rest to it.
+fn check_kind_alone(arrival: &Arrival) -> Result<(), String> {
+    let doubled = [
+        ("cpu_millis", arrival.cpu_millis > 0),
+        ("memory_bytes", arrival.memory_bytes > 0),
+        ("accelerators", arrival.accelerators > 0),
+        ("accelerator_millis", arrival.accelerator_millis > 0),
+        ("accelerator_models", !arrival.accelerator_models.is_empty()),
+        ("duration_s", arrival.duration_s.is_some()),
+        ("deadline_s", arrival.deadline_s.is_some()),
+        ("priority", arrival.priority != 0),
+    ];
+    match doubled.iter().find(|(_, given)| *given) {
+        Some((field, _)) => Err(format!("{field} is given, and so is kind, which says it; want one of them")),
+        None => Ok(()),
+    }
+}
+
+fn seconds(field: &str, value: f64) -> Result<(), String> {
+    let holds = (0.0..=1e9).contains(&value);
+    holds.then_some(()).ok_or_else(|| format!("{field} is {value}, want seconds from 0 to 1e9"))
+}
+
+fn share(field: &str, value: f64) -> Result<(), String> {
+    let holds = (0.0..=1.0).contains(&value);
+    holds.then_some(()).ok_or_else(|| format!("{field} is {value}, want a number from 0 to 1"))
 }

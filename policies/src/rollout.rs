@@ -3,17 +3,23 @@
 use std::sync::Arc;
 
 use remora_env::observation::Reference;
+use remora_env::outcome::End;
 use remora_env::{Episode, Next, Scenario, World};
 
 use crate::heuristics::KubeDefault;
 use crate::{Policy, choose};
 
-/// Figures of one episode; means are over the placed tasks.
+/// Figures of one episode; means are over the completed tasks.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Figures {
     pub tasks: usize,
+    /// Tasks that no node can run.
     pub unplaceable: usize,
-    /// Price-weighted bytes, all tasks together.
+    /// Tasks that were turned away, given up or orphaned.
+    pub failed: usize,
+    /// How often tasks were lost and tried again.
+    pub retries: usize,
+    /// Price-weighted bytes, all tasks together, lost tries included.
     pub moved_bytes: f64,
     /// Bytes that left a site.
     pub wan_bytes: f64,
@@ -21,37 +27,47 @@ pub struct Figures {
     pub response_p95_s: f64,
     pub response_p99_s: f64,
     pub deadline_missed: usize,
+    /// What executions added to idle draw, joules.
+    pub energy_j: f64,
+    pub usd: f64,
 }
 
 impl Figures {
     /// Sums up the outcomes of an episode.
     pub fn of(episode: &Episode) -> Figures {
-        let placed = || episode.outcomes().iter().filter(|outcome| outcome.is_placed());
-        let mut responses: Vec<f64> = placed().map(|outcome| outcome.response_s()).collect();
+        let all = || episode.outcomes().iter();
+        let completed = || all().filter(|outcome| outcome.is_completed());
+        let mut responses: Vec<f64> = completed().map(|outcome| outcome.response_s()).collect();
         responses.sort_unstable_by(f64::total_cmp);
         let percentile = |p: f64| {
             let rank = (p * responses.len() as f64).ceil() as usize;
             responses.get(rank.saturating_sub(1)).copied().unwrap_or(0.0)
         };
+        let unplaceable = all().filter(|outcome| outcome.end == End::Unplaceable).count();
         Figures {
-            tasks: episode.outcomes().len(),
-            unplaceable: episode.outcomes().len() - responses.len(),
-            moved_bytes: placed().map(|outcome| outcome.moved_bytes).sum(),
-            wan_bytes: placed().map(|outcome| outcome.wan_bytes as f64).sum(),
+            tasks: all().count(),
+            unplaceable,
+            failed: all().count() - responses.len() - unplaceable,
+            retries: all().map(|outcome| outcome.retries as usize).sum(),
+            moved_bytes: all().map(|outcome| outcome.moved_bytes).sum(),
+            wan_bytes: all().map(|outcome| outcome.wan_bytes as f64).sum(),
             response_mean_s: responses.iter().sum::<f64>() / responses.len().max(1) as f64,
             response_p95_s: percentile(0.95),
             response_p99_s: percentile(0.99),
-            deadline_missed: placed().filter(|outcome| outcome.deadline_missed).count(),
+            deadline_missed: completed().filter(|outcome| outcome.deadline_missed).count(),
+            energy_j: all().map(|outcome| outcome.energy_j).sum(),
+            usd: all().map(|outcome| outcome.usd).sum(),
         }
     }
 
-    fn placed(&self) -> f64 {
-        (self.tasks - self.unplaceable).max(1) as f64
+    /// Tasks that came to their result.
+    pub fn completed(&self) -> usize {
+        self.tasks - self.unplaceable - self.failed
     }
 
-    /// Price-weighted bytes per placed task.
+    /// Price-weighted bytes per completed task.
     pub fn moved_bytes_per_task(&self) -> f64 {
-        self.moved_bytes / self.placed()
+        self.moved_bytes / self.completed().max(1) as f64
     }
 
     /// These figures as the two ends of the dial.
@@ -75,7 +91,7 @@ pub fn play(world: &Arc<World>, policy: &mut dyn Policy, alpha: f64, reference: 
     let mut episode = Episode::new(Arc::clone(world), alpha, reference);
     while let Next::Decide(observation) = episode.next() {
         let choice = choose(policy, &observation);
-        episode.step(&choice.candidate);
+        episode.step(choice.candidate.node);
     }
     episode
 }

@@ -148,7 +148,7 @@ pub fn collect(config: &Config, courses: &[Course], network: &ActorCritic, index
             let action = sample(row_log_probs, &mut rngs[rollout]);
             let task = episodes[rollout].pending().expect("a deciding episode has a task") as usize;
             let at = episodes[rollout].cluster().now;
-            episodes[rollout].step(&candidates[action]);
+            episodes[rollout].step(candidates[action].node);
             steps[rollout].push(Step {
                 task,
                 row: first + row,
@@ -180,7 +180,7 @@ impl Ledger {
     fn of(episode: &Episode, alpha: f64, reference: Reference, unit: f64) -> Ledger {
         let tasks = episode.world().tasks.len();
         let mut ledger = Ledger { costs: vec![0.0; tasks], completed: vec![Time::ZERO; tasks] };
-        for outcome in episode.outcomes().iter().filter(|outcome| outcome.is_placed()) {
+        for outcome in episode.outcomes().iter().filter(|outcome| outcome.is_completed()) {
             let task = outcome.task as usize;
             ledger.costs[task] = reference.cost(alpha, outcome.moved_bytes, outcome.response_s()) / unit;
             ledger.completed[task] = outcome.completed;

@@ -29,15 +29,19 @@ pub struct Row {
     pub response_mean_s: f64,
     pub response_p95_s: f64,
     pub response_p99_s: f64,
-    /// Share of the placed tasks that came after their deadline.
+    /// Share of the completed tasks that came after their deadline.
     pub deadline_miss: f64,
-    /// Not modelled by this version.
-    pub energy_kj: Option<f64>,
-    /// Not modelled by this version.
-    pub usd: Option<f64>,
+    /// What executions added to the nodes' idle draw, kilojoules.
+    pub energy_kj: f64,
+    /// Memory held in the cloud while executing, and bytes over links that cost.
+    pub usd: f64,
     /// Against `kube-default` on the same world, whose cost is 1.
     pub cost: f64,
     pub unplaceable: usize,
+    /// Tasks that were turned away or given up.
+    pub failed: usize,
+    /// How often tasks were lost and tried again.
+    pub retries: usize,
     /// Wall time per decision, observation included; the only figure that differs between runs.
     pub decision_us: f64,
 }
@@ -128,7 +132,7 @@ fn run(job: &Job<'_>) -> Result<Row, PolicyError> {
     let seconds = started.elapsed().as_secs_f64();
     episode.check();
     let figures = Figures::of(&episode);
-    let placed = (figures.tasks - figures.unplaceable).max(1) as f64;
+    let completed = figures.completed().max(1) as f64;
     Ok(Row {
         scenario: job.world.name.clone(),
         policy: job.policy.to_owned(),
@@ -140,12 +144,14 @@ fn run(job: &Job<'_>) -> Result<Row, PolicyError> {
         response_mean_s: figures.response_mean_s,
         response_p95_s: figures.response_p95_s,
         response_p99_s: figures.response_p99_s,
-        deadline_miss: figures.deadline_missed as f64 / placed,
-        energy_kj: None,
-        usd: None,
+        deadline_miss: figures.deadline_missed as f64 / completed,
+        energy_kj: figures.energy_j / 1e3,
+        usd: figures.usd,
         cost: figures.cost(job.alpha, &job.kube),
         unplaceable: figures.unplaceable,
-        decision_us: seconds * 1e6 / placed,
+        failed: figures.failed,
+        retries: figures.retries,
+        decision_us: seconds * 1e6 / completed,
     })
 }
 

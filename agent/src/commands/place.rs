@@ -26,9 +26,9 @@ pub struct Args {
     /// Dataset that it reads; may be repeated or take commas.
     #[arg(long = "input", value_delimiter = ',')]
     inputs: Vec<String>,
-    /// Dataset that it writes a new version of.
-    #[arg(long)]
-    output: Option<String>,
+    /// Dataset that it writes a new version of; may be repeated or take commas.
+    #[arg(long = "output", value_delimiter = ',')]
+    outputs: Vec<String>,
     /// The dial: weight of data moved against response time, 0 to 1; the service's own unless given.
     #[arg(long, value_parser = super::alpha)]
     alpha: Option<f64>,
@@ -52,7 +52,7 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<()> {
         kind: args.task,
         image: args.image.unwrap_or_default(),
         inputs: args.inputs,
-        output: args.output.unwrap_or_default(),
+        outputs: args.outputs,
     };
     let request = wire::PlaceRequest {
         cluster_id: args.cluster,

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Args as ClapArgs, Subcommand};
 use remora_env::Scenario;
 use remora_env::import::{GenaiOptions, Imported, genai, openb};
-use remora_env::trace::Trace;
+use remora_env::trace::{Arrival, Record, Trace};
 
 use super::{print, scenario, table, tables};
 
@@ -105,7 +105,7 @@ pub fn run(args: &Args, json: bool) -> Result<()> {
         }
         Command::Check { file } => {
             let trace = Trace::read(file)?;
-            print(format_args!("{} is accepted: {} arrivals", file.display(), trace.arrivals.len()))
+            print(format_args!("{} is accepted: {} arrivals", file.display(), trace.arrivals().count()))
         }
         Command::Stats { file } => stats(&Trace::read(file)?, json),
     }
@@ -146,17 +146,21 @@ fn finish(imported: &Imported, out: &std::path::Path, json: bool) -> Result<()> 
 }
 
 fn stats(trace: &Trace, json: bool) -> Result<()> {
-    let count = trace.arrivals.len();
-    let sum = |figure: fn(&remora_env::trace::Arrival) -> f64| trace.arrivals.iter().map(figure).sum::<f64>();
-    let span_s = trace.arrivals.last().map_or(0.0, |last| last.at_s - trace.arrivals[0].at_s);
+    let arrivals: Vec<&Arrival> = trace.arrivals().collect();
+    let count = arrivals.len();
+    let durations = || arrivals.iter().filter_map(|arrival| arrival.duration_s);
+    let span_s = arrivals.last().map_or(0.0, |last| last.at_s - arrivals[0].at_s);
     let row = serde_json::json!({
         "source": trace.header.source,
         "arrivals": count,
         "span_s": span_s,
         "arrivals_per_s": if span_s > 0.0 { count as f64 / span_s } else { 0.0 },
-        "mean_duration_s": sum(|a| a.duration_s) / count.max(1) as f64,
-        "with_accelerator": trace.arrivals.iter().filter(|a| a.accelerators > 0).count(),
-        "with_inputs": trace.arrivals.iter().filter(|a| !a.inputs.is_empty()).count(),
+        "mean_duration_s": durations().sum::<f64>() / durations().count().max(1) as f64,
+        "with_accelerator": arrivals.iter().filter(|a| a.accelerators > 0).count(),
+        "with_inputs": arrivals.iter().filter(|a| !a.inputs.is_empty()).count(),
+        "with_predecessors": arrivals.iter().filter(|a| !a.after.is_empty()).count(),
+        "decisions": trace.records.iter().filter(|r| matches!(r, Record::Decision(_))).count(),
+        "outcomes": trace.records.iter().filter(|r| matches!(r, Record::Outcome(_))).count(),
     });
     if json {
         return tables::print_rows(&[row]);

@@ -35,7 +35,7 @@ pub(super) struct Chooser {
 struct Decision {
     commitment: TaskId,
     node: NodeId,
-    task: Task,
+    task: Arc<Task>,
     /// Versions of its inputs when it was made.
     versions: Vec<u32>,
     request_id: Option<String>,
@@ -145,7 +145,7 @@ impl Books {
         let Some(decision) = self.requests.get(request_id).and_then(|id| self.decisions.get(id)) else {
             return Ok(None);
         };
-        if decision.task != *task {
+        if *decision.task != *task {
             let problem = format_args!("{request_id:?} was the id of a request for another task");
             return Err(Field::root("request_id").refuse(problem).into());
         }
@@ -172,8 +172,9 @@ impl Books {
 
     fn commit(&mut self, order: &Order, task: Task, commitment: TaskId, answer: &Arc<Answer>) {
         let Candidate { node, .. } = answer.chosen.candidate;
+        let task = Arc::new(task);
         let expected_end = self.cluster.now.after_s(answer.chosen.candidate.completion_s());
-        if self.cluster.place(commitment, task.clone(), node, expected_end) {
+        if self.cluster.place(commitment, Arc::clone(&task), node, expected_end) {
             self.begin(node, &task);
         }
         if let Some(request_id) = &order.request_id {
@@ -198,9 +199,9 @@ impl Books {
 
     // What a task needs on its node.
 
-    fn committed(&self, node: NodeId, commitment: TaskId) -> Option<Task> {
+    fn committed(&self, node: NodeId, commitment: TaskId) -> Option<Arc<Task>> {
         let commitments = &self.cluster.nodes[node as usize].commitments;
-        commitments.iter().find(|other| other.id == commitment).map(|found| found.task.clone())
+        commitments.iter().find(|other| other.id == commitment).map(|found| Arc::clone(&found.task))
     }
 
     fn versions(&self, task: &Task) -> Vec<u32> {

@@ -39,7 +39,7 @@ const MAX_CANDIDATES: i64 = 20_000;
 /// Candidates that an answer lists unless the request says how many.
 pub const DEFAULT_CANDIDATES: usize = 20;
 /// Most datasets that a task reads.
-const MAX_INPUTS: usize = 1000;
+const MAX_DATASETS: usize = 1000;
 /// Largest time, seconds.
 const MAX_S: f64 = 1e9;
 /// Largest size of one thing, bytes, and of all together.
@@ -99,22 +99,26 @@ pub fn report(request: &wire::ReportOutcomeRequest) -> Result<Report, Invalid> {
 }
 
 fn named_task(at: Field<'_>, task: &wire::Task) -> Result<NamedTask, Invalid> {
-    at.field("inputs").count(task.inputs.len(), 0..=MAX_INPUTS)?;
-    let mut inputs = Vec::with_capacity(task.inputs.len());
-    for (index, name) in task.inputs.iter().enumerate() {
-        let at = at.item("inputs", index);
-        let name = at.name(name)?;
-        if inputs.contains(&name) {
-            return Err(at.refuse(format_args!("{name:?} is listed twice")));
-        }
-        inputs.push(name);
-    }
     Ok(NamedTask {
         kind: at.field("kind").name(&task.kind)?,
         image: optional_name(at.field("image"), &task.image)?,
-        inputs,
-        output: optional_name(at.field("output"), &task.output)?,
+        inputs: distinct_names(at, "inputs", &task.inputs)?,
+        outputs: distinct_names(at, "outputs", &task.outputs)?,
     })
+}
+
+fn distinct_names(at: Field<'_>, list: &'static str, wire: &[String]) -> Result<Vec<String>, Invalid> {
+    at.field(list).count(wire.len(), 0..=MAX_DATASETS)?;
+    let mut names = Vec::with_capacity(wire.len());
+    for (index, name) in wire.iter().enumerate() {
+        let at = at.item(list, index);
+        let name = at.name(name)?;
+        if names.contains(&name) {
+            return Err(at.refuse(format_args!("{name:?} is listed twice")));
+        }
+        names.push(name);
+    }
+    Ok(names)
 }
 
 fn optional_name(at: Field<'_>, name: &str) -> Result<Option<String>, Invalid> {

@@ -12,7 +12,7 @@ pub struct NamedTask {
     pub kind: String,
     pub image: Option<String>,
     pub inputs: Vec<String>,
-    pub output: Option<String>,
+    pub outputs: Vec<String>,
 }
 
 /// Index of each thing of a catalogue by its name.
@@ -37,13 +37,14 @@ impl Names {
     pub fn task(&self, at: Field<'_>, task: &NamedTask) -> Result<Task, Invalid> {
         let image = task.image.as_ref().map(|name| look_up(at.field("image"), "image", name, &self.images));
         let dataset = |at: Field<'_>, name: &String| look_up(at, "dataset", name, &self.datasets);
-        let inputs =
-            task.inputs.iter().enumerate().map(|(index, name)| dataset(at.item("inputs", index), name));
+        let datasets = |list, names: &[String]| -> Result<Vec<u32>, Invalid> {
+            names.iter().enumerate().map(|(index, name)| dataset(at.item(list, index), name)).collect()
+        };
         Ok(Task {
             kind: look_up(at.field("kind"), "task kind", &task.kind, &self.kinds)?,
             image: image.transpose()?,
-            inputs: inputs.collect::<Result<_, _>>()?,
-            output: task.output.as_ref().map(|name| dataset(at.field("output"), name)).transpose()?,
+            inputs: datasets("inputs", &task.inputs)?,
+            outputs: datasets("outputs", &task.outputs)?,
         })
     }
 }

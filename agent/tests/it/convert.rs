@@ -66,6 +66,11 @@ const CHANGES: &[Change] = &[
     |c, _, _, v| c.task_kinds[0].execution_elsewhere_s = Some(v.number),
     |c, _, i, v| c.task_kinds[0].execution[i.index(3)].mean_s = Some(v.number),
     |c, _, _, v| c.task_kinds[0].deadline_s = Some(v.number),
+    |c, _, _, v| drop(c.task_kinds[0].demands.insert(v.text.clone(), v.text.clone())),
+    |c, _, _, v| c.task_kinds[0].priority = v.whole as i32,
+    |c, _, i, _| c.datasets[i.index(2)].homes.clear(),
+    |c, _, _, v| c.queue_limit = Some(v.whole),
+    |c, _, _, v| c.peers = v.flag,
     |_, f, _, v| f.arrivals_per_s = v.number,
     |_, f, _, v| f.images.push(wire::ImageFacts { image: "vision".to_owned(), arrivals_per_s: v.number }),
     |_, f, i, v| {
@@ -145,7 +150,8 @@ fn survives(request: &wire::RegisterClusterRequest) -> bool {
     for kind in 0..catalogue.kinds.len().min(3) as u32 {
         let image = (!catalogue.images.is_empty()).then_some(0);
         let inputs = (0..catalogue.datasets.len() as u32).collect();
-        let task = Task { kind, image, inputs, output: (!catalogue.datasets.is_empty()).then_some(0) };
+        let task =
+            Task { kind, image, inputs, outputs: (0..catalogue.datasets.len().min(1) as u32).collect() };
         let Some(observation) = Observation::new(cluster, &task, 7, 0.5, registration.reference) else {
             continue;
         };
@@ -161,13 +167,13 @@ fn survives(request: &wire::RegisterClusterRequest) -> bool {
     let again = convert::export(&registration.id, cluster, registration.reference, &BTreeMap::new());
     let twice = convert::registration(&again, Time::ZERO).expect("what was exported is accepted");
     for (node, before) in twice.cluster.nodes.into_iter().zip(&cluster.nodes) {
-        let mut node = node;
+        let mut node = (*node).clone();
         for (commitment, before) in node.commitments.iter_mut().zip(&before.commitments) {
             // Seconds hold nanoseconds for a hundred days.
             assert!(commitment.expected_end.0.abs_diff(before.expected_end.0) < 1000);
             commitment.expected_end = before.expected_end;
         }
-        assert_eq!(node, *before);
+        assert_eq!(node, **before);
     }
     true
 }
@@ -220,7 +226,7 @@ proptest! {
             2 => request.request_id = v.text,
             3 => task.kind = v.text,
             4 => task.inputs = vec![v.text, w.text.clone()],
-            5 => task.output = v.text,
+            5 => task.outputs.push(v.text),
             _ => request.task = None,
         }
         if let Ok(order) = convert::order(&request) {

@@ -95,7 +95,7 @@ async fn a_repeated_request_gets_the_same_decision() {
     placements.report_outcome(outcome(&first.decision_id)).await.unwrap();
     let third = placements.place(named.clone()).await.unwrap().into_inner();
     assert_eq!(third.decision_id, first.decision_id);
-    let other = wire::Task { output: String::new(), ..small_task() };
+    let other = wire::Task { outputs: Vec::new(), ..small_task() };
     let refused = placements.place(wire::PlaceRequest { task: Some(other), ..named }).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
     assert!(refused.message().starts_with("request_id: "), "{}", refused.message());
@@ -160,7 +160,7 @@ async fn books_balance_whatever_the_order() {
         if open.is_empty() || draw(2) == 0 {
             let mut task = small_task();
             if draw(2) == 0 {
-                task.output = String::new();
+                task.outputs.clear();
             }
             if draw(2) == 0 {
                 task.inputs.push("labels".to_owned());

@@ -188,7 +188,10 @@ async fn wrong_requests() {
             dry_run(wire::Task { inputs: vec!["video".to_owned(); 2], ..task() }),
             "task.inputs[1]: \"video\" is listed twice",
         ),
-        (dry_run(wire::Task { output: "x".to_owned(), ..task() }), "task.output: no dataset is called \"x\""),
+        (
+            dry_run(wire::Task { outputs: vec!["x".to_owned()], ..task() }),
+            "task.outputs[0]: no dataset is called \"x\"",
+        ),
     ];
     for (request, message) in cases {
         assert_refused(&placements.place(request).await.unwrap_err(), Code::InvalidArgument, message);

@@ -108,6 +108,8 @@ pub fn small_cluster() -> wire::RegisterClusterRequest {
         id: "small".to_owned(),
         reference_response_s: 20.0,
         reference_moved_bytes: 1e8,
+        peers: false,
+        queue_limit: None,
         nodes: vec![
             node("desk", "nuc", "amd64", 4000),
             node("board", "rpi4", "arm64", 4000),
@@ -144,7 +146,7 @@ pub fn small_task() -> wire::Task {
         kind: "detect".to_owned(),
         image: "vision".to_owned(),
         inputs: vec!["video".to_owned()],
-        output: "labels".to_owned(),
+        outputs: vec!["labels".to_owned()],
     }
 }
 

@@ -19,7 +19,7 @@ fn named(cluster: &Cluster, task: &Task) -> wire::Task {
         kind: cluster.catalogue.kind(task).name.clone(),
         image: task.image.map(|id| cluster.catalogue.images[id as usize].name.clone()).unwrap_or_default(),
         inputs: task.inputs.iter().map(dataset).collect(),
-        output: task.output.iter().map(dataset).collect(),
+        outputs: task.outputs.iter().map(dataset).collect(),
     }
 }
 
@@ -76,7 +76,7 @@ async fn twins_agree(scenario: &str, policy: &str, decisions: usize) {
             assert_eq!(told.moved_bytes, candidate.moved_bytes, "{at}: {}", told.node);
         }
         let candidate = choice.candidate;
-        episode.step(&candidate);
+        episode.step(candidate.node);
     }
     assert!(busy > 0, "a test of idle clusters says little");
     server.stop().await;

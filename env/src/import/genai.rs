@@ -26,8 +26,8 @@ use super::genai_cluster::{
 };
 use super::table::{MAX_S, Row, Table};
 use super::{ImportError, Imported, stem};
-use crate::scenario::{ScenarioFile, WorkloadFile};
-use crate::trace::{Arrival, Header, Trace, VERSION};
+use crate::scenario::ScenarioFile;
+use crate::trace::{Arrival, Trace};
 
 const COLUMNS: [&str; 4] =
     ["gmt_create", "predict_status", "exec_time_seconds", "checkpoint_model_version_id"];
@@ -55,10 +55,10 @@ pub fn genai(requests_csv: &Path, options: &GenaiOptions) -> Result<Imported, Im
         ),
         topology: topology(options, models.len()),
         catalogue: catalogue(options, models),
-        workload: WorkloadFile::default(),
+        ..ScenarioFile::default()
     };
     let source = format!("{SOURCE}, {}", stem(requests_csv));
-    let trace = Trace { header: Header { remora_trace: VERSION, source }, arrivals };
+    let trace = Trace::of_arrivals(source, arrivals);
     Ok(Imported { scenario, trace, notes })
 }
 
@@ -92,10 +92,10 @@ impl Request {
             memory_bytes: u64::from(MEMORY_MIB_PER_GPU) * 1024 * 1024,
             accelerators: 1,
             accelerator_millis: 1000,
-            accelerator_models: Vec::new(),
             image: Some(IMAGE.to_owned()),
             inputs: vec![self.model],
-            duration_s: self.execution_s,
+            duration_s: Some(self.execution_s),
+            ..Arrival::default()
         }
     }
 }

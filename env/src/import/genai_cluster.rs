@@ -153,6 +153,7 @@ pub(super) fn topology(options: &GenaiOptions, models: usize) -> TopologyFile {
             nodes: vec![NodesFile { count: options.nodes_per_site, ..server }],
             sites: Vec::new(),
         }],
+        ..TopologyFile::default()
     }
 }
 
@@ -167,20 +168,13 @@ fn node(name: &str, kind: &str, gpus: u32, disk_gb: f64, (key, value): (&str, &s
         memory_mib: Some(f64::from(MEMORY_MIB_PER_GPU) * f64::from(gpus)),
         disk_gb: Some(disk_gb),
         startup_s: Some(STARTUP_S),
-        accelerator: None,
         labels: BTreeMap::from([(key.to_owned(), value.to_owned())]),
+        ..NodesFile::default()
     }
 }
 
 fn link(mbps: f64) -> LinkFile {
-    LinkFile {
-        up_mbps: mbps,
-        down_mbps: None,
-        latency_ms: LAN_LATENCY_MS,
-        price: 1.0,
-        wan: false,
-        shared: false,
-    }
+    LinkFile { up_mbps: mbps, latency_ms: LAN_LATENCY_MS, ..LinkFile::default() }
 }
 
 /// The serving image, and each base model as a dataset at home in the store.
@@ -190,6 +184,7 @@ pub(super) fn catalogue(options: &GenaiOptions, models: BTreeSet<String>) -> Cat
         count: 1,
         size_mb: (options.model_gb * 1000.0).ceil(),
         home: HomeFile::Nodes(vec![STORE.to_owned()]),
+        replicas: 1,
         bucket: String::new(),
     };
     let image = ImageFile {

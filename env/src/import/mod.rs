@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 pub use genai::genai;
 pub use genai_cluster::GenaiOptions;
 pub use openb::openb;
+pub(crate) use table::Table;
 
 use crate::file::write_whole;
 use crate::scenario::ScenarioFile;

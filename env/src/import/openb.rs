@@ -23,10 +23,8 @@ use std::path::Path;
 use super::table::{Names, Row, Table};
 use super::{ImportError, Imported, stem};
 use crate::device::Arch;
-use crate::scenario::{
-    AcceleratorFile, CatalogueFile, LinkFile, NodesFile, ScenarioFile, TopologyFile, WorkloadFile,
-};
-use crate::trace::{Arrival, Header, Trace, VERSION};
+use crate::scenario::{AcceleratorFile, LinkFile, NodesFile, ScenarioFile, TopologyFile};
+use crate::trace::{Arrival, Trace};
 
 const NODE_COLUMNS: [&str; 5] = ["sn", "cpu_milli", "memory_mib", "gpu", "model"];
 const POD_COLUMNS: [&str; 9] = [
@@ -71,10 +69,9 @@ pub fn openb(nodes_csv: &Path, pods_csv: &Path) -> Result<Imported, ImportError>
         name: stem(pods_csv),
         summary: format!("{} pods on the {} nodes of a GPU cluster", arrivals.len(), nodes.len()),
         topology: TopologyFile { nodes, ..TopologyFile::default() },
-        catalogue: CatalogueFile::default(),
-        workload: WorkloadFile::default(),
+        ..ScenarioFile::default()
     };
-    let trace = Trace { header: Header { remora_trace: VERSION, source }, arrivals };
+    let trace = Trace::of_arrivals(source, arrivals);
     Ok(Imported { scenario, trace, notes })
 }
 
@@ -93,21 +90,14 @@ fn read_node(row: &Row<'_>, names: &mut Names) -> Result<NodesFile, ImportError>
         name: names.take(row, "sn")?,
         count: 1,
         kind,
-        link: LinkFile {
-            up_mbps: LINK_MBPS,
-            down_mbps: None,
-            latency_ms: LATENCY_MS,
-            price: 1.0,
-            wan: false,
-            shared: false,
-        },
+        link: LinkFile { up_mbps: LINK_MBPS, latency_ms: LATENCY_MS, ..LinkFile::default() },
         arch: Some(Arch::Amd64),
         cpu_millis: Some(row.whole("cpu_milli", "millicores", 1..=MAX_CPU_MILLIS)?),
         memory_mib: Some(f64::from(row.whole("memory_mib", "MiB", 1..=MAX_MEMORY_MIB)?)),
         disk_gb: Some(DISK_GB),
         startup_s: Some(0.0),
         accelerator,
-        labels: Default::default(),
+        ..NodesFile::default()
     })
 }
 
@@ -156,9 +146,8 @@ fn read_pod(row: &Row<'_>, names: &mut Names) -> Result<Pod, ImportError> {
         accelerators,
         accelerator_millis,
         accelerator_models: read_models(row)?,
-        image: None,
-        inputs: Vec::new(),
-        duration_s: deleted_s - began_s,
+        duration_s: Some(deleted_s - began_s),
+        ..Arrival::default()
     };
     Ok(Pod { arrival, was_scheduled, deleted_s })
 }
@@ -216,7 +205,7 @@ fn notes(nodes: &[NodesFile], pods: &[Pod]) -> Vec<String> {
             "pods never scheduled, for which the duration is deletion_time - creation_time: {}",
             count(&|pod| !pod.was_scheduled)
         ),
-        format!("pods with a duration of 0 s, kept: {}", count(&|pod| pod.arrival.duration_s == 0.0)),
+        format!("pods with a duration of 0 s, kept: {}", count(&|pod| pod.arrival.duration_s == Some(0.0))),
         format!(
             "pods deleted in the last second of the list, {end_s}, whose duration the end of the recording may have \
              cut off, kept: {}",

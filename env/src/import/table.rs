@@ -13,7 +13,7 @@ pub const MAX_S: f64 = 1e9;
 
 /// A CSV file with a header; every row has a field for each column, in UTF-8, on one line.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(crate) struct Table {
     path: PathBuf,
     header: Vec<String>,
     /// With the line on which each begins.
@@ -22,7 +22,7 @@ pub(super) struct Table {
 
 /// A row with its surroundings, for reading fields by name.
 #[derive(Clone, Copy)]
-pub(super) struct Row<'a> {
+pub(crate) struct Row<'a> {
     table: &'a Table,
     line: usize,
     fields: &'a StringRecord,
@@ -164,9 +164,17 @@ impl<'a> Row<'a> {
 
     /// A time or duration, seconds.
     pub fn seconds(&self, column: &str) -> Result<f64, ImportError> {
+        self.number(column, "seconds", 0.0..=MAX_S)
+    }
+
+    /// A number within a range.
+    pub fn number(&self, column: &str, unit: &str, range: RangeInclusive<f64>) -> Result<f64, ImportError> {
         // The range leaves out NaN and the infinities as well.
-        let value = self.text(column).parse().ok().filter(|value| (0.0..=MAX_S).contains(value));
-        value.ok_or_else(|| self.not(column, &format!("a number of seconds from 0 to {MAX_S}")))
+        let value = self.text(column).parse().ok().filter(|value| range.contains(value));
+        value.ok_or_else(|| {
+            let (from, to) = (range.start(), range.end());
+            self.not(column, &format!("a number of {unit} from {from} to {to}"))
+        })
     }
 
     /// The error that a field is not what is wanted there.

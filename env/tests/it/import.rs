@@ -94,7 +94,7 @@ fn shared(name: &str) -> Option<PathBuf> {
 }
 
 fn in_time_order(trace: &Trace) -> bool {
-    trace.arrivals.windows(2).all(|pair| pair[0].at_s <= pair[1].at_s)
+    trace.arrivals().is_sorted_by(|a, b| a.at_s <= b.at_s)
 }
 
 /// Tasks that no node could ever run.

@@ -140,7 +140,7 @@ proptest! {
         let mut episode = Episode::new(world, 0.5, Reference::new(1.0, 1e6));
         while let Next::Decide(observation) = episode.next() {
             let candidate = observation.candidates[0];
-            episode.step(&candidate);
+            episode.step(candidate.node);
         }
         episode.check();
     }

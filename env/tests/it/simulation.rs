@@ -20,7 +20,7 @@ fn play(world: &Arc<World>, choices: u64, check_every: usize) -> Vec<Outcome> {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let index = (state >> 33) as usize % observation.candidates.len();
         let candidate = observation.candidates[index];
-        episode.step(&candidate);
+        episode.step(candidate.node);
         decisions += 1;
         if decisions % check_every == 0 {
             episode.check();
@@ -134,7 +134,7 @@ fn transfers_share_a_thin_link_and_are_booked_at_its_price() {
         // The estimate sees the links as they are shared at the decision.
         let expected = if node == "edge/n-0" { 8.0 } else { 16.0 };
         assert!((candidate.fetch_s - expected).abs() < 0.01, "{candidate:?}");
-        episode.step(&candidate);
+        episode.step(candidate.node);
     }
     assert!(matches!(episode.next(), Next::Terminated));
     for outcome in episode.outcomes() {
@@ -156,7 +156,7 @@ fn tasks_that_want_more_cpu_than_there_is_slow_down_together() {
     for _ in 0..2 {
         let Next::Decide(observation) = episode.next() else { panic!("two tasks arrive") };
         let candidate = observation.candidates[0];
-        episode.step(&candidate);
+        episode.step(candidate.node);
     }
     for outcome in episode.outcomes() {
         let executed = outcome.executed.since_s(outcome.started);

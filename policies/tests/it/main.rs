@@ -31,7 +31,7 @@ fn every_policy_places_every_task_the_same_way_twice() {
         };
         let outcomes = run();
         assert_eq!(outcomes.len(), world.tasks.len(), "{name}");
-        assert!(outcomes.iter().all(|outcome| outcome.is_placed()), "{name}");
+        assert!(outcomes.iter().all(|outcome| outcome.is_completed()), "{name}");
         assert_eq!(outcomes, run(), "{name}");
     }
 }
@@ -72,7 +72,7 @@ fn the_network_judges_each_candidate_on_its_own() {
         single.push(&observation, 24);
         alone.push(single);
         let candidate = choose(greedy.as_mut(), &observation).candidate;
-        episode.step(&candidate);
+        episode.step(candidate.node);
     }
     let logits = |batch: &Batch| {
         let (features, mask) = batch.tensors(24, &device);

@@ -46,8 +46,8 @@ impl Books {
         Ok(false)
     }
 
-    /// Its image is on the node, its inputs too unless they were renewed since, and so is its output,
-    /// the only version of it from now on besides that at its home.
+    /// Its image is on the node, its inputs too unless they were renewed since, and so are its
+    /// outputs, the only versions of them from now on besides those at their homes.
     fn completed(&mut self, node: NodeId, task: &Task, versions: &[u32]) {
         let current = |dataset: &DatasetId| {
             let read = task.inputs.iter().position(|input| input == dataset).map(|index| versions[index]);
@@ -64,7 +64,7 @@ impl Books {
         for item in stale {
             self.forget_if_unneeded(node, item);
         }
-        if let Some(dataset) = task.output {
+        for &dataset in &task.outputs {
             self.cluster.publish(dataset, node);
         }
     }

@@ -106,7 +106,7 @@ fn datasets(
     for (index, wire) in cluster.datasets.iter().enumerate() {
         let at = at.item("datasets", index);
         let name = unique(at.field("name"), &wire.name, index as u32, &mut names)?;
-        at.field("homes").count(wire.homes.len(), 1..=topology.nodes.len())?;
+        at.field("homes").count(wire.homes.len(), 0..=topology.nodes.len())?;
         let mut homes = Vec::with_capacity(wire.homes.len());
         for (index, home) in wire.homes.iter().enumerate() {
             let at = at.item("homes", index);
@@ -162,7 +162,9 @@ fn kind(at: Field<'_>, name: String, kind: &wire::TaskKind) -> Result<Kind, Inva
         execution,
         execution_elsewhere: elsewhere.transpose()?.map(ExecutionTime::constant),
         prefers: kind.prefers.clone().into_iter().collect(),
+        demands: kind.demands.clone().into_iter().collect(),
         deadline_s: kind.deadline_s.map(|s| at.field("deadline_s").positive(s, MAX_S)).transpose()?,
+        priority: kind.priority,
     })
 }
 

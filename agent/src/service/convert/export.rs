@@ -35,6 +35,8 @@ pub fn registration(
             images: catalogue.images.iter().map(|it| image(it, catalogue, &layers)).collect(),
             datasets: catalogue.datasets.iter().map(|it| dataset(it, topology)).collect(),
             task_kinds: catalogue.kinds.iter().map(kind).collect(),
+            peers: topology.peers,
+            queue_limit: topology.queue_limit.map(i64::from),
         }),
         facts: Some(facts(cluster, &layers, decisions)),
     }
@@ -63,7 +65,7 @@ fn links(topology: &Topology) -> Vec<wire::Link> {
         inner: name(link.to),
         up_bytes_per_s: link.up_bytes_per_s,
         down_bytes_per_s: link.down_bytes_per_s,
-        latency_s: Some(link.latency_s),
+        latency_s: Some(link.delay.mean_s()),
         price: Some(link.price),
         wan: link.wan,
         shared: link.shared,
@@ -124,6 +126,8 @@ fn kind(kind: &Kind) -> wire::TaskKind {
         execution: execution.collect(),
         execution_elsewhere_s: kind.execution_elsewhere.map(|time| time.mean_s),
         prefers: kind.prefers.iter().cloned().collect(),
+        demands: kind.demands.iter().cloned().collect(),
+        priority: kind.priority,
         deadline_s: kind.deadline_s,
     }
 }
@@ -135,7 +139,7 @@ pub(super) fn task(task: &Task, catalogue: &Catalogue) -> wire::Task {
         kind: catalogue.kind(task).name.clone(),
         image: task.image.map(|id| catalogue.images[id as usize].name.clone()).unwrap_or_default(),
         inputs: task.inputs.iter().map(dataset).collect(),
-        output: task.output.as_ref().map(dataset).unwrap_or_default(),
+        outputs: task.outputs.iter().map(dataset).collect(),
     }
 }
 

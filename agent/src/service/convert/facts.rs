@@ -91,7 +91,7 @@ impl Reported<'_> {
 
     fn held(&mut self, at: Field<'_>, dataset: DatasetId, holders: BTreeSet<NodeId>) -> Result<(), Invalid> {
         let homes = &self.catalogue.datasets[dataset as usize].homes;
-        if !homes.iter().any(|home| holders.contains(home)) {
+        if !homes.is_empty() && !homes.iter().any(|home| holders.contains(home)) {
             return Err(at.refuse("names none of the dataset's homes, want at least one"));
         }
         for &home in homes.iter().filter(|home| !holders.contains(home)) {
@@ -156,7 +156,7 @@ impl Reported<'_> {
         self.next += 1;
         let commitment = Commitment {
             id,
-            task,
+            task: Arc::new(task),
             expected_end,
             admitted: !placed.queued,
             accelerators: accelerators.collect::<Result<_, _>>()?,

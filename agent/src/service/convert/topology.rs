@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use remora_env::device::Arch;
-use remora_env::topology::{Link, Node, Topology, VertexId};
+use remora_env::power::Power;
+use remora_env::topology::{Delay, Link, Node, Topology, VertexId};
 use remora_proto::v1 as wire;
 
 use super::{Field, Invalid, MAX_BYTES, unique};
@@ -15,6 +16,7 @@ const MAX_SWITCHES: usize = 20_000;
 const MAX_LINKS: usize = 100_000;
 const MAX_CPU_MILLIS: i64 = 1_000_000_000;
 const MAX_ACCELERATORS: i64 = 1000;
+const MAX_QUEUED: i64 = 1_000_000_000;
 const MAX_STARTUP_S: f64 = 1e6;
 const BYTES_PER_S: std::ops::RangeInclusive<f64> = 1.0..=1e13;
 const MAX_LATENCY_S: f64 = 3600.0;
@@ -54,7 +56,11 @@ pub(super) fn build(
         .map(|(index, wire)| link(at.item("links", index), wire, &vertices))
         .collect::<Result<Vec<_>, _>>()?;
     connected(at.field("links"), &links, &vertices)?;
-    Ok((Topology::new(nodes, registries, switches, links), vertices))
+    let limit = cluster.queue_limit.map(|limit| at.field("queue_limit").whole32(limit, 0..=MAX_QUEUED));
+    let mut topology = Topology::new(nodes, registries, switches, links);
+    topology.peers = cluster.peers;
+    topology.queue_limit = limit.transpose()?;
+    Ok((topology, vertices))
 }
 
 fn node(at: Field<'_>, name: String, node: &wire::Node) -> Result<Node, Invalid> {
@@ -73,6 +79,8 @@ fn node(at: Field<'_>, name: String, node: &wire::Node) -> Result<Node, Invalid>
         accelerator: accelerator.transpose()?,
         startup_s: at.field("startup_s").number(node.startup_s, 0.0..=MAX_STARTUP_S)?,
         labels: node.labels.clone().into_iter().collect(),
+        power: Power::default(),
+        usd_per_gb_s: 0.0,
     })
 }
 
@@ -97,8 +105,9 @@ fn link(at: Field<'_>, link: &wire::Link, vertices: &BTreeMap<String, VertexId>)
         to,
         up_bytes_per_s: at.field("up_bytes_per_s").number(link.up_bytes_per_s, BYTES_PER_S)?,
         down_bytes_per_s: at.field("down_bytes_per_s").number(link.down_bytes_per_s, BYTES_PER_S)?,
-        latency_s: at.field("latency_s").number(link.latency_s, 0.0..=MAX_LATENCY_S)?,
+        delay: Delay::constant(at.field("latency_s").number(link.latency_s, 0.0..=MAX_LATENCY_S)?),
         price: at.field("price").number(link.price, 0.0..=MAX_PRICE)?,
+        usd_per_byte: 0.0,
         wan: link.wan,
         shared: link.shared,
     })

@@ -9,11 +9,11 @@ use super::{Folder, REQUESTS, accepted, in_time_order, shared, unplaceable};
 fn genai_requests_become_arrivals_that_read_their_model() {
     let imported = Folder::new().genai(REQUESTS).unwrap();
     let arrivals: Vec<_> =
-        imported.trace.arrivals.iter().map(|arrival| serde_json::to_string(arrival).unwrap()).collect();
+        imported.trace.arrivals().map(|arrival| serde_json::to_string(arrival).unwrap()).collect();
     insta::assert_snapshot!(arrivals.join("\n"), @r#"
-    {"at_s":0.0,"name":"request-00000","cpu_millis":8000,"memory_bytes":34359738368,"accelerators":1,"accelerator_millis":1000,"image":"diffusion-pipeline","inputs":["M0001"],"duration_s":32.0}
-    {"at_s":86410.0,"name":"request-00002","cpu_millis":8000,"memory_bytes":34359738368,"accelerators":1,"accelerator_millis":1000,"image":"diffusion-pipeline","inputs":["M0000"],"duration_s":8.0}
-    {"at_s":86410.0,"name":"request-00003","cpu_millis":8000,"memory_bytes":34359738368,"accelerators":1,"accelerator_millis":1000,"image":"diffusion-pipeline","inputs":["M0001"],"duration_s":21.0}
+    {"at_s":0.0,"name":"request-00000","cpu_millis":8000,"memory_bytes":34359738368,"accelerators":1,"accelerator_millis":1000,"duration_s":32.0,"image":"diffusion-pipeline","inputs":["M0001"]}
+    {"at_s":86410.0,"name":"request-00002","cpu_millis":8000,"memory_bytes":34359738368,"accelerators":1,"accelerator_millis":1000,"duration_s":8.0,"image":"diffusion-pipeline","inputs":["M0000"]}
+    {"at_s":86410.0,"name":"request-00003","cpu_millis":8000,"memory_bytes":34359738368,"accelerators":1,"accelerator_millis":1000,"duration_s":21.0,"image":"diffusion-pipeline","inputs":["M0001"]}
     "#);
     insta::assert_snapshot!(imported.notes.join("\n"), @"
     requests: 4; kept: 3
@@ -51,9 +51,11 @@ fn genai_models_live_in_a_store_that_runs_nothing() {
 #[test]
 fn a_speedup_shrinks_gaps_and_nothing_else() {
     let folder = Folder::new();
-    let recorded = folder.genai(REQUESTS).unwrap().trace.arrivals;
+    let recorded = folder.genai(REQUESTS).unwrap().trace;
+    let recorded: Vec<_> = recorded.arrivals().collect();
     let options = GenaiOptions { speedup: 10.0, ..GenaiOptions::default() };
-    let faster = genai(&folder.path("requests.csv"), &options).unwrap().trace.arrivals;
+    let faster = genai(&folder.path("requests.csv"), &options).unwrap().trace;
+    let faster: Vec<_> = faster.arrivals().collect();
     for (recorded, faster) in recorded.iter().zip(&faster) {
         assert_eq!(faster.at_s, recorded.at_s / 10.0);
         assert_eq!(faster.duration_s, recorded.duration_s);
@@ -113,7 +115,7 @@ fn all_genai_requests_that_ran_come_through() {
     let imported = genai(&requests, &GenaiOptions::default()).unwrap();
     // 87 with the empty name, which 25 pending requests have.
     assert_eq!(imported.scenario.catalogue.datasets.len(), 86);
-    assert_eq!(imported.trace.arrivals.len(), 26_823 - 30);
+    assert_eq!(imported.trace.arrivals().count(), 26_823 - 30);
     assert!(in_time_order(&imported.trace));
     insta::assert_snapshot!(imported.notes.join("\n"), @"
     requests: 26823; kept: 26793

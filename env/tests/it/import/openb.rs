@@ -8,7 +8,7 @@ use super::{Folder, NODES, PODS, accepted, in_time_order, shared, unplaceable};
 fn openb_pods_become_arrivals_in_order_of_creation() {
     let imported = Folder::new().openb(NODES, PODS).unwrap();
     let arrivals: Vec<_> =
-        imported.trace.arrivals.iter().map(|arrival| serde_json::to_string(arrival).unwrap()).collect();
+        imported.trace.arrivals().map(|arrival| serde_json::to_string(arrival).unwrap()).collect();
     insta::assert_snapshot!(arrivals.join("\n"), @r#"
     {"at_s":5.0,"name":"cpu","cpu_millis":1000,"memory_bytes":536870912,"duration_s":0.0}
     {"at_s":10.0,"name":"none","cpu_millis":88000,"memory_bytes":343597383680,"accelerators":8,"accelerator_millis":1000,"duration_s":40.0}
@@ -112,7 +112,7 @@ fn the_whole_openb_cluster_comes_through() {
         let Some(list) = file(&format!("openb_pod_list_{name}")) else { continue };
         let imported = openb(&nodes, &list).unwrap();
         assert_eq!(imported.scenario.topology.nodes.len(), 1523);
-        assert_eq!(imported.trace.arrivals.len(), pods);
+        assert_eq!(imported.trace.arrivals().count(), pods);
         assert!(in_time_order(&imported.trace));
         if name == "default" {
             insta::assert_snapshot!(imported.notes.join("\n"), @"

@@ -1,0 +1,78 @@
+//! Which nodes could ever run a kind of task, and how fast.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use crate::catalogue::{Catalogue, ExecutionTime, Kind, KindId};
+use crate::device::STORAGE;
+use crate::topology::{Node, NodeId, Topology};
+
+/// Execution time of every task kind on every class of nodes alike; a class without one cannot run
+/// the kind. Clusters have few classes, so looking up costs two indices and no comparison of names.
+#[derive(Debug)]
+pub struct Fits {
+    class_of: Vec<u32>,
+    /// A node of each class.
+    classes: Vec<NodeId>,
+    /// For each kind, a row over the classes, made on first use.
+    rows: Vec<OnceLock<Box<[Option<ExecutionTime>]>>>,
+}
+
+impl Fits {
+    pub fn new(topology: &Topology, catalogue: &Catalogue) -> Fits {
+        let mut numbers: BTreeMap<String, u32> = BTreeMap::new();
+        let mut fits = Fits {
+            class_of: Vec::with_capacity(topology.nodes.len()),
+            classes: Vec::new(),
+            rows: catalogue.kinds.iter().map(|_| OnceLock::new()).collect(),
+        };
+        for (id, node) in topology.nodes.iter().enumerate() {
+            let class = *numbers.entry(looks(node)).or_insert_with(|| {
+                fits.classes.push(id as NodeId);
+                fits.classes.len() as u32 - 1
+            });
+            fits.class_of.push(class);
+        }
+        fits
+    }
+
+    /// Execution time of a kind on a node, if it can run there.
+    #[inline]
+    pub fn execution(
+        &self,
+        kind: KindId,
+        node: NodeId,
+        topology: &Topology,
+        catalogue: &Catalogue,
+    ) -> Option<&ExecutionTime> {
+        self.row(kind, topology, catalogue)[self.class_of[node as usize] as usize].as_ref()
+    }
+
+    fn row(&self, kind: KindId, topology: &Topology, catalogue: &Catalogue) -> &[Option<ExecutionTime>] {
+        self.rows[kind as usize].get_or_init(|| {
+            let kind = &catalogue.kinds[kind as usize];
+            self.classes.iter().map(|&node| execution(kind, &topology.nodes[node as usize])).collect()
+        })
+    }
+}
+
+/// What nodes of one class have in common.
+fn looks(node: &Node) -> String {
+    let Node { kind, arch, cpu_millis, memory_bytes, accelerator, labels, .. } = node;
+    format!("{kind:?} {arch:?} {cpu_millis} {memory_bytes} {accelerator:?} {labels:?}")
+}
+
+fn execution(kind: &Kind, node: &Node) -> Option<ExecutionTime> {
+    let requests = &kind.requests;
+    let accelerators_fit = requests.accelerators == 0
+        || node.accelerator.as_ref().is_some_and(|(model, count)| {
+            *count >= requests.accelerators
+                && (requests.accelerator_models.is_empty() || requests.accelerator_models.contains(model))
+        });
+    let fits = accelerators_fit
+        && requests.cpu_millis <= node.cpu_millis
+        && requests.memory_bytes <= node.memory_bytes
+        && node.label(STORAGE).is_none()
+        && kind.demands.iter().all(|(key, value)| node.label(key) == Some(value));
+    if fits { kind.execution_on(&node.kind).copied() } else { None }
+}
