@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use remora_agent::commands::{cluster, evaluate, outcome, place, quickstart, scenario, serve, trace, train};
+use remora_agent::commands::{bench, cluster, evaluate, outcome, place, quickstart, scenario, serve, trace, train};
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
@@ -39,6 +39,7 @@ enum Command {
     Outcome(outcome::Args),
     #[command(subcommand)]
     Cluster(cluster::Command),
+    Bench(bench::Args),
 }
 
 impl Command {
@@ -55,6 +56,7 @@ impl Command {
                 Command::Place(args) => place::run(args, json).await,
                 Command::Outcome(args) => outcome::run(args, json).await,
                 Command::Cluster(command) => cluster::run(command, json).await,
+                Command::Bench(args) => bench::run(&args, json),
             }
         })
     }

@@ -76,6 +76,15 @@ impl Episode {
         Observation::new(self.simulation.observed(), planned, u64::from(task), self.alpha, self.reference)
     }
 
+    /// Whether the node is a candidate for the task that waits; false if none waits.
+    pub fn accepts(&self, node: NodeId) -> bool {
+        let cluster = self.simulation.observed();
+        self.pending.is_some_and(|task| {
+            let task = &self.world.tasks[task as usize].task;
+            cluster.can_run(task, node) && cluster.takes(task, node)
+        })
+    }
+
     /// Index in [`World::tasks`] of the task that waits, if one does.
     pub fn pending(&self) -> Option<u32> {
         self.pending

@@ -1,0 +1,26 @@
+//! `remora bench`: how fast it is here, and how that stands against what others measured.
+
+mod env;
+
+use anyhow::Result;
+use clap::{Args as ClapArgs, Subcommand};
+
+/// Measure speed and memory on this machine.
+#[derive(ClapArgs, Debug)]
+#[command(after_help = "Example:\n  remora bench env --json\n  remora bench env --html bench.html")]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// The simulator: decisions and events per CPU second of one core, peak memory.
+    Env(env::Args),
+}
+
+pub fn run(args: &Args, json: bool) -> Result<()> {
+    match &args.command {
+        Command::Env(args) => env::run(args, json),
+    }
+}
