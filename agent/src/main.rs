@@ -4,7 +4,9 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use remora_agent::commands::{bench, cluster, evaluate, outcome, place, quickstart, scenario, serve, trace, train};
+use remora_agent::commands::{
+    bench, cluster, evaluate, outcome, place, quickstart, scenario, serve, trace, train,
+};
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]

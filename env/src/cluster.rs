@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::catalogue::{Catalogue, DatasetId, ExecutionTime, ImageId, LayerId, Requests, Task};
 use crate::device::Arch;
-use crate::fit::Fits;
+use crate::fit::{Class, Fits};
 use crate::time::Time;
 use crate::topology::{ChannelId, NodeId, Topology, VertexId};
 
@@ -140,6 +140,8 @@ pub struct Cluster {
     channel_load: Vec<u32>,
     /// What each channel can carry now, bytes per second.
     channel_capacity: Vec<f64>,
+    /// What one more transfer could expect of each channel; follows from the two above.
+    channel_share: Vec<f64>,
     layer_present: LayerNodes,
     layer_arriving: LayerNodes,
     /// Nodes with the current version of each dataset, in ascending order.
@@ -180,6 +182,7 @@ impl Cluster {
             fits: Arc::new(Fits::new(&topology, &catalogue)),
             channel_load: vec![0; topology.channels().len()],
             channel_capacity: topology.channels().iter().map(|c| c.capacity_bytes_per_s).collect(),
+            channel_share: topology.channels().iter().map(|c| c.capacity_bytes_per_s).collect(),
             layer_present: layers.clone(),
             layer_arriving: layers,
             dataset_holders: vec![Arc::default(); catalogue.datasets.len()],
@@ -215,8 +218,14 @@ impl Cluster {
     }
 
     fn has_disk_for(&self, task: &Task, node: NodeId) -> bool {
-        let spec = &self.topology.nodes[node as usize];
-        self.disk_needed(task)[spec.arch as usize].is_some_and(|bytes| bytes <= spec.disk_bytes)
+        let class = self.class(node);
+        self.disk_needed(task)[class.arch as usize].is_some_and(|bytes| bytes <= class.disk_bytes)
+    }
+
+    /// What the node has in common with others alike.
+    #[inline]
+    pub(crate) fn class(&self, node: NodeId) -> &Class {
+        self.fits.class(node)
     }
 
     /// Bytes of disk that the task takes on a node of each of [`Arch::ALL`]; `None` where its image
@@ -381,7 +390,7 @@ impl Cluster {
     /// Bytes of the image that the node lacks, and how many of those are on their way.
     #[inline]
     pub fn missing_image_bytes(&self, image: ImageId, node: NodeId) -> (u64, u64) {
-        let arch = self.topology.nodes[node as usize].arch;
+        let arch = self.class(node).arch;
         let (mut missing, mut arriving) = (0, 0);
         for &layer in self.catalogue.images[image as usize].layers(arch) {
             if !self.layer_present.contains(layer, node) {
@@ -557,6 +566,7 @@ impl Cluster {
     pub fn add_channel_load(&mut self, channel: ChannelId, change: i32) {
         let load = &mut self.channel_load[channel as usize];
         *load = load.saturating_add_signed(change);
+        self.share_channel(channel);
     }
 
     /// What a channel can carry now, bytes per second.
@@ -567,15 +577,21 @@ impl Cluster {
     /// Sets what a channel can carry from now on, bytes per second; 0 is down.
     pub fn set_channel_capacity(&mut self, channel: ChannelId, bytes_per_s: f64) {
         self.channel_capacity[channel as usize] = bytes_per_s;
+        self.share_channel(channel);
+    }
+
+    fn share_channel(&mut self, channel: ChannelId) {
+        // Where the channel is down, as if a thousandth of it were left: it may come back.
+        let least = self.topology.channels()[channel as usize].capacity_bytes_per_s * 1e-3;
+        let capacity = self.channel_capacity[channel as usize].max(least);
+        self.channel_share[channel as usize] = capacity / f64::from(self.channel_load[channel as usize] + 1);
     }
 
     /// What one more transfer could expect of a channel: an equal share, bytes per second. Where the
     /// channel is down, a thousandth of what it was made for: it may come back.
     #[inline]
     pub fn channel_share(&self, channel: ChannelId) -> f64 {
-        let least = self.topology.channels()[channel as usize].capacity_bytes_per_s * 1e-3;
-        self.channel_capacity[channel as usize].max(least)
-            / f64::from(self.channel_load[channel as usize] + 1)
+        self.channel_share[channel as usize]
     }
 
     /// Where a node pulls a layer from: a peer in its site if peers serve each other and one has it,

@@ -64,6 +64,12 @@ impl Episode {
         self
     }
 
+    /// Checks all books after every event from now on, which is slow; see [`Episode::check`].
+    pub fn audited(mut self) -> Episode {
+        self.simulation.audited = true;
+        self
+    }
+
     /// What the policy has to answer now.
     pub fn next(&self) -> Next<'_> {
         let Some(task) = self.pending else { return Next::Terminated };

@@ -4,18 +4,29 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use crate::catalogue::{Catalogue, ExecutionTime, Kind, KindId};
-use crate::device::STORAGE;
+use crate::device::{Arch, STORAGE};
 use crate::topology::{Node, NodeId, Topology};
 
 /// Execution time of every task kind on every class of nodes alike; a class without one cannot run
-/// the kind. Clusters have few classes, so looking up costs two indices and no comparison of names.
+/// the kind. Clusters have few classes, so looking up costs two indices and no comparison of names,
+/// and what a decision reads of ten thousand nodes stays in the cache.
 #[derive(Debug)]
 pub struct Fits {
     class_of: Vec<u32>,
-    /// A node of each class.
-    classes: Vec<NodeId>,
+    classes: Vec<Class>,
     /// For each kind, a row over the classes, made on first use.
     rows: Vec<OnceLock<Box<[Option<ExecutionTime>]>>>,
+}
+
+/// What nodes of one class have in common, as far as every decision reads it.
+#[derive(Clone, Copy, Debug)]
+pub struct Class {
+    /// One of them.
+    node: NodeId,
+    pub arch: Arch,
+    pub cpu_millis: u32,
+    pub disk_bytes: u64,
+    pub startup_s: f64,
 }
 
 impl Fits {
@@ -28,12 +39,23 @@ impl Fits {
         };
         for (id, node) in topology.nodes.iter().enumerate() {
             let class = *numbers.entry(looks(node)).or_insert_with(|| {
-                fits.classes.push(id as NodeId);
+                fits.classes.push(Class {
+                    node: id as NodeId,
+                    arch: node.arch,
+                    cpu_millis: node.cpu_millis,
+                    disk_bytes: node.disk_bytes,
+                    startup_s: node.startup_s,
+                });
                 fits.classes.len() as u32 - 1
             });
             fits.class_of.push(class);
         }
         fits
+    }
+
+    #[inline]
+    pub fn class(&self, node: NodeId) -> &Class {
+        &self.classes[self.class_of[node as usize] as usize]
     }
 
     /// Execution time of a kind on a node, if it can run there.
@@ -48,18 +70,22 @@ impl Fits {
         self.row(kind, topology, catalogue)[self.class_of[node as usize] as usize].as_ref()
     }
 
+    /// Execution times of a kind, class by class.
+    #[inline]
     fn row(&self, kind: KindId, topology: &Topology, catalogue: &Catalogue) -> &[Option<ExecutionTime>] {
         self.rows[kind as usize].get_or_init(|| {
             let kind = &catalogue.kinds[kind as usize];
-            self.classes.iter().map(|&node| execution(kind, &topology.nodes[node as usize])).collect()
+            self.classes.iter().map(|class| execution(kind, &topology.nodes[class.node as usize])).collect()
         })
     }
 }
 
 /// What nodes of one class have in common.
 fn looks(node: &Node) -> String {
-    let Node { kind, arch, cpu_millis, memory_bytes, accelerator, labels, .. } = node;
-    format!("{kind:?} {arch:?} {cpu_millis} {memory_bytes} {accelerator:?} {labels:?}")
+    let Node { kind, arch, cpu_millis, memory_bytes, disk_bytes, startup_s, accelerator, labels, .. } = node;
+    format!(
+        "{kind:?} {arch:?} {cpu_millis} {memory_bytes} {disk_bytes} {startup_s} {accelerator:?} {labels:?}"
+    )
 }
 
 fn execution(kind: &Kind, node: &Node) -> Option<ExecutionTime> {

@@ -142,7 +142,7 @@ impl Reference {
 
     /// `α · moved / σ + (1 − α) · response / τ`.
     pub fn cost(&self, alpha: f64, moved_bytes: f64, response_s: f64) -> f64 {
-        alpha * moved_bytes / self.moved_bytes + (1.0 - alpha) * response_s / self.response_s
+        alpha / self.moved_bytes * moved_bytes + (1.0 - alpha) / self.response_s * response_s
     }
 }
 
@@ -178,8 +178,32 @@ pub struct Candidate {
 impl Candidate {
     /// What placing the task on a node is expected to take; `None` where the node does not take it.
     pub fn of(cluster: &Cluster, task: &Task, node: NodeId) -> Option<Candidate> {
-        Estimator::new(cluster, task).candidate(node)
+        let mut estimator = Estimator::new(cluster, task);
+        let alone_s = estimator.takes(node)?;
+        let mut candidate = Candidate::UNKNOWN;
+        estimator.estimate(node, alone_s, &mut candidate);
+        Some(candidate)
     }
+
+    const UNKNOWN: Candidate = Candidate {
+        node: 0,
+        fits_now: false,
+        wait_s: 0.0,
+        pull_s: 0.0,
+        fetch_s: 0.0,
+        start_s: 0.0,
+        execution_s: 0.0,
+        store_s: 0.0,
+        missing_image_bytes: 0,
+        arriving_image_bytes: 0,
+        missing_input_bytes: 0,
+        output_bytes: 0,
+        moved_bytes: 0.0,
+        image_moved_bytes: 0.0,
+        wan_bytes: 0,
+        contention: 1.0,
+        alone_s: 0.0,
+    };
 
     /// Expected response time, seconds.
     pub fn completion_s(&self) -> f64 {
@@ -199,6 +223,9 @@ pub struct Observation<'a> {
     pub reference: Reference,
     /// Nodes that take the task, in order of their number. Never empty.
     pub candidates: Vec<Candidate>,
+    /// How many of them have the image, and on how many it would wait.
+    with_image: u32,
+    waiting: u32,
 }
 
 impl<'a> Observation<'a> {
@@ -210,10 +237,20 @@ impl<'a> Observation<'a> {
         alpha: f64,
         reference: Reference,
     ) -> Option<Observation<'a>> {
-        let estimator = Estimator::new(cluster, task);
-        let nodes = 0..cluster.nodes.len() as NodeId;
-        let candidates: Vec<_> = nodes.filter_map(|node| estimator.candidate(node)).collect();
-        (!candidates.is_empty()).then_some(Observation { cluster, task, id, alpha, reference, candidates })
+        let mut estimator = Estimator::new(cluster, task);
+        let mut candidates = Vec::with_capacity(cluster.nodes.len());
+        let (mut with_image, mut waiting) = (0, 0);
+        for node in 0..cluster.nodes.len() as NodeId {
+            let Some(alone_s) = estimator.takes(node) else { continue };
+            // Filled in where it stays: there are up to ten thousand of them.
+            candidates.push(Candidate::UNKNOWN);
+            let candidate = candidates.last_mut().expect("one was pushed");
+            estimator.estimate(node, alone_s, candidate);
+            with_image += u32::from(candidate.missing_image_bytes == 0);
+            waiting += u32::from(!candidate.fits_now);
+        }
+        let any = !candidates.is_empty();
+        any.then_some(Observation { cluster, task, id, alpha, reference, candidates, with_image, waiting })
     }
 
     /// Expected cost of a candidate at this α; the best candidate of `greedy` has the least.
@@ -233,27 +270,22 @@ impl<'a> Observation<'a> {
         if self.candidates.len() <= size {
             return (0..self.candidates.len()).collect();
         }
+        let mut cheapest = Best::new(size);
+        let mut soonest = Best::new(size);
+        let mut leanest = Best::new(size);
+        let mut warm = Best::new(size);
+        for (index, candidate) in self.candidates.iter().enumerate() {
+            let completion_s = candidate.completion_s();
+            cheapest.offer(self.reference.cost(self.alpha, candidate.moved_bytes, completion_s), index);
+            soonest.offer(completion_s, index);
+            leanest.offer(candidate.moved_bytes, index);
+            warm.offer(self.warm_cost(candidate), index);
+        }
         let mut chosen = Vec::with_capacity(size);
-        let mut take = |upto: usize, key: &dyn Fn(&Candidate) -> f64| {
-            let mut best: Vec<(f64, usize)> = Vec::with_capacity(upto + 1);
-            for (index, candidate) in self.candidates.iter().enumerate() {
-                let entry = (key(candidate), index);
-                if best.len() < upto || entry.0 < best[upto - 1].0 {
-                    if chosen.contains(&index) {
-                        continue;
-                    }
-                    let at = best.partition_point(|other| other.0 <= entry.0);
-                    best.insert(at, entry);
-                    best.truncate(upto);
-                }
-            }
-            chosen.extend(best.into_iter().map(|(_, index)| index));
-        };
-        let (soonest, leanest, warm) = (size / 8, size / 8, size / 4);
-        take(size - soonest - leanest - warm, &|c| self.cost(c));
-        take(soonest, &Candidate::completion_s);
-        take(leanest, &|c| c.moved_bytes);
-        take(warm, &|c| self.warm_cost(c));
+        cheapest.add_to(&mut chosen, size - 2 * (size / 8) - size / 4);
+        soonest.add_to(&mut chosen, size / 8);
+        leanest.add_to(&mut chosen, size / 8);
+        warm.add_to(&mut chosen, size / 4);
         chosen.sort_unstable();
         chosen
     }
@@ -319,15 +351,12 @@ impl<'a> Observation<'a> {
         let datasets = &self.cluster.catalogue.datasets;
         let bytes = |dataset: &u32| datasets[*dataset as usize].bytes as f64;
         let count = self.candidates.len() as f64;
-        let of = |predicate: &dyn Fn(&Candidate) -> bool| {
-            self.candidates.iter().filter(|c| predicate(c)).count() as f64
-        };
         [
             self.alpha as f32,
             log(count) / 4.0,
-            share(of(&|c| c.missing_image_bytes == 0), count),
+            share(f64::from(self.with_image), count),
             log(self.cluster.total_rate_per_s() * scale.least_completion_s),
-            share(of(&|c| !c.fits_now), count),
+            share(f64::from(self.waiting), count),
             log(scale.data(self.task.inputs.iter().map(bytes).sum())),
             log(scale.data(self.task.outputs.iter().map(bytes).sum())),
             log(scale.time(scale.least_alone_s)),
@@ -391,6 +420,40 @@ impl<'a> Observation<'a> {
             seconds(*bytes, path)
         };
         (self.task.inputs.iter().map(read).sum(), self.task.outputs.iter().map(store).sum())
+    }
+}
+
+/// The candidates with the lowest keys, lowest first; of equals the first.
+struct Best {
+    size: usize,
+    entries: Vec<(f64, usize)>,
+}
+
+impl Best {
+    fn new(size: usize) -> Best {
+        Best { size, entries: Vec::with_capacity(size + 1) }
+    }
+
+    #[inline]
+    fn offer(&mut self, key: f64, index: usize) {
+        if self.entries.len() == self.size {
+            if key >= self.entries[self.size - 1].0 {
+                return;
+            }
+            self.entries.pop();
+        }
+        let at = self.entries.partition_point(|other| other.0 <= key);
+        self.entries.insert(at, (key, index));
+    }
+
+    /// Adds the best that are not chosen yet.
+    fn add_to(&self, chosen: &mut Vec<usize>, count: usize) {
+        let upto = chosen.len() + count;
+        for (_, index) in &self.entries {
+            if chosen.len() < upto && !chosen.contains(index) {
+                chosen.push(*index);
+            }
+        }
     }
 }
 
@@ -458,50 +521,65 @@ struct Estimator<'a> {
     task: &'a Task,
     kind: &'a Kind,
     disk_needed: [Option<u64>; 3],
+    /// Ways between a root and a switch that were walked for the node before: those of a site share
+    /// them. One for each of the first few ways of a task.
+    walked: [Walked; 4],
+}
+
+#[derive(Clone, Copy)]
+struct Walked {
+    root: VertexId,
+    switch: VertexId,
+    direction: Direction,
+    path: Path,
+}
+
+impl Walked {
+    const NOWHERE: Walked =
+        Walked { root: VertexId::MAX, switch: VertexId::MAX, direction: Direction::From, path: Path::HERE };
 }
 
 impl<'a> Estimator<'a> {
     fn new(cluster: &'a Cluster, task: &'a Task) -> Estimator<'a> {
         let kind = cluster.catalogue.kind(task);
-        Estimator { cluster, task, kind, disk_needed: cluster.disk_needed(task) }
+        Estimator {
+            cluster,
+            task,
+            kind,
+            disk_needed: cluster.disk_needed(task),
+            walked: [Walked::NOWHERE; 4],
+        }
     }
 
-    /// What placing the task on a node is expected to take; `None` where it cannot be placed now.
-    fn candidate(&self, node: NodeId) -> Option<Candidate> {
-        let Estimator { cluster, task, kind, disk_needed } = *self;
-        let alone_s = cluster.execution(task, node)?.mean_s;
-        let spec = &cluster.topology.nodes[node as usize];
-        if disk_needed[spec.arch as usize].is_none_or(|bytes| bytes > spec.disk_bytes)
-            || !cluster.takes(task, node)
-        {
-            return None;
+    /// Mean execution time of the task alone on a node, seconds; `None` where it cannot be placed now.
+    #[inline(always)]
+    fn takes(&self, node: NodeId) -> Option<f64> {
+        let time = self.cluster.execution(self.task, node)?;
+        let class = self.cluster.class(node);
+        let has_disk = self.disk_needed[class.arch as usize].is_some_and(|bytes| bytes <= class.disk_bytes);
+        (has_disk && self.cluster.takes(self.task, node)).then_some(time.mean_s)
+    }
+
+    /// Fills in what placing the task on a node that takes it is expected to take.
+    #[inline(always)]
+    fn estimate(&mut self, node: NodeId, alone_s: f64, candidate: &mut Candidate) {
+        let class = self.cluster.class(node);
+        let used = self.cluster.nodes[node as usize].cpu_use_millis + u64::from(self.kind.cpu_use_millis);
+        candidate.node = node;
+        candidate.fits_now = self.cluster.fits_now(self.task, node);
+        if !candidate.fits_now {
+            candidate.wait_s = self.wait_s(node);
         }
-        let used = cluster.nodes[node as usize].cpu_use_millis + u64::from(kind.cpu_use_millis);
-        let contention = (used as f64 / f64::from(spec.cpu_millis)).max(1.0);
-        let fits_now = cluster.fits_now(task, node);
-        let mut candidate = Candidate {
-            node,
-            fits_now,
-            wait_s: if fits_now { 0.0 } else { self.wait_s(node) },
-            pull_s: 0.0,
-            fetch_s: 0.0,
-            start_s: spec.startup_s,
-            execution_s: alone_s * contention,
-            store_s: 0.0,
-            missing_image_bytes: 0,
-            arriving_image_bytes: 0,
-            missing_input_bytes: 0,
-            output_bytes: 0,
-            moved_bytes: 0.0,
-            image_moved_bytes: 0.0,
-            wan_bytes: 0,
-            contention,
-            alone_s,
-        };
-        self.pull(&mut candidate);
-        self.read_inputs(&mut candidate);
-        self.store_outputs(&mut candidate);
-        Some(candidate)
+        candidate.start_s = class.startup_s;
+        candidate.alone_s = alone_s;
+        candidate.execution_s = alone_s;
+        if used > u64::from(class.cpu_millis) {
+            candidate.contention = used as f64 / f64::from(class.cpu_millis);
+            candidate.execution_s *= candidate.contention;
+        }
+        self.pull(candidate);
+        self.read_inputs(candidate);
+        self.store_outputs(candidate);
     }
 
     /// First come, first served: with q tasks in the queue, the room for this one is made by the
@@ -513,11 +591,38 @@ impl<'a> Estimator<'a> {
         ends.get(state.queued as usize).map_or(0.0, |end| end.since_s(self.cluster.now))
     }
 
-    fn path(&self, root: u32, node: NodeId, direction: Direction) -> Option<Path> {
-        self.cluster.topology.path_with(root, node, direction, |channel| self.cluster.channel_share(channel))
+    /// What a new transfer could expect now on the way between `root` and a node.
+    #[inline(always)]
+    fn path(&mut self, root: VertexId, node: NodeId, direction: Direction) -> Option<Path> {
+        let topology = &*self.cluster.topology;
+        let hop = topology.hop(node, direction).filter(|_| root != node);
+        let Some((switch, channel, latency_s)) = hop else { return self.walk(root, node, direction) };
+        let known = |w: &&Walked| w.root == root && w.switch == switch && w.direction == direction;
+        let beyond = match self.walked.iter().find(known) {
+            Some(walked) => walked.path,
+            None => self.walk_on(root, switch, direction)?,
+        };
+        let share = self.cluster.channel_share(channel);
+        Some(beyond.behind(&topology.channels()[channel as usize], share, latency_s))
     }
 
-    fn pull(&self, candidate: &mut Candidate) {
+    #[inline(never)]
+    fn walk(&self, root: VertexId, vertex: VertexId, direction: Direction) -> Option<Path> {
+        let share = |channel| self.cluster.channel_share(channel);
+        self.cluster.topology.path_with(root, vertex, direction, share)
+    }
+
+    /// Walks from a switch, and remembers the way in place of the oldest.
+    #[inline(never)]
+    fn walk_on(&mut self, root: VertexId, switch: VertexId, direction: Direction) -> Option<Path> {
+        let path = self.walk(root, switch, direction)?;
+        self.walked.rotate_right(1);
+        self.walked[0] = Walked { root, switch, direction, path };
+        Some(path)
+    }
+
+    #[inline(always)]
+    fn pull(&mut self, candidate: &mut Candidate) {
         let Some(image) = self.task.image else { return };
         let (missing, arriving) = self.cluster.missing_image_bytes(image, candidate.node);
         if missing == 0 {
@@ -526,8 +631,8 @@ impl<'a> Estimator<'a> {
         candidate.missing_image_bytes = missing;
         candidate.arriving_image_bytes = arriving;
         if self.cluster.topology.peers {
-            let arch = self.cluster.topology.nodes[candidate.node as usize].arch;
-            for &layer in self.cluster.catalogue.images[image as usize].layers(arch) {
+            let (cluster, arch) = (self.cluster, self.cluster.class(candidate.node).arch);
+            for &layer in cluster.catalogue.images[image as usize].layers(arch) {
                 self.pull_layer(layer, candidate);
             }
         } else {
@@ -536,7 +641,7 @@ impl<'a> Estimator<'a> {
         }
     }
 
-    fn pull_layer(&self, layer: LayerId, candidate: &mut Candidate) {
+    fn pull_layer(&mut self, layer: LayerId, candidate: &mut Candidate) {
         let item = Item::Layer(layer);
         if !self.cluster.has_item(item, candidate.node) {
             let bytes = self.cluster.catalogue.layers[layer as usize].bytes;
@@ -547,7 +652,7 @@ impl<'a> Estimator<'a> {
     }
 
     /// Adds the time for `missing` bytes and the move of `new` ones.
-    fn pull_from(&self, source: Option<VertexId>, missing: u64, new: u64, candidate: &mut Candidate) {
+    fn pull_from(&mut self, source: Option<VertexId>, missing: u64, new: u64, candidate: &mut Candidate) {
         let Some(path) = source.and_then(|s| self.path(s, candidate.node, Direction::From)) else { return };
         candidate.pull_s += path.latency_s + missing as f64 / path.bytes_per_s;
         let moved = new as f64 * path.price;
@@ -556,7 +661,8 @@ impl<'a> Estimator<'a> {
         candidate.wan_bytes += if path.wan { new } else { 0 };
     }
 
-    fn read_inputs(&self, candidate: &mut Candidate) {
+    #[inline(always)]
+    fn read_inputs(&mut self, candidate: &mut Candidate) {
         for &dataset in &self.task.inputs {
             if self.cluster.has_dataset(dataset, candidate.node) {
                 continue;
@@ -573,7 +679,8 @@ impl<'a> Estimator<'a> {
         }
     }
 
-    fn store_outputs(&self, candidate: &mut Candidate) {
+    #[inline(always)]
+    fn store_outputs(&mut self, candidate: &mut Candidate) {
         for &dataset in &self.task.outputs {
             let Dataset { bytes, homes, .. } = &self.cluster.catalogue.datasets[dataset as usize];
             let home = homes.first().copied().filter(|&home| home != candidate.node);

@@ -100,6 +100,8 @@ pub(crate) struct Simulation {
     events: BinaryHeap<Reverse<Scheduled>>,
     sequence: u64,
     pub(crate) processed: u64,
+    /// Checks the books after every event.
+    pub(crate) audited: bool,
     transfers: Transfers,
     active: BTreeMap<u32, Active>,
     waiting: BTreeMap<(NodeId, Item), Vec<u32>>,
@@ -130,6 +132,7 @@ impl Simulation {
             events: BinaryHeap::new(),
             sequence: 0,
             processed: 0,
+            audited: false,
             transfers: Transfers::default(),
             active: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -195,6 +198,9 @@ impl Simulation {
                 Event::ExecutionEnds { node, epoch } => self.execution_ends(node, epoch),
                 Event::Change { process, step } => self.change(process, step),
                 Event::Report => self.report(),
+            }
+            if self.audited {
+                self.check();
             }
         }
         None
@@ -546,7 +552,7 @@ impl Simulation {
         if current {
             self.cluster.store(node, item, true);
         } else {
-            self.cluster.remove(node, item);
+            self.forget_arriving(node, item);
         }
         for task in self.waiting.remove(&(node, item)).unwrap_or_default() {
             let active = self.active_mut(task);
@@ -576,9 +582,16 @@ impl Simulation {
         self.lost_bytes += transfer.bytes;
         self.add_load(&transfer, -1);
         if let Cargo::Item { node, item, .. } = transfer.cargo {
-            self.cluster.remove(node, item);
+            self.forget_arriving(node, item);
         }
         Some(transfer)
+    }
+
+    /// Takes an item off a disk where it was to arrive; a newer version may have been made there.
+    fn forget_arriving(&mut self, node: NodeId, item: Item) {
+        if self.cluster.is_arriving(item, node) {
+            self.cluster.remove(node, item);
+        }
     }
 
     /// Ends a transfer before its time; the tasks that need it are lost.
@@ -723,6 +736,16 @@ impl Simulation {
         assert_eq!(self.sent_bytes, accounted, "bytes sent, and received, lost or under way");
         let committed: usize = self.cluster.nodes.iter().map(|node| node.commitments.len()).sum();
         assert!(committed <= self.active.len(), "{committed} committed of {} tasks", self.active.len());
+        let mut loads = vec![0; self.world.topology.channels().len()];
+        for transfer in self.transfers.iter() {
+            let Transfer { root, vertex, direction, .. } = *transfer;
+            self.world
+                .topology
+                .visit_route(root, vertex, direction, |channel, _| loads[channel as usize] += 1);
+        }
+        for (channel, load) in loads.into_iter().enumerate() {
+            assert_eq!(self.cluster.channel_load(channel as ChannelId), load, "load of channel {channel}");
+        }
         let executing: usize = self.executors.iter().map(Executor::len).sum();
         assert!(executing <= committed, "{executing} tasks execute, {committed} are committed");
     }

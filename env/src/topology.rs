@@ -159,6 +159,18 @@ pub struct Path {
 }
 
 impl Path {
+    /// This path behind one more hop.
+    #[inline]
+    pub(crate) fn behind(&self, channel: &Channel, bytes_per_s: f64, latency_s: f64) -> Path {
+        Path {
+            bytes_per_s: self.bytes_per_s.min(bytes_per_s),
+            latency_s: self.latency_s + latency_s,
+            price: self.price.max(channel.price),
+            usd_per_byte: self.usd_per_byte.max(channel.usd_per_byte),
+            wan: self.wan | channel.wan,
+        }
+    }
+
     /// A path without hops.
     pub const HERE: Path =
         Path { bytes_per_s: f64::INFINITY, latency_s: 0.0, price: 0.0, usd_per_byte: 0.0, wan: false };
@@ -188,6 +200,8 @@ pub struct Topology {
     /// For each link: its channel from `from` to `to` and the one back.
     link_channels: Vec<[ChannelId; 2]>,
     routes: Routes,
+    /// Whether each vertex has one link alone.
+    leaves: Vec<bool>,
     /// For each node the site it is in, and for each site its nodes.
     site_of: Vec<u32>,
     sites: Vec<Range<NodeId>>,
@@ -232,6 +246,7 @@ impl Topology {
             link_channels.push([up, down]);
         }
         let routes = Routes::Trees((0..vertices).map(|_| OnceLock::new()).collect());
+        let leaves = neighbours.iter().map(|links| links.len() == 1).collect();
         let (site_of, sites) = sites(&neighbours, nodes.len());
         let nearest_registry = Vec::new();
         let mut topology = Topology {
@@ -243,6 +258,7 @@ impl Topology {
             neighbours,
             link_channels,
             routes,
+            leaves,
             site_of,
             sites,
             nearest_registry,
@@ -393,6 +409,17 @@ impl Topology {
         self.neighbours[node as usize].iter().map(|(_, link)| *link)
     }
 
+    /// Where the links form a tree and this vertex is a leaf, so that all ways lead through its one
+    /// hop: the vertex at the other end, the channel for data in `direction`, and its mean delay,
+    /// seconds.
+    #[inline]
+    pub(crate) fn hop(&self, vertex: VertexId, direction: Direction) -> Option<(VertexId, ChannelId, f64)> {
+        let Routes::Climbing(hops) = &self.routes else { return None };
+        let hop = &hops[vertex as usize];
+        (hop.hops > 0 && self.leaves[vertex as usize])
+            .then(|| (hop.towards, hop.channel(direction), hop.latency_s))
+    }
+
     /// The nodes that share a switch with this one, itself included.
     pub fn site(&self, node: NodeId) -> Range<NodeId> {
         self.sites[self.site_of[node as usize] as usize].clone()
@@ -410,12 +437,7 @@ impl Topology {
     ) -> Option<Path> {
         let mut path = Path::HERE;
         let reached = self.visit_route(root, vertex, direction, |channel, latency_s| {
-            let link = &self.channels[channel as usize];
-            path.bytes_per_s = path.bytes_per_s.min(share(channel));
-            path.latency_s += latency_s;
-            path.price = path.price.max(link.price);
-            path.usd_per_byte = path.usd_per_byte.max(link.usd_per_byte);
-            path.wan |= link.wan;
+            path = path.behind(&self.channels[channel as usize], share(channel), latency_s);
         });
         reached.then_some(path)
     }

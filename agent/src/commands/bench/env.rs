@@ -103,7 +103,9 @@ pub fn run(args: &Args, json: bool) -> Result<()> {
         ]);
     }
     print(table)?;
-    print("Per CPU second of one core, the best of the repeats. The last column: how many times faas-sim's\nrate at the nearest size it was measured at, on a shared machine like ours.")
+    print(
+        "Per CPU second of one core, the best of the repeats. The last column: how many times faas-sim's\nrate at the nearest size it was measured at, on a shared machine like ours.",
+    )
 }
 
 fn cases(args: &Args) -> Vec<Case> {
@@ -118,7 +120,14 @@ fn in_own_process(case: Case, repeats: u32) -> Result<Row> {
     eprintln!("measuring {} nodes, {} flows, observation {:?}", case.nodes, case.flows, case.observation);
     let program = std::env::current_exe().context("cannot find this program")?;
     let mut command = Command::new(program);
-    command.args(["bench", "env", "--repeats", &repeats.to_string(), "--case", &serde_json::to_string(&case)?]);
+    command.args([
+        "bench",
+        "env",
+        "--repeats",
+        &repeats.to_string(),
+        "--case",
+        &serde_json::to_string(&case)?,
+    ]);
     let output = command.output().context("cannot start the measuring process")?;
     if !output.status.success() {
         bail!("the measuring process failed: {}", String::from_utf8_lossy(&output.stderr).trim());
@@ -166,7 +175,8 @@ fn row(case: Case, decisions: f64, events: f64, cpu_s: f64) -> Row {
 
 /// Most memory that this process had, megabytes (10⁶ bytes), as Linux counts it.
 fn peak_rss_mb() -> Result<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").context("peak memory is read from Linux' /proc")?;
+    let status =
+        std::fs::read_to_string("/proc/self/status").context("peak memory is read from Linux' /proc")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib: Option<f64> = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok());
     Ok(kib.context("/proc/self/status has no VmHWM")? * 1024.0 / 1e6)
@@ -289,7 +299,9 @@ fn page(rows: &[Row]) -> String {
     };
     let series = |name: &str, points| Series { name: name.to_owned(), points, joined: true };
     let nodes = |observation| {
-        move |case: &Case| (case.flows == 0 && case.observation == observation).then_some(f64::from(case.nodes))
+        move |case: &Case| {
+            (case.flows == 0 && case.observation == observation).then_some(f64::from(case.nodes))
+        }
     };
     let flows = |case: &Case| (case.flows > 0).then_some(f64::from(case.flows));
     let per_decision = |row: &Row| 1e6 / row.decisions_per_s;
