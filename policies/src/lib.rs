@@ -66,7 +66,7 @@ pub enum PolicyError {
 }
 
 fn known() -> String {
-    format!("{}, pretrained", BASELINES.join(", "))
+    format!("{}, kube-thin, pretrained", BASELINES.join(", "))
 }
 
 /// The policy of that name: a heuristic, `pretrained`, or a checkpoint's path; the latter is called by
@@ -75,7 +75,8 @@ pub fn by_name(name: &str, seed: u64) -> Result<Box<dyn Policy>, PolicyError> {
     Ok(match name {
         "random" => Box::new(heuristics::Random { seed }),
         "kube-default" => Box::new(heuristics::KubeDefault::new(seed)),
-        "skippy" => Box::new(heuristics::Skippy),
+        "kube-thin" => Box::new(heuristics::KubeThin),
+        "skippy" => Box::new(heuristics::Skippy::default()),
         "greedy-completion" => Box::new(heuristics::GreedyCompletion),
         "greedy-marginal" => Box::new(heuristics::GreedyMarginal),
         "pretrained" => Box::new(Learned::new("pretrained", &Checkpoint::pretrained()?)?),
