@@ -82,6 +82,11 @@ impl Episode {
         Observation::new(self.simulation.observed(), planned, u64::from(task), self.alpha, self.reference)
     }
 
+    /// Whether a decision is to be made; false at the end and where the episode is cut off.
+    pub fn goes_on(&self) -> bool {
+        self.pending.is_some() && self.decisions < self.limit
+    }
+
     /// Whether the node is a candidate for the task that waits; false if none waits.
     pub fn accepts(&self, node: NodeId) -> bool {
         let cluster = self.simulation.observed();

@@ -9,6 +9,7 @@
 
 mod accept;
 pub mod bandwidth;
+pub mod batch;
 pub mod catalogue;
 pub mod cluster;
 pub mod device;
@@ -31,6 +32,7 @@ pub mod trace;
 mod transfers;
 pub mod world;
 
+pub use batch::Batch;
 pub use cluster::Cluster;
 pub use episode::{Episode, Next};
 pub use observation::Observation;
