@@ -12,6 +12,7 @@ pub mod bandwidth;
 pub mod batch;
 pub mod catalogue;
 pub mod cluster;
+pub mod contract;
 pub mod device;
 pub mod episode;
 mod executor;

@@ -22,6 +22,18 @@ pub enum End {
     Orphaned,
 }
 
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            End::Completed => "completed",
+            End::Unplaceable => "unplaceable",
+            End::TurnedAway => "turned away",
+            End::GivenUp => "given up",
+            End::Orphaned => "orphaned",
+        })
+    }
+}
+
 impl End {
     /// All ways to end, in the order of reports.
     pub const ALL: [End; 5] =

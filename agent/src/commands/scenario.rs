@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 use clap::{Args as ClapArgs, Subcommand};
-use remora_env::{Scenario, World};
+use remora_env::outcome::End;
+use remora_env::{Scenario, World, contract};
 
 use super::{print, table, tables};
 
@@ -25,10 +26,18 @@ enum Command {
         /// A built-in name or a file.
         name: String,
     },
-    /// Check a scenario file and say what is in it.
+    /// Check a scenario: read it, say what is in it, and play some worlds of it against the
+    /// simulator's promises (books that balance after every event, one outcome for each task, the
+    /// same results from the same seed).
     Check {
         /// A built-in name or a file.
         file: String,
+        /// How many worlds to play.
+        #[arg(long, default_value_t = 2)]
+        worlds: u64,
+        /// How many tasks of each at most.
+        #[arg(long, default_value_t = 200)]
+        tasks: u32,
     },
     /// Print the JSON Schema of scenario files.
     Schema,
@@ -38,7 +47,7 @@ pub fn run(args: &Args, json: bool) -> Result<()> {
     match &args.command {
         Command::List => list(json),
         Command::Show { name } => show(name),
-        Command::Check { file } => check(file, json),
+        Command::Check { file, worlds, tasks } => check(file, *worlds, *tasks, json),
         Command::Schema => tables::print_json(&Scenario::schema()),
     }
 }
@@ -68,15 +77,31 @@ fn show(name: &str) -> Result<()> {
     }
 }
 
-fn check(file: &str, json: bool) -> Result<()> {
+fn check(file: &str, worlds: u64, tasks: u32, json: bool) -> Result<()> {
     let scenario = Scenario::load(file)?;
-    let row = describe(&scenario);
+    let mut row = describe(&scenario);
+    let played = contract::check(&scenario, worlds, tasks)?;
+    let ends: Vec<_> = End::ALL.iter().zip(played.ends).filter(|(_, count)| *count > 0).collect();
     if json {
+        row["played_worlds"] = played.worlds.into();
+        row["played_decisions"] = played.decisions.into();
+        row["played_events"] = played.events.into();
+        for (end, count) in ends {
+            row[serde_json::to_value(end)?.as_str().unwrap_or_default()] = count.into();
+        }
         return tables::print_rows(&[row]);
     }
     print(format_args!(
         "{file} is accepted: {} nodes, {} links, {} images, {} datasets, {} tasks, {} of them unplaceable",
         row["nodes"], row["links"], row["images"], row["datasets"], row["tasks"], row["unplaceable"]
+    ))?;
+    let ends: Vec<_> = ends.iter().map(|(end, count)| format!("{count} {end}")).collect();
+    print(format_args!(
+        "played {} worlds at random: {} decisions, {} events, the books balanced after each; {}",
+        played.worlds,
+        played.decisions,
+        played.events,
+        ends.join(", ")
     ))
 }
 
