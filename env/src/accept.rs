@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::measured::FUNCTIONS;
 use crate::scenario::{
     BandwidthFile, ExecutionFile, HomeFile, KindFile, LinkFile, NodesFile, Scenario, SiteFile, StreamFile,
 };
@@ -198,7 +199,13 @@ impl Checker {
         self.demand((1..=1000).contains(&kind.accelerator_millis), || {
             format!("{}.accelerator_millis is {}, want 1 to 1000", key(), kind.accelerator_millis)
         });
-        self.demand(!kind.execution.is_empty(), || format!("{}.execution names no device kind", key()));
+        if let Some(function) = &kind.measured {
+            let known: Vec<_> = FUNCTIONS.iter().map(|function| function.name).collect();
+            self.known(|| format!("{}.measured", key()), function, &known);
+        }
+        self.demand(kind.measured.is_some() || !kind.execution.is_empty(), || {
+            format!("{}.execution names no device kind, and measured no function", key())
+        });
         self.positive(|| format!("{}.deadline_s", key()), kind.deadline_s.unwrap_or(1.0));
         for (device, time) in &kind.execution {
             let key = |field: &str| format!("{}.execution.{device}.{field}", key());

@@ -20,6 +20,7 @@ pub mod faults;
 pub mod file;
 mod fit;
 pub mod import;
+pub mod measured;
 pub mod network;
 pub mod observation;
 pub mod outcome;

@@ -6,8 +6,24 @@ pub struct Power(pub [f64; 11]);
 
 impl Power {
     /// In proportion to the load.
-    pub fn between(idle_w: f64, busy_w: f64) -> Power {
-        Power(std::array::from_fn(|tenth| idle_w + (busy_w - idle_w) * tenth as f64 / 10.0))
+    pub const fn between(idle_w: f64, busy_w: f64) -> Power {
+        let mut watts = [0.0; 11];
+        let mut tenth = 0;
+        while tenth < watts.len() {
+            watts[tenth] = idle_w + (busy_w - idle_w) * tenth as f64 / 10.0;
+            tenth += 1;
+        }
+        Power(watts)
+    }
+
+    /// This and another part of the same machine, loaded alike.
+    pub const fn and(mut self, other: Power) -> Power {
+        let mut tenth = 0;
+        while tenth < self.0.len() {
+            self.0[tenth] += other.0[tenth];
+            tenth += 1;
+        }
+        self
     }
 
     /// Watts at a CPU load from 0 to 1.

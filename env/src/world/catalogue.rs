@@ -9,6 +9,7 @@ use super::topology::{member, mib};
 use crate::catalogue::{Catalogue, Dataset, ExecutionTime, Image, Kind, Layer, Requests};
 use crate::cluster::Item;
 use crate::device::Arch;
+use crate::measured::{self, Function};
 use crate::random::{Purpose, stream};
 use crate::scenario::{DatasetFile, ExecutionFile, HomeFile, KindFile, Scenario};
 use crate::topology::{NodeId, Topology};
@@ -96,7 +97,15 @@ fn build_kind(file: &KindFile) -> Kind {
             ExecutionTime::log_normal(shape, loc_s, scale_s, min_s, max_s)
         }
     };
+    let mut execution: Vec<(String, ExecutionTime)> = Vec::new();
     let named = file.execution.iter().filter(|(device, _)| *device != "any");
+    execution.extend(named.map(|(device, file)| (device.clone(), time(file))));
+    let measured = file.measured.as_deref().and_then(measured::named);
+    for (device, time) in measured.into_iter().flat_map(Function::execution) {
+        if !file.execution.contains_key(device) {
+            execution.push((device.to_owned(), time));
+        }
+    }
     Kind {
         name: file.name.clone(),
         requests: Requests {
@@ -106,8 +115,10 @@ fn build_kind(file: &KindFile) -> Kind {
             accelerator_millis: file.accelerator_millis,
             accelerator_models: file.accelerator_models.clone(),
         },
-        cpu_use_millis: file.cpu_use_millis.unwrap_or(file.cpu_millis),
-        execution: named.map(|(device, file)| (device.clone(), time(file))).collect(),
+        cpu_use_millis: (file.cpu_use_millis)
+            .or(measured.map(|function| function.cpu_use_millis))
+            .unwrap_or(file.cpu_millis),
+        execution,
         execution_elsewhere: file.execution.get("any").map(time),
         prefers: file.prefers.clone().into_iter().collect(),
         demands: file.demands.clone().into_iter().collect(),

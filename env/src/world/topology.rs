@@ -146,8 +146,11 @@ fn build_node(name: String, group: &NodesFile) -> Node {
         accelerator: accelerator.filter(|(_, count)| *count > 0),
         startup_s: group.startup_s.or(device.map(|d| d.startup_s)).expect(given),
         labels: labels.into_iter().collect(),
-        power: group.power.map_or(Power::default(), |power| Power::between(power.idle_w, power.busy_w)),
-        usd_per_gb_s: group.usd_per_gb_s.unwrap_or(0.0),
+        power: match group.power {
+            Some(power) => Power::between(power.idle_w, power.busy_w),
+            None => device.map_or(Power::default(), |device| device.power),
+        },
+        usd_per_gb_s: group.usd_per_gb_s.or(device.map(|d| d.usd_per_gb_s)).unwrap_or(0.0),
     }
 }
 
