@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args as ClapArgs, Subcommand};
 use remora_env::Scenario;
-use remora_env::import::{GenaiOptions, Imported, genai, openb};
+use remora_env::import::{
+    AzureFunctionsFiles, AzureFunctionsOptions, AzureLlmOptions, EdgeOptions, GenaiOptions, Imported,
+    WfFormatOptions, azure_functions, azure_llm, genai, openb, wfformat,
+};
 use remora_env::trace::{Arrival, Record, Trace};
 
 use super::{print, scenario, table, tables};
@@ -56,6 +59,120 @@ enum Source {
     /// Alibaba's image-generation requests of 2026 (cluster-trace-v2026-GenAI): base models are the
     /// datasets, on a cluster described by the options.
     Genai(Genai),
+    /// Azure's LLM inference requests of 2023 (AzureLLMInferenceTrace_*.csv).
+    AzureLlm(AzureLlm),
+    /// Azure Functions of 2019: a day's three files.
+    AzureFunctions(AzureFunctions),
+    /// A scientific workflow in WfFormat 1.5, such as those of WfInstances: jobs of many tasks.
+    Wfformat(Wfformat),
+}
+
+/// The edge cluster on which a trace is replayed that has none.
+#[derive(ClapArgs, Debug)]
+struct Edge {
+    /// Edge sites.
+    #[arg(long, default_value_t = EdgeOptions::default().sites)]
+    sites: u32,
+    /// Nodes per site.
+    #[arg(long, default_value_t = EdgeOptions::default().nodes_per_site)]
+    nodes_per_site: u32,
+    /// Built-in device kind of the nodes.
+    #[arg(long)]
+    kind: Option<String>,
+    /// Uplink of a site, Mbit/s.
+    #[arg(long, default_value_t = EdgeOptions::default().uplink_mbps)]
+    uplink_mbps: f64,
+}
+
+impl Edge {
+    /// These options; those that were not given as in `default`.
+    fn options(&self, default: EdgeOptions) -> EdgeOptions {
+        EdgeOptions {
+            sites: self.sites,
+            nodes_per_site: self.nodes_per_site,
+            kind: self.kind.clone().unwrap_or(default.kind),
+            uplink_mbps: self.uplink_mbps,
+            ..default
+        }
+    }
+}
+
+#[derive(ClapArgs, Debug)]
+struct AzureLlm {
+    /// AzureLLMInferenceTrace_code.csv or _conv.csv
+    #[arg(long)]
+    requests: PathBuf,
+    /// Scenario file to write; the trace goes beside it.
+    #[arg(long)]
+    out: PathBuf,
+    #[command(flatten)]
+    edge: Edge,
+    /// Weights of the model, gigabytes.
+    #[arg(long, default_value_t = AzureLlmOptions::default().model_gb)]
+    model_gb: f64,
+    /// Seconds for a token of the context.
+    #[arg(long, default_value_t = AzureLlmOptions::default().prefill_s)]
+    prefill_s: f64,
+    /// Seconds for a generated token.
+    #[arg(long, default_value_t = AzureLlmOptions::default().decode_s)]
+    decode_s: f64,
+    /// Requests that share an accelerator.
+    #[arg(long, default_value_t = AzureLlmOptions::default().batch)]
+    batch: u32,
+}
+
+#[derive(ClapArgs, Debug)]
+struct AzureFunctions {
+    /// invocations_per_function_md.anon.dNN.csv
+    #[arg(long)]
+    invocations: PathBuf,
+    /// function_durations_percentiles.anon.dNN.csv
+    #[arg(long)]
+    durations: PathBuf,
+    /// app_memory_percentiles.anon.dNN.csv
+    #[arg(long)]
+    memory: PathBuf,
+    /// Scenario file to write; the trace goes beside it.
+    #[arg(long)]
+    out: PathBuf,
+    #[command(flatten)]
+    edge: Edge,
+    /// How many functions, the most invoked first.
+    #[arg(long, default_value_t = AzureFunctionsOptions::default().functions)]
+    functions: u32,
+    /// First minute of the day, from 1.
+    #[arg(long, default_value_t = AzureFunctionsOptions::default().from_minute)]
+    from_minute: u32,
+    /// How many minutes.
+    #[arg(long, default_value_t = AzureFunctionsOptions::default().minutes)]
+    minutes: u32,
+    /// Size of each app's image, megabytes.
+    #[arg(long, default_value_t = AzureFunctionsOptions::default().image_mb)]
+    image_mb: f64,
+    /// Of what the trace leaves open.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+#[derive(ClapArgs, Debug)]
+struct Wfformat {
+    /// A workflow, `.json`.
+    #[arg(long)]
+    workflow: PathBuf,
+    /// Scenario file to write; the trace goes beside it.
+    #[arg(long)]
+    out: PathBuf,
+    #[command(flatten)]
+    edge: Edge,
+    /// Copies of the workflow.
+    #[arg(long, default_value_t = WfFormatOptions::default().jobs)]
+    jobs: u32,
+    /// Mean time between two, seconds.
+    #[arg(long, default_value_t = WfFormatOptions::default().gap_s)]
+    gap_s: f64,
+    /// Of the gaps.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
 }
 
 #[derive(ClapArgs, Debug)]
@@ -88,10 +205,19 @@ struct Genai {
 
 pub fn run(args: &Args, json: bool) -> Result<()> {
     match &args.command {
-        Command::Import { source: Source::Openb { nodes, pods, out } } => {
-            finish(&openb(nodes, pods)?, out, json)
+        Command::Import { source } => import(source, json),
+        Command::Check { file } => {
+            let trace = Trace::read(file)?;
+            print(format_args!("{} is accepted: {} arrivals", file.display(), trace.arrivals().count()))
         }
-        Command::Import { source: Source::Genai(args) } => {
+        Command::Stats { file } => stats(&Trace::read(file)?, json),
+    }
+}
+
+fn import(source: &Source, json: bool) -> Result<()> {
+    match source {
+        Source::Openb { nodes, pods, out } => finish(&openb(nodes, pods)?, out, json),
+        Source::Genai(args) => {
             let options = GenaiOptions {
                 sites: args.sites,
                 nodes_per_site: args.nodes_per_site,
@@ -103,11 +229,42 @@ pub fn run(args: &Args, json: bool) -> Result<()> {
             };
             finish(&genai(&args.requests, &options)?, &args.out, json)
         }
-        Command::Check { file } => {
-            let trace = Trace::read(file)?;
-            print(format_args!("{} is accepted: {} arrivals", file.display(), trace.arrivals().count()))
+        Source::AzureLlm(args) => {
+            let options = AzureLlmOptions {
+                edge: args.edge.options(AzureLlmOptions::default().edge),
+                model_gb: args.model_gb,
+                prefill_s: args.prefill_s,
+                decode_s: args.decode_s,
+                batch: args.batch,
+            };
+            finish(&azure_llm(&args.requests, &options)?, &args.out, json)
         }
-        Command::Stats { file } => stats(&Trace::read(file)?, json),
+        Source::AzureFunctions(args) => {
+            let files = AzureFunctionsFiles {
+                invocations: &args.invocations,
+                durations: &args.durations,
+                memory: &args.memory,
+            };
+            let options = AzureFunctionsOptions {
+                edge: args.edge.options(EdgeOptions::default()),
+                functions: args.functions,
+                from_minute: args.from_minute,
+                minutes: args.minutes,
+                image_mb: args.image_mb,
+                seed: args.seed,
+                ..AzureFunctionsOptions::default()
+            };
+            finish(&azure_functions(&files, &options)?, &args.out, json)
+        }
+        Source::Wfformat(args) => {
+            let options = WfFormatOptions {
+                edge: args.edge.options(EdgeOptions::default()),
+                jobs: args.jobs,
+                gap_s: args.gap_s,
+                seed: args.seed,
+            };
+            finish(&wfformat(&args.workflow, &options)?, &args.out, json)
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::ImportError;
+use super::edge::wrong_option;
 use crate::device::{Arch, LOCALITY, STORAGE};
 use crate::scenario::{
     AcceleratorFile, CatalogueFile, DatasetFile, HomeFile, ImageFile, LinkFile, NodesFile, RegistryFile,
@@ -69,8 +70,7 @@ impl Default for GenaiOptions {
 impl GenaiOptions {
     /// Whether the cluster can be built and can run the requests.
     pub(super) fn check(&self) -> Result<(), ImportError> {
-        let wrong =
-            |name, value, wanted: &str| Err(ImportError::Option { name, value, wanted: wanted.to_owned() });
+        let wrong = |name, value: f64, wanted: &str| Err(wrong_option(name, value, wanted));
         for (name, count) in [
             ("sites", self.sites),
             ("nodes_per_site", self.nodes_per_site),

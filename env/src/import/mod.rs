@@ -1,22 +1,31 @@
-//! Import of public cluster traces: CSV files in, a scenario and its trace out.
+//! Import of public traces: their files in, a scenario and its trace out.
 //!
 //! Each source has a module that says how its columns become nodes, datasets and arrivals. The
-//! sources were recorded in one data centre and say nothing of networks or disks; what had to be
+//! sources were recorded in data centres and say nothing of networks or disks; what had to be
 //! assumed is written down there and in [`Imported::notes`], which go into the scenario file.
 //! Files are read strictly: the first thing wrong is reported with its line, its column and what
 //! would be right.
 
+mod azure_functions;
+mod azure_llm;
+mod calendar;
+mod edge;
 mod genai;
 mod genai_cluster;
 mod openb;
 mod table;
+mod wfformat;
 
 use std::path::{Path, PathBuf};
 
+pub use azure_functions::{AzureFunctionsFiles, AzureFunctionsOptions, azure_functions};
+pub use azure_llm::{AzureLlmOptions, azure_llm};
+pub use edge::EdgeOptions;
 pub use genai::genai;
 pub use genai_cluster::GenaiOptions;
 pub use openb::openb;
 pub(crate) use table::Table;
+pub use wfformat::{WfFormatOptions, wfformat};
 
 use crate::file::write_whole;
 use crate::scenario::ScenarioFile;
@@ -45,7 +54,7 @@ pub enum ImportError {
     #[error("{path}, line {line}, column {column}: {reason}")]
     Field { path: PathBuf, line: usize, column: String, reason: String },
     #[error("option {name} is {value}, {wanted}")]
-    Option { name: &'static str, value: f64, wanted: String },
+    Option { name: &'static str, value: String, wanted: String },
     #[error("cannot write {path}: {source}")]
     Write { path: PathBuf, source: std::io::Error },
     #[error(transparent)]

@@ -1,9 +1,11 @@
 //! Public traces, read from small files written here by hand and, where they are present, from the
 //! real ones.
 
+mod azure;
 mod files;
 mod genai;
 mod openb;
+mod wfformat;
 mod write;
 
 use std::path::{Path, PathBuf};
