@@ -3,16 +3,21 @@
 //! A [`Policy`] gives every candidate of an [`Observation`] a score; the highest wins and ties go to
 //! the first. That is all a policy can do, so any two can be compared, swapped and explained.
 
+#[cfg(feature = "network")]
 pub mod checkpoint;
 pub mod heuristics;
+#[cfg(feature = "network")]
 pub mod learned;
+#[cfg(feature = "network")]
 pub mod network;
 pub mod rollout;
 
 use remora_env::Observation;
 use remora_env::observation::Candidate;
 
+#[cfg(feature = "network")]
 pub use checkpoint::Checkpoint;
+#[cfg(feature = "network")]
 pub use learned::Learned;
 
 /// Something that places tasks.
@@ -61,6 +66,7 @@ pub const BASELINES: [&str; 5] = ["random", "kube-default", "skippy", "greedy-co
 pub enum PolicyError {
     #[error("no policy is called {0:?}: known are {known}, or the path of a checkpoint", known = known())]
     Unknown(String),
+    #[cfg(feature = "network")]
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::CheckpointError),
 }
@@ -79,7 +85,9 @@ pub fn by_name(name: &str, seed: u64) -> Result<Box<dyn Policy>, PolicyError> {
         "skippy" => Box::new(heuristics::Skippy::default()),
         "greedy-completion" => Box::new(heuristics::GreedyCompletion),
         "greedy-marginal" => Box::new(heuristics::GreedyMarginal),
+        #[cfg(feature = "network")]
         "pretrained" => Box::new(Learned::new("pretrained", &Checkpoint::pretrained()?)?),
+        #[cfg(feature = "network")]
         path if std::path::Path::new(path).exists() => {
             let checkpoint = Checkpoint::load(std::path::Path::new(path))?;
             Box::new(Learned::new(&checkpoint.id(), &checkpoint)?)
