@@ -32,6 +32,8 @@ pub enum Purpose {
     Delay = 11,
     /// When bursts of arrivals begin and end.
     Bursts = 12,
+    /// What a generated scenario is made of.
+    Family = 13,
 }
 
 /// The generator for `purpose` under `seed`; `index` separates parallel users of one purpose.

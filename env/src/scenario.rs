@@ -7,6 +7,7 @@
 
 mod format;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +20,7 @@ pub use format::{
 };
 
 use crate::bandwidth::Recording;
+use crate::family::Family;
 use crate::import::ImportError;
 use crate::trace::{Trace, TraceError};
 use crate::world::World;
@@ -34,6 +36,8 @@ pub enum ScenarioError {
     Invalid { origin: String, problems: Vec<String> },
     #[error("no scenario is called {name:?}; {hint}")]
     Unknown { name: String, hint: String },
+    #[error("{0} is a family: name a member, for example {0}/0")]
+    Family(&'static str),
     #[error(transparent)]
     Trace(#[from] TraceError),
     #[error(transparent)]
@@ -62,8 +66,15 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// A built-in scenario by name, or a file by path.
+    /// A built-in scenario by name, a member of a family (`train-family/17`), or a file by path.
     pub fn load(name: &str) -> Result<Scenario, ScenarioError> {
+        match Scenarios::load(name)? {
+            Scenarios::One(scenario) => Ok(*scenario),
+            Scenarios::Family(family) => Err(ScenarioError::Family(family.name())),
+        }
+    }
+
+    fn load_one(name: &str) -> Result<Scenario, ScenarioError> {
         if let Some((_, text)) = BUILT_IN.iter().find(|(built_in, _)| *built_in == name) {
             return Scenario::parse(text, name, None);
         }
@@ -97,6 +108,13 @@ impl Scenario {
         }
     }
 
+    /// A member of a family.
+    pub fn member(family: Family, index: u64) -> Scenario {
+        let scenario = Scenario { file: family.member(index), trace: None, recordings: BTreeMap::new() };
+        debug_assert_eq!(crate::accept::problems(&scenario), Vec::<String>::new(), "{}", scenario.name());
+        scenario
+    }
+
     pub fn name(&self) -> &str {
         &self.file.name
     }
@@ -109,6 +127,49 @@ impl Scenario {
     /// JSON Schema of the file format.
     pub fn schema() -> serde_json::Value {
         schemars::schema_for!(ScenarioFile).to_value()
+    }
+}
+
+/// What a name stands for: one scenario, or a family of which every seed plays another member.
+#[derive(Clone, Debug)]
+pub enum Scenarios {
+    One(Box<Scenario>),
+    Family(Family),
+}
+
+impl Scenarios {
+    /// As [`Scenario::load`], or a family by its name.
+    pub fn load(name: &str) -> Result<Scenarios, ScenarioError> {
+        if let Some(family) = Family::named(name) {
+            return Ok(Scenarios::Family(family));
+        }
+        let member = name.split_once('/').and_then(|(family, index)| Some((Family::named(family)?, index)));
+        let scenario = match member {
+            Some((family, index)) => match index.parse() {
+                Ok(index) => Scenario::member(family, index),
+                Err(_) => {
+                    let hint = format!("members of {} are numbered from 0", family.name());
+                    return Err(ScenarioError::Unknown { name: name.to_owned(), hint });
+                }
+            },
+            None => Scenario::load_one(name)?,
+        };
+        Ok(Scenarios::One(Box::new(scenario)))
+    }
+
+    pub fn name(&self) -> &str {
+        match self {
+            Scenarios::One(scenario) => scenario.name(),
+            Scenarios::Family(family) => family.name(),
+        }
+    }
+
+    /// The scenario whose world of this seed is to be played.
+    pub fn at(&self, seed: u64) -> Cow<'_, Scenario> {
+        match self {
+            Scenarios::One(scenario) => Cow::Borrowed(scenario),
+            Scenarios::Family(family) => Cow::Owned(Scenario::member(*family, seed)),
+        }
     }
 }
 
@@ -134,7 +195,7 @@ fn read_recordings(
 }
 
 fn unknown(name: &str) -> ScenarioError {
-    let names: Vec<_> = built_in().collect();
+    let names: Vec<_> = built_in().chain(Family::ALL.map(Family::name)).collect();
     let nearest =
         names.iter().max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)));
     let hint = match nearest {
