@@ -91,6 +91,12 @@ impl Family {
         Family::ALL.into_iter().find(|family| family.name() == name)
     }
 
+    /// The family and what follows the slash in a name such as `train-family/17`.
+    pub fn of(name: &str) -> Option<(Family, &str)> {
+        let (family, index) = name.split_once('/')?;
+        Some((Family::named(family)?, index))
+    }
+
     /// What its members are for.
     pub fn summary(self) -> &'static str {
         match self {

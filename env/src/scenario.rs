@@ -119,6 +119,11 @@ impl Scenario {
         &self.file.name
     }
 
+    /// The scenario file.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(&self.file).expect("plain data becomes TOML")
+    }
+
     /// The instance of this scenario that belongs to `seed`.
     pub fn world(&self, seed: u64) -> World {
         World::new(self, seed)
@@ -143,8 +148,7 @@ impl Scenarios {
         if let Some(family) = Family::named(name) {
             return Ok(Scenarios::Family(family));
         }
-        let member = name.split_once('/').and_then(|(family, index)| Some((Family::named(family)?, index)));
-        let scenario = match member {
+        let scenario = match Family::of(name) {
             Some((family, index)) => match index.parse() {
                 Ok(index) => Scenario::member(family, index),
                 Err(_) => {

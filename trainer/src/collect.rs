@@ -8,10 +8,11 @@ use burn::tensor::activation::log_softmax;
 use ndarray::Array2;
 use rand::{Rng, RngExt};
 use rand_chacha::ChaCha8Rng;
+use remora_env::family::Family;
 use remora_env::observation::Reference;
 use remora_env::random::{Purpose, stream};
 use remora_env::world::When;
-use remora_env::{Episode, Next, Observation, Scenario, Time, World};
+use remora_env::{Episode, Next, Observation, Scenario, Scenarios, Time, World};
 use remora_policies::heuristics::GreedyCompletion;
 use remora_policies::learned::Batch;
 use remora_policies::network::ActorCritic;
@@ -26,29 +27,73 @@ const TRAINING_SEEDS: u64 = 1 << 32;
 /// First seed of the worlds on which checkpoints are compared.
 pub const VALIDATION_SEEDS: u64 = 1 << 24;
 
-/// A scenario with what its figures are measured in.
+/// What to learn on: worlds of a scenario, or members of a family, cut off after so many tasks.
 #[derive(Clone, Debug)]
 pub struct Course {
-    pub scenario: Scenario,
+    scenarios: Scenarios,
+    tasks: u32,
+    /// Of a scenario; members of a family have each their own.
+    units: Option<Units>,
+}
+
+/// What figures are measured in.
+#[derive(Clone, Copy, Debug)]
+pub struct Units {
     /// What the dial's ends are measured in: `kube-default`.
     pub reference: Reference,
     /// Figures of `greedy-completion`: the unit of rewards and horizons.
     pub greedy: Reference,
 }
 
+/// A world with its units.
+#[derive(Clone, Debug)]
+pub struct Lesson {
+    pub world: Arc<World>,
+    pub units: Units,
+}
+
+impl Units {
+    fn of(scenario: &Scenario, tasks: u32) -> Units {
+        let reference = rollout::reference(scenario);
+        let mut short = scenario.clone();
+        short.file.workload.tasks = Some(tasks);
+        let world = Arc::new(short.world(VALIDATION_SEEDS - 1));
+        let greedy = Figures::of(&rollout::play(&world, &mut GreedyCompletion, 0.0, reference)).reference();
+        Units { reference, greedy }
+    }
+}
+
 impl Course {
     /// Measures a scenario with episodes of `tasks` tasks.
-    pub fn new(mut scenario: Scenario, tasks: u32) -> Course {
-        let reference = rollout::reference(&scenario);
-        scenario.file.workload.tasks = Some(tasks);
-        let world = Arc::new(scenario.world(VALIDATION_SEEDS - 1));
-        let greedy = Figures::of(&rollout::play(&world, &mut GreedyCompletion, 0.0, reference)).reference();
-        Course { scenario, reference, greedy }
+    pub fn new(scenarios: Scenarios, tasks: u32) -> Course {
+        let units = match &scenarios {
+            Scenarios::One(scenario) => Some(Units::of(scenario, tasks)),
+            Scenarios::Family(_) => None,
+        };
+        Course { scenarios, tasks, units }
     }
 
     /// The course's world for a seed.
-    pub fn world(&self, seed: u64) -> Arc<World> {
-        Arc::new(self.scenario.world(seed))
+    pub fn lesson(&self, seed: u64) -> Lesson {
+        let mut scenario = self.scenarios.at(seed).into_owned();
+        let units = self.units.unwrap_or_else(|| Units::of(&scenario, self.tasks));
+        scenario.file.workload.tasks = Some(self.tasks);
+        Lesson { world: Arc::new(scenario.world(seed)), units }
+    }
+
+    /// Whether every seed is another scenario.
+    pub fn is_family(&self) -> bool {
+        matches!(self.scenarios, Scenarios::Family(_))
+    }
+
+    /// Where checkpoints are compared: other worlds of the same scenario, or the validation family.
+    pub fn for_validation(&self) -> Course {
+        match self.scenarios {
+            Scenarios::Family(Family::Train) => {
+                Course { scenarios: Scenarios::Family(Family::Validation), ..self.clone() }
+            }
+            _ => self.clone(),
+        }
     }
 }
 
@@ -113,12 +158,12 @@ fn draw(config: &Config, courses: &[Course], index: u64) -> (usize, u64, f64) {
 /// Plays all rollouts of the `index`-th world, one batched forward pass per decision.
 pub fn collect(config: &Config, courses: &[Course], network: &ActorCritic, index: u64) -> Experience {
     let (course, seed, alpha) = draw(config, courses, index);
-    let course = &courses[course];
-    let world = course.world(seed);
+    let Lesson { world, units: Units { reference, greedy: unit } } = courses[course].lesson(seed);
     let size = config.network.shortlist;
-    let unit = course.reference.cost(alpha, course.greedy.moved_bytes, course.greedy.response_s);
+    let horizon_s = config.horizon * unit.response_s;
+    let unit = reference.cost(alpha, unit.moved_bytes, unit.response_s);
     let mut episodes: Vec<Episode> =
-        (0..config.rollouts).map(|_| Episode::new(Arc::clone(&world), alpha, course.reference)).collect();
+        (0..config.rollouts).map(|_| Episode::new(Arc::clone(&world), alpha, reference)).collect();
     let mut rngs: Vec<ChaCha8Rng> =
         (0..config.rollouts).map(|rollout| stream(seed, Purpose::Policy, rollout as u64 + 1)).collect();
     let mut steps: Vec<Vec<Step>> = (0..config.rollouts).map(|_| Vec::new()).collect();
@@ -159,9 +204,8 @@ pub fn collect(config: &Config, courses: &[Course], network: &ActorCritic, index
             });
         }
     }
-    let horizon_s = config.horizon * course.greedy.response_s;
     let ledgers: Vec<Ledger> =
-        episodes.iter().map(|episode| Ledger::of(episode, alpha, course.reference, unit)).collect();
+        episodes.iter().map(|episode| Ledger::of(episode, alpha, reference, unit)).collect();
     let clocks = clocks(&world);
     let mut experience = credit(&steps, batch, &ledgers, &clocks, horizon_s);
     let costs = ledgers.iter().flat_map(|ledger| ledger.costs.iter());

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     pub seed: u64,
-    /// Scenarios to train on, in turn: built-in names or files.
+    /// What to train on, in turn: built-in names, families or files.
     pub scenarios: Vec<String>,
     /// Iterations of collecting and updating.
     pub iterations: u64,

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
 use remora_env::observation::Reference;
-use remora_env::{Scenario, World};
+use remora_env::{Scenarios, World};
 use remora_policies::heuristics::KubeDefault;
 use remora_policies::rollout::{self, Figures, play};
 use remora_policies::{PolicyError, by_name};
@@ -67,15 +67,16 @@ pub struct Evaluation {
 /// What to evaluate.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    pub scenarios: Vec<Scenario>,
+    pub scenarios: Vec<Scenarios>,
     /// Names as [`by_name`] knows them, or paths of checkpoints.
     pub policies: Vec<String>,
     pub alphas: Vec<f64>,
-    /// Worlds 0 to `seeds` − 1 of each scenario; training never sees these.
+    /// Worlds 0 to `seeds` − 1 of each scenario, or so many members of each family; training never sees these.
     pub seeds: u64,
 }
 
 struct Job<'a> {
+    scenario: &'a str,
     world: Arc<World>,
     reference: Reference,
     kube: Figures,
@@ -89,24 +90,18 @@ pub fn evaluate(plan: &Plan, tick: &(dyn Fn() + Sync)) -> Result<Evaluation, Pol
     for policy in &plan.policies {
         by_name(policy, 0)?;
     }
-    let mut jobs = Vec::new();
-    for scenario in &plan.scenarios {
-        let reference = rollout::reference(scenario);
-        for seed in 0..plan.seeds {
-            let world = Arc::new(scenario.world(seed));
-            let kube = Figures::of(&play(&world, &mut KubeDefault::new(seed), 0.5, reference));
-            for policy in &plan.policies {
-                let world = &world;
-                jobs.extend(plan.alphas.iter().map(|&alpha| Job {
-                    world: Arc::clone(world),
-                    reference,
-                    kube,
-                    policy,
-                    alpha,
-                }));
-            }
-        }
-    }
+    // A scenario is measured once, each member of a family by itself.
+    let measured = |scenarios: &Scenarios| match scenarios {
+        Scenarios::One(scenario) => Some(rollout::reference(scenario)),
+        Scenarios::Family(_) => None,
+    };
+    let measured: Vec<Option<Reference>> = plan.scenarios.par_iter().map(measured).collect();
+    let known = plan.scenarios.iter().zip(measured);
+    let instances: Vec<_> = known.flat_map(|known| (0..plan.seeds).map(move |seed| (known, seed))).collect();
+    let jobs: Vec<Job<'_>> = instances
+        .par_iter()
+        .flat_map_iter(|((scenarios, reference), seed)| jobs(plan, scenarios, *reference, *seed))
+        .collect();
     let rows: Result<Vec<Row>, PolicyError> = jobs
         .par_iter()
         .map(|job| {
@@ -118,6 +113,31 @@ pub fn evaluate(plan: &Plan, tick: &(dyn Fn() + Sync)) -> Result<Evaluation, Pol
     let rows = rows?;
     let comparisons = compare(&rows);
     Ok(Evaluation { rows, comparisons })
+}
+
+/// All policies at all α on one world.
+fn jobs<'a>(
+    plan: &'a Plan,
+    scenarios: &'a Scenarios,
+    reference: Option<Reference>,
+    seed: u64,
+) -> Vec<Job<'a>> {
+    let scenario = scenarios.at(seed);
+    let reference = reference.unwrap_or_else(|| rollout::reference(&scenario));
+    let world = Arc::new(scenario.world(seed));
+    let kube = Figures::of(&play(&world, &mut KubeDefault::new(seed), 0.5, reference));
+    let job = |policy: &'a String, alpha: f64| Job {
+        scenario: scenarios.name(),
+        world: Arc::clone(&world),
+        reference,
+        kube,
+        policy,
+        alpha,
+    };
+    plan.policies
+        .iter()
+        .flat_map(|policy| plan.alphas.iter().map(|&alpha| job(policy, alpha)).collect::<Vec<_>>())
+        .collect()
 }
 
 /// How many jobs a plan has.
@@ -134,7 +154,7 @@ fn run(job: &Job<'_>) -> Result<Row, PolicyError> {
     let figures = Figures::of(&episode);
     let completed = figures.completed().max(1) as f64;
     Ok(Row {
-        scenario: job.world.name.clone(),
+        scenario: job.scenario.to_owned(),
         policy: job.policy.to_owned(),
         alpha: job.alpha,
         seed: job.world.seed,

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::module::Module;
-use rayon::prelude::{IntoParallelIterator, ParallelIterator};
+use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
 use remora_env::file::write_whole;
-use remora_env::{Scenario, scenario::ScenarioError};
+use remora_env::{Scenarios, scenario::ScenarioError};
 use remora_policies::checkpoint::CheckpointError;
 use remora_policies::heuristics::GreedyMarginal;
 use remora_policies::rollout::{Figures, play};
@@ -17,7 +17,7 @@ use remora_policies::{Checkpoint, Learned, Policy};
 use serde::{Deserialize, Serialize};
 use tensorboard_rs::summary_writer::SummaryWriter;
 
-use crate::collect::{Course, VALIDATION_SEEDS};
+use crate::collect::{Course, Lesson, VALIDATION_SEEDS};
 use crate::config::Config;
 use crate::ppo::{Learner, Metrics};
 use crate::statistics::geometric_mean;
@@ -94,6 +94,7 @@ pub struct Validation {
 /// Positions of the dial at which policies are compared.
 pub const ALPHAS: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
 const VALIDATION_WORLDS: u64 = 4;
+const VALIDATION_MEMBERS: u64 = 16;
 
 /// What a run tells while it goes.
 #[derive(Clone, Debug)]
@@ -193,6 +194,8 @@ fn read_config(folder: &Folder, wanted: &Config) -> Result<Config, RunError> {
 struct Run {
     folder: Folder,
     learner: Learner,
+    /// The validation worlds.
+    lessons: Vec<Lesson>,
     /// Cost of `greedy-marginal` on each validation world at each α.
     greedy: Vec<f64>,
     best: f64,
@@ -206,13 +209,23 @@ impl Run {
         let courses: Result<Vec<Course>, RunError> = config
             .scenarios
             .iter()
-            .map(|name| Ok(Course::new(Scenario::load(name)?, config.tasks)))
+            .map(|name| Ok(Course::new(Scenarios::load(name)?, config.tasks)))
             .collect();
-        let learner = Learner::new(config, courses?);
+        let courses = courses?;
+        let lessons = lessons(&courses);
+        let learner = Learner::new(config, courses);
         let board = SummaryWriter::new(folder.0.join("tensorboard"));
-        let greedy = validate(&learner.courses, &|| Box::new(GreedyMarginal));
-        let mut run =
-            Run { folder, learner, greedy, best: f64::INFINITY, decisions: 0, lines: Vec::new(), board };
+        let greedy = validate(&lessons, &|| Box::new(GreedyMarginal));
+        let mut run = Run {
+            folder,
+            learner,
+            lessons,
+            greedy,
+            best: f64::INFINITY,
+            decisions: 0,
+            lines: Vec::new(),
+            board,
+        };
         if resume {
             run.restore()?;
         }
@@ -287,9 +300,8 @@ impl Run {
     fn validate(&mut self) -> Result<Validation, RunError> {
         let network = self.learner.network.valid();
         let config = self.learner.config.network;
-        let costs = validate(&self.learner.courses, &|| {
-            Box::new(Learned::from_network("training", network.clone(), config))
-        });
+        let costs =
+            validate(&self.lessons, &|| Box::new(Learned::from_network("training", network.clone(), config)));
         let ratios: Vec<f64> = costs.iter().zip(&self.greedy).map(|(ours, greedy)| ours / greedy).collect();
         let at =
             |alpha: usize| -> Vec<f64> { ratios.iter().skip(alpha).step_by(ALPHAS.len()).copied().collect() };
@@ -380,17 +392,26 @@ fn write_line(file: &mut dyn Write, line: &Line) -> std::io::Result<()> {
     file.write_all(b"\n")
 }
 
+/// The worlds on which checkpoints are compared: as many of each course, more of a family.
+fn lessons(courses: &[Course]) -> Vec<Lesson> {
+    let seeds = |course: &Course| {
+        let worlds = if course.is_family() { VALIDATION_MEMBERS } else { VALIDATION_WORLDS };
+        VALIDATION_SEEDS..VALIDATION_SEEDS + worlds
+    };
+    let wanted: Vec<(Course, u64)> =
+        courses.iter().flat_map(|course| seeds(course).map(|seed| (course.for_validation(), seed))).collect();
+    wanted.par_iter().map(|(course, seed)| course.lesson(*seed)).collect()
+}
+
 /// Costs on the validation worlds: for each scenario and seed, at each of [`ALPHAS`].
-fn validate(courses: &[Course], policy: &(dyn Fn() -> Box<dyn Policy> + Sync)) -> Vec<f64> {
-    let jobs: Vec<(&Course, u64)> =
-        courses.iter().flat_map(|course| (0..VALIDATION_WORLDS).map(move |seed| (course, seed))).collect();
-    jobs.into_par_iter()
-        .flat_map_iter(|(course, seed)| {
-            let world = course.world(VALIDATION_SEEDS + seed);
-            ALPHAS.into_iter().map(move |alpha| {
-                let episode = play(&world, policy().as_mut(), alpha, course.reference);
+fn validate(lessons: &[Lesson], policy: &(dyn Fn() -> Box<dyn Policy> + Sync)) -> Vec<f64> {
+    lessons
+        .par_iter()
+        .flat_map_iter(|Lesson { world, units }| {
+            ALPHAS.into_iter().map(|alpha| {
+                let episode = play(world, policy().as_mut(), alpha, units.reference);
                 let figures = Figures::of(&episode);
-                course.reference.cost(alpha, figures.moved_bytes_per_task(), figures.response_mean_s)
+                units.reference.cost(alpha, figures.moved_bytes_per_task(), figures.response_mean_s)
             })
         })
         .collect()

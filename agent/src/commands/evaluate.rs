@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args as ClapArgs;
-use remora_env::Scenario;
+use remora_env::Scenarios;
 use remora_env::file::write_whole;
 use remora_env::scenario::built_in;
 use remora_policies::BASELINES;
@@ -20,13 +20,13 @@ use super::{print, tables};
     after_help = "Example:\n  remora evaluate --scenario urban-sensing --policy kube-default,skippy,pretrained --alpha 0,0.5,1 --html report.html"
 )]
 pub struct Args {
-    /// Built-in names or files [default: the built-in ones].
+    /// Built-in names, families or files [default: the built-in scenarios].
     #[arg(long, value_delimiter = ',')]
     scenario: Vec<String>,
     /// Names of heuristics, `pretrained`, or paths of checkpoints [default: all heuristics and pretrained].
     #[arg(long, value_delimiter = ',')]
     policy: Vec<String>,
-    /// Number of worlds per scenario.
+    /// Number of worlds per scenario, and of members per family.
     #[arg(long, default_value_t = 5)]
     seeds: u64,
     /// Positions of the dial, 0 (only response time) to 1 (only data moved).
@@ -70,7 +70,7 @@ fn plan(args: &Args) -> Result<Plan> {
         policies = BASELINES.iter().map(|name| (*name).to_owned()).collect();
         policies.push("pretrained".to_owned());
     }
-    let scenarios: Result<Vec<_>, _> = scenarios.iter().map(|name| Scenario::load(name)).collect();
+    let scenarios: Result<Vec<_>, _> = scenarios.iter().map(|name| Scenarios::load(name)).collect();
     Ok(Plan { scenarios: scenarios?, policies, alphas: args.alpha.clone(), seeds: args.seeds })
 }
 

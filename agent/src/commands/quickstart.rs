@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use remora_env::Scenario;
 use remora_env::file::write_whole;
+use remora_env::{Scenario, Scenarios};
 use remora_policies::BASELINES;
 use remora_trainer::Config;
 use remora_trainer::evaluate::{Evaluation, Plan};
@@ -115,7 +115,7 @@ fn introduction(minutes: f64) -> String {
 fn compare(finished: &Finished) -> Result<Evaluation> {
     let mut policies: Vec<String> = BASELINES.iter().map(|name| (*name).to_owned()).collect();
     policies.push(finished.best.to_string_lossy().into_owned());
-    let scenarios: Result<Vec<_>, _> = remora_env::scenario::built_in().map(Scenario::load).collect();
+    let scenarios: Result<Vec<_>, _> = remora_env::scenario::built_in().map(Scenarios::load).collect();
     let plan =
         Plan { scenarios: scenarios?, policies, alphas: vec![0.0, 0.25, 0.5, 0.75, 1.0], seeds: WORLDS };
     let mut evaluation = evaluate::run_plan(plan)?;

@@ -2,8 +2,11 @@
 
 use anyhow::Result;
 use clap::{Args as ClapArgs, Subcommand};
+use remora_env::family::Family;
 use remora_env::outcome::End;
 use remora_env::{Scenario, World, contract};
+
+use serde_json::Value;
 
 use super::{print, table, tables};
 
@@ -19,18 +22,18 @@ pub struct Args {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// List the built-in scenarios.
+    /// List the built-in scenarios and the families of generated ones.
     List,
     /// Print a scenario file.
     Show {
-        /// A built-in name or a file.
+        /// A built-in name, a member of a family, or a file.
         name: String,
     },
     /// Check a scenario: read it, say what is in it, and play some worlds of it against the
     /// simulator's promises (books that balance after every event, one outcome for each task, the
     /// same results from the same seed).
     Check {
-        /// A built-in name or a file.
+        /// A built-in name, a member of a family, or a file.
         file: String,
         /// How many worlds to play.
         #[arg(long, default_value_t = 2)]
@@ -57,22 +60,31 @@ fn list(json: bool) -> Result<()> {
     for name in remora_env::scenario::built_in() {
         rows.push(describe(&Scenario::load(name)?));
     }
+    for family in Family::ALL {
+        let name = format!("{}/N", family.name());
+        rows.push(serde_json::json!({ "scenario": name, "summary": family.summary() }));
+    }
     if json {
         return tables::print_rows(&rows);
     }
     let mut table = table(&["scenario", "nodes", "tasks", "what it is"]);
     for row in &rows {
-        let text = |key: &str| row[key].as_str().map_or_else(|| row[key].to_string(), str::to_owned);
+        let text = |key: &str| match &row[key] {
+            Value::Null => "any".to_owned(),
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
         table.add_row([text("scenario"), text("nodes"), text("tasks"), text("summary")]);
     }
     print(table)
 }
 
 fn show(name: &str) -> Result<()> {
-    Scenario::load(name)?;
+    let scenario = Scenario::load(name)?;
     let built_in = remora_env::scenario::BUILT_IN.iter().find(|(built_in, _)| *built_in == name);
     match built_in {
         Some((_, text)) => print(text.trim_end()),
+        None if Family::of(name).is_some() => print(scenario.to_toml().trim_end()),
         None => print(std::fs::read_to_string(name)?.trim_end()),
     }
 }
@@ -105,7 +117,7 @@ fn check(file: &str, worlds: u64, tasks: u32, json: bool) -> Result<()> {
     ))
 }
 
-fn describe(scenario: &Scenario) -> serde_json::Value {
+fn describe(scenario: &Scenario) -> Value {
     let world = scenario.world(0);
     serde_json::json!({
         "scenario": scenario.name(),

@@ -15,7 +15,7 @@ use super::{print, tables};
     after_help = "Example:\n  remora train --scenario urban-sensing --out runs/first --minutes 5\n  tensorboard --logdir runs"
 )]
 pub struct Args {
-    /// Scenarios to train on: built-in names or files [default: the built-in ones].
+    /// What to train on: built-in names, families or files [default: the built-in scenarios].
     #[arg(long, value_delimiter = ',')]
     scenario: Vec<String>,
     /// Folder of the run [default: runs/seed-N, numbered on where it exists].

@@ -38,7 +38,7 @@ def world_of(rng: np.random.Generator, options: dict[str, Any] | None) -> int:
 
 
 class PlacementEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
-    """Places the tasks of a scenario, one per step.
+    """Places the tasks of a scenario, one per step; of a family, every world is another member.
 
     - Observation: `[shortlist, features]`, a row per candidate node, in the order of
       `remora_env.feature_names()`. The rows are the candidates that look best by several cheap
@@ -77,8 +77,8 @@ class PlacementEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
 
     @property
     def reference(self) -> tuple[float, float]:
-        """R₀ in seconds and D₀ in price-weighted bytes, per task."""
-        return self._scenario.reference
+        """R₀ in seconds and D₀ in price-weighted bytes, per task, in the present world."""
+        return self._running.reference
 
     @property
     def _running(self) -> Episode:

@@ -53,11 +53,6 @@ class PlacementVectorEnv(VectorEnv[Observations, NDArray[np.int64], NDArray[np.f
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
 
-    @property
-    def reference(self) -> tuple[float, float]:
-        """R₀ in seconds and D₀ in price-weighted bytes, per task."""
-        return self._scenario.reference
-
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observations, dict[str, Any]]:

@@ -9,22 +9,25 @@ use pyo3::prelude::{Bound, Py, PyModule, PyResult, Python, pyclass, pyfunction, 
 use pyo3::types::{PyDict, PyDictMethods, PyModuleMethods};
 use pyo3::wrap_pyfunction;
 use rayon::prelude::{IntoParallelRefMutIterator, ParallelIterator};
+use remora_env::family::Family;
 use remora_env::observation::{FEATURE_COUNT, FEATURES, Reference};
 use remora_env::outcome::{End, Outcome};
-use remora_env::{Episode, Next, Observation, Scenario};
+use remora_env::{Episode, Next, Observation, Scenario, Scenarios};
 use remora_policies::{by_name, choose, rollout};
 
-/// A scenario with what the ends of the dial are measured in.
+/// A scenario, or a family of which every seed is another member.
 #[pyclass(frozen, name = "Scenario")]
 struct PyScenario {
-    scenario: Scenario,
-    reference: Reference,
+    scenarios: Scenarios,
+    tasks: Option<u32>,
+    /// What the ends of the dial are measured in; of members of a family, each has its own.
+    reference: Option<Reference>,
 }
 
 #[pymethods]
 impl PyScenario {
-    /// A built-in scenario by name or a file by path. `tasks` cuts every world off after so many;
-    /// `reference` is (seconds, price-weighted bytes) per task, those of `kube-default` if None.
+    /// A built-in scenario or family by name, or a file by path. `tasks` cuts every world off after so
+    /// many; `reference` is (seconds, price-weighted bytes) per task, those of `kube-default` if None.
     #[new]
     #[pyo3(signature = (name, tasks=None, reference=None))]
     fn new(
@@ -33,13 +36,13 @@ impl PyScenario {
         tasks: Option<u32>,
         reference: Option<(f64, f64)>,
     ) -> PyResult<PyScenario> {
-        let mut scenario =
-            Scenario::load(name).map_err(|error| PyValueError::new_err(format!("scenario: {error}")))?;
+        let scenarios =
+            Scenarios::load(name).map_err(|error| PyValueError::new_err(format!("scenario: {error}")))?;
         if tasks == Some(0) {
             return Err(PyValueError::new_err("tasks is 0, want at least 1"));
         }
-        scenario.file.workload.tasks = tasks.or(scenario.file.workload.tasks);
-        let reference = match reference {
+        let mut made = PyScenario { scenarios, tasks, reference: None };
+        made.reference = match reference {
             Some((response_s, moved_bytes)) => {
                 for (name, value) in [("reference[0]", response_s), ("reference[1]", moved_bytes)] {
                     if !(value > 0.0 && value.is_finite()) {
@@ -48,22 +51,17 @@ impl PyScenario {
                         )));
                     }
                 }
-                Reference::new(response_s, moved_bytes)
+                Some(Reference::new(response_s, moved_bytes))
             }
-            None => py.detach(|| rollout::reference(&scenario)),
+            None if matches!(made.scenarios, Scenarios::Family(_)) => None,
+            None => Some(py.detach(|| rollout::reference(&made.at(0)))),
         };
-        Ok(PyScenario { scenario, reference })
+        Ok(made)
     }
 
     #[getter]
     fn name(&self) -> &str {
-        self.scenario.name()
-    }
-
-    /// (seconds, price-weighted bytes) per task.
-    #[getter]
-    fn reference(&self) -> (f64, f64) {
-        (self.reference.response_s, self.reference.moved_bytes)
+        self.scenarios.name()
     }
 
     /// It never changes, so copies share it.
@@ -90,14 +88,24 @@ impl PyScenario {
         if limit == Some(0) {
             return Err(PyValueError::new_err("limit is 0, want at least 1"));
         }
-        let (scenario, reference) = (&self.scenario, self.reference);
-        let episode = py.detach(|| {
-            let episode = Episode::new(Arc::new(scenario.world(seed)), alpha, reference);
-            episode.with_limit(limit.unwrap_or(usize::MAX))
-        });
-        let mut started = PyEpisode { episode, reference, shortlist, seen: Seen::default() };
-        py.detach(|| started.see());
-        Ok(started)
+        Ok(py.detach(|| {
+            let scenario = self.at(seed);
+            let reference = self.reference.unwrap_or_else(|| rollout::reference(&scenario));
+            let episode = Episode::new(Arc::new(scenario.world(seed)), alpha, reference)
+                .with_limit(limit.unwrap_or(usize::MAX));
+            let mut started = PyEpisode { episode, reference, shortlist, seen: Seen::default() };
+            started.see();
+            started
+        }))
+    }
+}
+
+impl PyScenario {
+    /// The scenario whose world of this seed is played.
+    fn at(&self, seed: u64) -> Scenario {
+        let mut scenario = self.scenarios.at(seed).into_owned();
+        scenario.file.workload.tasks = self.tasks.or(scenario.file.workload.tasks);
+        scenario
     }
 }
 
@@ -205,6 +213,12 @@ impl PyEpisode {
         self.clone()
     }
 
+    /// What the ends of the dial are measured in: (seconds, price-weighted bytes) per task.
+    #[getter]
+    fn reference(&self) -> (f64, f64) {
+        (self.reference.response_s, self.reference.moved_bytes)
+    }
+
     /// Seconds since the world began.
     fn now_s(&self) -> f64 {
         self.episode.cluster().now.as_s()
@@ -303,10 +317,10 @@ fn feature_names() -> Vec<&'static str> {
     FEATURES.iter().map(|feature| feature.name).collect()
 }
 
-/// Names of the built-in scenarios.
+/// Names of the built-in scenarios and of the families of generated ones.
 #[pyfunction]
 fn scenarios() -> Vec<&'static str> {
-    remora_env::scenario::built_in().collect()
+    remora_env::scenario::built_in().chain(Family::ALL.map(Family::name)).collect()
 }
 
 #[pymodule]

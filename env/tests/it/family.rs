@@ -11,7 +11,7 @@ use remora_env::{Scenario, Scenarios, contract};
 const MEMBERS: u64 = 150;
 
 fn text(family: Family, index: u64) -> String {
-    toml::to_string(&family.member(index)).unwrap()
+    Scenario::member(family, index).to_toml()
 }
 
 #[test]
@@ -20,7 +20,7 @@ fn members_read_back_as_they_were_made() {
         for index in 0..MEMBERS {
             let text = text(family, index);
             let read = Scenario::parse(&text, family.name(), None).unwrap();
-            assert_eq!(toml::to_string(&read.file).unwrap(), text);
+            assert_eq!(read.to_toml(), text);
         }
     }
 }
