@@ -27,6 +27,7 @@ pub mod observation;
 pub mod outcome;
 pub mod power;
 pub mod random;
+pub mod record;
 pub mod scenario;
 mod simulation;
 pub mod time;

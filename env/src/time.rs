@@ -24,7 +24,7 @@ impl Time {
     }
 
     pub fn as_s(self) -> f64 {
-        self.0 as f64 * 1e-9
+        self.0 as f64 / 1e9
     }
 
     /// This moment plus a duration in seconds, rounded up so that a wait is never cut short.

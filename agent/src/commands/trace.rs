@@ -1,19 +1,22 @@
-//! `remora trace`: recorded arrivals.
+//! `remora trace`: what arrived, from elsewhere or recorded.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Result;
 use clap::{Args as ClapArgs, Subcommand};
-use remora_env::Scenario;
 use remora_env::import::{
     AzureFunctionsFiles, AzureFunctionsOptions, AzureLlmOptions, EdgeOptions, GenaiOptions, Imported,
     WfFormatOptions, azure_functions, azure_llm, genai, openb, wfformat,
 };
+use remora_env::record::Recorder;
 use remora_env::trace::{Arrival, Record, Trace};
+use remora_env::{Episode, Next, Scenario};
+use remora_policies::{by_name, choose, rollout};
 
 use super::{print, scenario, table, tables};
 
-/// Import, check and describe recorded arrivals.
+/// Import, record, check and describe traces.
 #[derive(ClapArgs, Debug)]
 #[command(
     after_help = "Example:\n  remora trace import openb --nodes openb_node_list_all_node.csv --pods openb_pod_list_default.csv --out openb.toml"
@@ -30,6 +33,8 @@ enum Command {
         #[command(subcommand)]
         source: Source,
     },
+    /// Play a scenario and record what arrived, what was decided and what became of it.
+    Record(Recording),
     /// Check a trace file.
     Check {
         /// A `.jsonl` file.
@@ -40,6 +45,25 @@ enum Command {
         /// A `.jsonl` file.
         file: PathBuf,
     },
+}
+
+#[derive(ClapArgs, Debug)]
+struct Recording {
+    /// A built-in name, a member of a family, or a file.
+    #[arg(long)]
+    scenario: String,
+    /// Name of a heuristic, `pretrained`, or path of a checkpoint.
+    #[arg(long, default_value = "greedy-marginal")]
+    policy: String,
+    /// Position of the dial, 0 (only response time) to 1 (only data moved).
+    #[arg(long, default_value_t = 0.5, value_parser = super::alpha)]
+    alpha: f64,
+    /// Which world.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Scenario file to write; the trace goes beside it.
+    #[arg(long)]
+    out: PathBuf,
 }
 
 #[derive(Subcommand, Debug)]
@@ -206,6 +230,7 @@ struct Genai {
 pub fn run(args: &Args, json: bool) -> Result<()> {
     match &args.command {
         Command::Import { source } => import(source, json),
+        Command::Record(recording) => record(recording, json),
         Command::Check { file } => {
             let trace = Trace::read(file)?;
             print(format_args!("{} is accepted: {} arrivals", file.display(), trace.arrivals().count()))
@@ -268,6 +293,20 @@ fn import(source: &Source, json: bool) -> Result<()> {
     }
 }
 
+fn record(args: &Recording, json: bool) -> Result<()> {
+    let scenario = Scenario::load(&args.scenario)?;
+    let mut policy = by_name(&args.policy, args.seed)?;
+    let world = Arc::new(scenario.world(args.seed));
+    let mut episode = Episode::new(world, args.alpha, rollout::reference(&scenario));
+    let mut recorder = Recorder::new(&args.policy);
+    while let Next::Decide(observation) = episode.next() {
+        let node = choose(policy.as_mut(), &observation).candidate.node;
+        recorder.decide(&episode, node);
+        episode.step(node);
+    }
+    finish(&recorder.finish(&scenario, &episode), &args.out, json)
+}
+
 /// Writes the files and reads them back: what is reported is what a run will see.
 fn finish(imported: &Imported, out: &std::path::Path, json: bool) -> Result<()> {
     let trace = imported.write(out)?;
@@ -305,14 +344,14 @@ fn finish(imported: &Imported, out: &std::path::Path, json: bool) -> Result<()> 
 fn stats(trace: &Trace, json: bool) -> Result<()> {
     let arrivals: Vec<&Arrival> = trace.arrivals().collect();
     let count = arrivals.len();
-    let durations = || arrivals.iter().filter_map(|arrival| arrival.duration_s);
+    let durations: Vec<f64> = arrivals.iter().filter_map(|arrival| arrival.duration_s).collect();
     let span_s = arrivals.last().map_or(0.0, |last| last.at_s - arrivals[0].at_s);
     let row = serde_json::json!({
         "source": trace.header.source,
         "arrivals": count,
         "span_s": span_s,
         "arrivals_per_s": if span_s > 0.0 { count as f64 / span_s } else { 0.0 },
-        "mean_duration_s": durations().sum::<f64>() / durations().count().max(1) as f64,
+        "mean_duration_s": (!durations.is_empty()).then(|| durations.iter().sum::<f64>() / durations.len() as f64),
         "with_accelerator": arrivals.iter().filter(|a| a.accelerators > 0).count(),
         "with_inputs": arrivals.iter().filter(|a| !a.inputs.is_empty()).count(),
         "with_predecessors": arrivals.iter().filter(|a| !a.after.is_empty()).count(),
@@ -324,7 +363,9 @@ fn stats(trace: &Trace, json: bool) -> Result<()> {
     }
     let mut table = table(&["figure", "value"]);
     for (key, value) in row.as_object().into_iter().flatten() {
-        table.add_row([key.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned)]);
+        if !value.is_null() {
+            table.add_row([key.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned)]);
+        }
     }
     print(table)
 }

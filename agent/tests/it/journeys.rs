@@ -149,6 +149,20 @@ fn an_imported_trace_runs_and_no_pod_is_lost() {
     assert_eq!((&row["tasks"], &row["unplaceable"]), (&3.into(), &1.into()));
 }
 
+#[test]
+fn a_recorded_episode_is_a_scenario_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let record =
+        ["--json", "trace", "record", "--scenario", "urban-sensing", "--seed", "1", "--out", "mine.toml"];
+    assert_eq!(json(folder.path(), &record)["rows"][0]["tasks"], 400);
+    let stats = json(folder.path(), &["--json", "trace", "stats", "mine.trace.jsonl"]);
+    for figure in ["arrivals", "decisions", "outcomes"] {
+        assert_eq!(stats["rows"][0][figure], 400, "{stats}");
+    }
+    let checked = succeeds(folder.path(), &["scenario", "check", "mine.toml"]);
+    assert!(checked.contains("is accepted: 91 nodes"), "{checked}");
+}
+
 /// The whole public trace, where it is at hand.
 #[test]
 fn every_pod_of_the_openb_cluster_is_placed_or_reported() {
@@ -208,6 +222,6 @@ fn scenarios_are_listed_shown_and_checked() {
     std::fs::write(folder.path().join("mine.toml"), shown).unwrap();
     let checked = succeeds(folder.path(), &["scenario", "check", "mine.toml"]);
     assert!(checked.contains("is accepted: 91 nodes"), "{checked}");
-    assert_eq!(json(folder.path(), &["scenario", "list", "--json"])["rows"].as_array().unwrap().len(), 3);
+    assert_eq!(json(folder.path(), &["scenario", "list", "--json"])["rows"].as_array().unwrap().len(), 6);
     assert_eq!(json(folder.path(), &["scenario", "schema"])["title"], "ScenarioFile");
 }

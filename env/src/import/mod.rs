@@ -89,7 +89,7 @@ impl Imported {
     fn scenario_text(&self, trace_name: String) -> Result<String, toml::ser::Error> {
         let mut scenario = self.scenario.clone();
         scenario.workload.trace = Some(trace_name);
-        let mut text = format!("# Imported from {}.\n", comment(&self.trace.header.source));
+        let mut text = format!("# From {}.\n", comment(&self.trace.header.source));
         for note in &self.notes {
             text.push_str(&format!("# - {}\n", comment(note)));
         }

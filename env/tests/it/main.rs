@@ -7,5 +7,6 @@ mod family;
 mod faults;
 mod import;
 mod queues;
+mod record;
 mod scenario;
 mod simulation;

@@ -12,7 +12,7 @@ fn a_scenario_is_written_with_its_trace_and_where_it_is_from() {
     assert_eq!(trace, folder.path("mine.trace.jsonl"));
     assert_eq!(folder.names(), ["mine.toml", "mine.trace.jsonl", "nodes.csv", "pods.csv"]);
     insta::assert_snapshot!(std::fs::read_to_string(folder.path("mine.toml")).unwrap(), @r#"
-    # Imported from alibaba/clusterdata cluster-trace-gpu-v2023 (for research and study), nodes and pods.
+    # From alibaba/clusterdata cluster-trace-gpu-v2023 (for research and study), nodes and pods.
     # - nodes: 2; with gpus: 1; gpus: 8
     # - pods: 4, none left out
     # - assumed, as the trace has no network or disks: 10000 Mbit/s and 0.1 ms for each node, 1000 GB of disk, no time to start a container
