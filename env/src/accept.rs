@@ -6,13 +6,14 @@ use crate::measured::FUNCTIONS;
 use crate::scenario::{
     BandwidthFile, ExecutionFile, HomeFile, KindFile, LinkFile, NodesFile, Scenario, SiteFile, StreamFile,
 };
+use crate::time::MOST_S;
 use crate::topology::VertexId;
-use crate::trace::Trace;
+use crate::trace::{Record, Trace};
 use crate::world::{build_topology, homes_among, job, member};
 
 /// Everything that is wrong with a scenario; none if it can be accepted.
 pub(crate) fn problems(scenario: &Scenario) -> Vec<String> {
-    let mut checker = Checker { problems: Vec::new() };
+    let mut checker = Checker { scenario, problems: Vec::new() };
     checker.topology(scenario);
     checker.catalogue(scenario);
     checker.workload(scenario);
@@ -24,11 +25,12 @@ pub(crate) fn problems(scenario: &Scenario) -> Vec<String> {
     checker.problems
 }
 
-struct Checker {
+struct Checker<'a> {
+    scenario: &'a Scenario,
     problems: Vec<String>,
 }
 
-impl Checker {
+impl Checker<'_> {
     fn demand(&mut self, holds: bool, problem: impl FnOnce() -> String) {
         if !holds {
             self.problems.push(problem());
@@ -43,6 +45,27 @@ impl Checker {
     fn zero_or_more(&mut self, key: impl Fn() -> String, value: f64) {
         let holds = (0.0..=MOST).contains(&value);
         self.demand(holds, || format!("{} is {value}, want a number from 0 to 1e9", key()));
+    }
+
+    fn seconds(&mut self, key: impl Fn() -> String, value: f64) {
+        let holds = (0.0..=MOST_S).contains(&value);
+        self.demand(holds, || format!("{} is {value}, want seconds from 0 to 1e8", key()));
+    }
+
+    /// Seconds between two of something that goes on all along.
+    fn interval(&mut self, key: impl Fn() -> String, value: f64) {
+        let holds = (LEAST_INTERVAL_S..=MOST_S).contains(&value);
+        self.demand(holds, || format!("{} is {value}, want seconds from {LEAST_INTERVAL_S} to 1e8", key()));
+    }
+
+    fn bandwidth(&mut self, key: impl Fn() -> String, value: f64) {
+        let holds = (LEAST_MBPS..=MOST).contains(&value);
+        self.demand(holds, || format!("{} is {value}, want Mbit/s from {LEAST_MBPS} to 1e9", key()));
+    }
+
+    fn milliseconds(&mut self, key: impl Fn() -> String, value: f64) {
+        let holds = (0.0..=MOST_MS).contains(&value);
+        self.demand(holds, || format!("{} is {value}, want milliseconds from 0 to 1e6", key()));
     }
 
     fn share(&mut self, key: impl Fn() -> String, value: f64) {
@@ -68,13 +91,19 @@ impl Checker {
     }
 
     fn link(&mut self, key: impl Fn() -> String, link: &LinkFile) {
-        self.positive(|| format!("{}.up_mbps", key()), link.up_mbps);
-        self.positive(|| format!("{}.down_mbps", key()), link.down_mbps.unwrap_or(1.0));
-        self.zero_or_more(|| format!("{}.latency_ms", key()), link.latency_ms);
+        self.bandwidth(|| format!("{}.up_mbps", key()), link.up_mbps);
+        self.bandwidth(|| format!("{}.down_mbps", key()), link.down_mbps.unwrap_or(1.0));
+        self.milliseconds(|| format!("{}.latency_ms", key()), link.latency_ms);
         self.zero_or_more(|| format!("{}.price", key()), link.price);
         self.zero_or_more(|| format!("{}.usd_per_gb", key()), link.usd_per_gb);
+        if let Some(BandwidthFile { file, trace }) = &link.bandwidth {
+            let recordings = &self.scenario.recordings;
+            self.demand(recordings.contains_key(&(file.clone(), trace.clone())), || {
+                format!("{}.bandwidth.trace: {file} has no trace {trace:?}", key())
+            });
+        }
         if let Some(jitter) = link.jitter {
-            self.zero_or_more(|| format!("{}.jitter.median_ms", key()), jitter.median_ms);
+            self.milliseconds(|| format!("{}.jitter.median_ms", key()), jitter.median_ms);
             self.demand((0.0..=MOST_SIGMA).contains(&jitter.sigma), || {
                 format!("{}.jitter.sigma is {}, want a number from 0 to {MOST_SIGMA}", key(), jitter.sigma)
             });
@@ -109,7 +138,7 @@ impl Checker {
             let key = || format!("{parent}.nodes {:?}", group.name);
             self.count(key, group.count);
             self.link(|| format!("{}.link", key()), &group.link);
-            self.zero_or_more(|| format!("{}.startup_s", key()), group.startup_s.unwrap_or(0.0));
+            self.seconds(|| format!("{}.startup_s", key()), group.startup_s.unwrap_or(0.0));
             self.positive(|| format!("{}.memory_mib", key()), group.memory_mib.unwrap_or(1.0));
             self.zero_or_more(|| format!("{}.disk_gb", key()), group.disk_gb.unwrap_or(1.0));
             self.positive(|| format!("{}.cpu_millis", key()), f64::from(group.cpu_millis.unwrap_or(1)));
@@ -122,8 +151,8 @@ impl Checker {
                 });
             }
             if let Some(mobile) = group.mobile {
-                self.positive(|| format!("{}.mobile.mean_present_s", key()), mobile.mean_present_s);
-                self.positive(|| format!("{}.mobile.mean_away_s", key()), mobile.mean_away_s);
+                self.interval(|| format!("{}.mobile.mean_present_s", key()), mobile.mean_present_s);
+                self.interval(|| format!("{}.mobile.mean_away_s", key()), mobile.mean_away_s);
             }
             let accelerators = group.accelerator.as_ref().map_or(0, |accelerator| accelerator.count);
             self.demand(accelerators <= MOST_ACCELERATORS, || {
@@ -164,13 +193,24 @@ impl Checker {
             self.zero_or_more(|| format!("{}.size_mb", key()), dataset.size_mb);
             self.demand(dataset.replicas > 0, || format!("{}.replicas is 0, want at least 1", key()));
         }
-        self.distinct("images", file.images.iter().flat_map(|f| members(&f.name, f.count)));
-        self.distinct("datasets", file.datasets.iter().flat_map(|f| members(&f.name, f.count)));
+        self.members("images", file.images.iter().map(|family| (&family.name, family.count)));
+        self.members("datasets", file.datasets.iter().map(|family| (&family.name, family.count)));
         self.distinct("tasks", file.tasks.iter().map(|kind| kind.name.clone()));
         let images: Vec<_> = file.images.iter().map(|image| image.name.as_str()).collect();
         let datasets: Vec<_> = file.datasets.iter().map(|dataset| dataset.name.as_str()).collect();
         for kind in &file.tasks {
             self.kind(kind, &images, &datasets);
+        }
+    }
+
+    /// Members of all families have names of their own, and there are not too many.
+    fn members<'n>(&mut self, key: &str, families: impl Iterator<Item = (&'n String, u32)> + Clone) {
+        let count: u64 = families.clone().map(|(_, count)| u64::from(count)).sum();
+        self.demand(count <= MOST_MEMBERS, || {
+            format!("catalogue.{key} are {count} in all, want at most {MOST_MEMBERS}")
+        });
+        if count <= MOST_MEMBERS {
+            self.distinct(key, families.flat_map(|(name, count)| members(name, count)));
         }
     }
 
@@ -210,15 +250,15 @@ impl Checker {
         for (device, time) in &kind.execution {
             let key = |field: &str| format!("{}.execution.{device}.{field}", key());
             match *time {
-                ExecutionFile::Constant { seconds } => self.zero_or_more(|| key("seconds"), seconds),
-                ExecutionFile::Exponential { mean_s } => self.positive(|| key("mean_s"), mean_s),
+                ExecutionFile::Constant { seconds } => self.seconds(|| key("seconds"), seconds),
+                ExecutionFile::Exponential { mean_s } => self.seconds(|| key("mean_s"), mean_s),
                 ExecutionFile::LogNormal { shape, loc_s, scale_s, min_s, max_s } => {
                     self.positive(|| key("shape"), shape);
                     self.positive(|| key("scale_s"), scale_s);
-                    self.zero_or_more(|| key("min_s"), min_s);
+                    self.seconds(|| key("min_s"), min_s);
                     self.demand(loc_s.is_finite(), || format!("{} is {loc_s}, want a number", key("loc_s")));
-                    self.demand(max_s.is_finite() && max_s > min_s, || {
-                        format!("{} is {max_s}, want more than min_s", key("max_s"))
+                    self.demand(max_s <= MOST_S && max_s > min_s, || {
+                        format!("{} is {max_s}, want more than min_s, at most 1e8", key("max_s"))
                     });
                 }
             }
@@ -241,8 +281,8 @@ impl Checker {
         for stream in &file.streams {
             let key = || format!("workload.streams {:?}", stream.task);
             self.known(|| format!("{}.task", key()), &stream.task, &kinds);
-            self.zero_or_more(|| format!("{}.fixed_s", key()), stream.fixed_s);
-            self.zero_or_more(|| format!("{}.exponential_s", key()), stream.exponential_s);
+            self.seconds(|| format!("{}.fixed_s", key()), stream.fixed_s);
+            self.seconds(|| format!("{}.exponential_s", key()), stream.exponential_s);
             self.count(|| format!("{}.instances", key()), stream.instances);
             for before in &stream.after {
                 self.known(|| format!("{}.after", key()), before, &kinds);
@@ -258,13 +298,15 @@ impl Checker {
 
     fn modulated(&mut self, key: &impl Fn() -> String, stream: &StreamFile) {
         if let Some(diurnal) = stream.diurnal {
-            self.positive(|| format!("{}.diurnal.period_s", key()), diurnal.period_s);
+            self.interval(|| format!("{}.diurnal.period_s", key()), diurnal.period_s);
             self.share(|| format!("{}.diurnal.amplitude", key()), diurnal.amplitude);
         }
         if let Some(bursts) = stream.bursts {
-            self.positive(|| format!("{}.bursts.factor", key()), bursts.factor);
-            self.positive(|| format!("{}.bursts.mean_calm_s", key()), bursts.mean_calm_s);
-            self.positive(|| format!("{}.bursts.mean_burst_s", key()), bursts.mean_burst_s);
+            self.demand((1.0..=1000.0).contains(&bursts.factor), || {
+                format!("{}.bursts.factor is {}, want a number from 1 to 1000", key(), bursts.factor)
+            });
+            self.interval(|| format!("{}.bursts.mean_calm_s", key()), bursts.mean_calm_s);
+            self.interval(|| format!("{}.bursts.mean_burst_s", key()), bursts.mean_burst_s);
         }
     }
 
@@ -280,6 +322,10 @@ impl Checker {
                 format!("{key}.after: no arrival leads to all of {}", stream.after.join(", "))
             });
             for job in of {
+                let twins = job.iter().filter(|other| streams[**other].task == stream.task).count();
+                self.demand(twins == 1, || {
+                    format!("{key}: a job has {twins} streams of this task, so that its order is not clear")
+                });
                 let place = job.iter().position(|other| *other == index).unwrap_or(0);
                 self.made_before(scenario, &key, stream, &job[..place]);
             }
@@ -310,23 +356,28 @@ impl Checker {
         let file = &scenario.file.faults;
         let key = |field: &str| format!("faults.{field}");
         if let Some(crashes) = &file.crashes {
-            self.positive(|| key("crashes.mean_up_s"), crashes.mean_up_s);
-            self.positive(|| key("crashes.mean_down_s"), crashes.mean_down_s);
+            self.interval(|| key("crashes.mean_up_s"), crashes.mean_up_s);
+            self.interval(|| key("crashes.mean_down_s"), crashes.mean_down_s);
         }
         if let Some(links) = &file.links {
-            self.positive(|| key("links.mean_up_s"), links.mean_up_s);
-            self.positive(|| key("links.mean_down_s"), links.mean_down_s);
+            self.interval(|| key("links.mean_up_s"), links.mean_up_s);
+            self.interval(|| key("links.mean_down_s"), links.mean_down_s);
             self.share(|| key("links.capacity"), links.capacity);
         }
         if let Some(stragglers) = &file.stragglers {
             self.share(|| key("stragglers.share"), stragglers.share);
             let slowdown = stragglers.slowdown;
-            self.demand((1.0..=MOST).contains(&slowdown), || {
-                format!("faults.stragglers.slowdown is {slowdown}, want a number from 1 to 1e9")
+            self.demand((1.0..=1000.0).contains(&slowdown), || {
+                format!("faults.stragglers.slowdown is {slowdown}, want a number from 1 to 1000")
             });
         }
-        self.zero_or_more(|| key("telemetry_s"), file.telemetry_s);
-        self.positive(|| key("backoff_s"), file.backoff_s);
+        if file.telemetry_s != 0.0 {
+            self.interval(|| key("telemetry_s"), file.telemetry_s);
+        }
+        self.demand(file.retries <= MOST_RETRIES, || {
+            format!("faults.retries is {}, want at most {MOST_RETRIES}", file.retries)
+        });
+        self.interval(|| key("backoff_s"), file.backoff_s);
     }
 
     fn assembled(&mut self, scenario: &Scenario) {
@@ -360,12 +411,6 @@ impl Checker {
                 format!("{} fits no node", key())
             });
         }
-        for bandwidth in scenario.file.topology.links().iter().filter_map(|link| link.bandwidth.as_ref()) {
-            let BandwidthFile { file, trace } = bandwidth;
-            self.demand(scenario.recordings.contains_key(&(file.clone(), trace.clone())), || {
-                format!("bandwidth.trace: {file} has no trace {trace:?}")
-            });
-        }
         if let Some(trace) = &scenario.trace {
             self.recorded(scenario, trace);
         }
@@ -380,11 +425,14 @@ impl Checker {
         let homeless = file.datasets.iter().filter(|family| matches!(family.home, HomeFile::Producer));
         let homeless: BTreeSet<_> = homeless.flat_map(|f| members(&f.name, f.count)).collect();
         let mut written: BTreeMap<&str, BTreeSet<&String>> = BTreeMap::new();
-        for arrival in trace.arrivals() {
+        for (index, record) in trace.records.iter().enumerate() {
+            let Record::Arrival(arrival) = record else { continue };
+            // The first line is the header.
+            let line = index + 2;
             let names = |key, names: &'_ [String], known: &BTreeSet<String>| {
                 let unknown = names.iter().find(|name| !known.contains(*name));
                 unknown.map(|name| {
-                    format!("trace, task {:?}, {key}: the catalogue has no {name:?}", arrival.name)
+                    format!("trace, line {line}, {key} of {:?}: the catalogue has no {name:?}", arrival.name)
                 })
             };
             self.problems.extend(names("kind", arrival.kind.as_slice(), &kinds));
@@ -400,7 +448,7 @@ impl Checker {
             for name in arrival.inputs.iter().chain(&arrival.renews).filter(|name| homeless.contains(*name)) {
                 self.demand(before.contains(name), || {
                     format!(
-                        "trace, task {:?}: dataset {name:?} stays with its producer, but no task before this one \
+                        "trace, line {line}, inputs of {:?}: dataset {name:?} stays with its producer, but no task before this one \
                          writes it",
                         arrival.name
                     )
@@ -417,15 +465,28 @@ impl Checker {
 /// Shape of a delay's distribution beyond which its mean says nothing.
 const MOST_SIGMA: f64 = 3.0;
 
-/// Bound of all figures: 10⁹ seconds, megabytes, gigabytes of disk or Mbit/s are more than anything
+/// Less between two crashes, bursts or reports than anything could follow.
+const LEAST_INTERVAL_S: f64 = 0.1;
+
+/// The slowest link, a kilobit per second.
+const LEAST_MBPS: f64 = 0.001;
+
+/// The longest delay of a link.
+const MOST_MS: f64 = 1e6;
+
+/// More than enough tries.
+const MOST_RETRIES: u32 = 1000;
+
+/// Bound of other figures: 10⁹ megabytes, gigabytes of disk or Mbit/s are more than anything
 /// has, and sums of them stay exact.
 const MOST: f64 = 1e9;
 
 /// Accelerators of one node.
-const MOST_ACCELERATORS: u32 = 1024;
+pub(crate) const MOST_ACCELERATORS: u32 = 1024;
 
 /// More than any cluster has, and still fits in memory.
 const MOST_NODES: u64 = 1_000_000;
+const MOST_MEMBERS: u64 = 1_000_000;
 
 fn count_nodes(groups: &[NodesFile]) -> u64 {
     groups.iter().map(|group| u64::from(group.count)).sum()

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::import::{ImportError, Table};
+use crate::time::MOST_S;
 
 /// A recording, as the share of its own mean that the bandwidth has from each point on.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +16,9 @@ pub struct Recording {
     pub period_s: f64,
 }
 
+/// Points closer than this say nothing that a transfer could notice.
+const LEAST_STEP_S: f64 = 0.001;
+
 const COLUMNS: [&str; 3] = ["trace", "t_s", "mbit_s"];
 
 impl Recording {
@@ -24,11 +28,11 @@ impl Recording {
         let table = Table::read(path, &COLUMNS, "bandwidth recordings with trace, t_s and mbit_s")?;
         let mut raw: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
         for row in table.rows() {
-            let t_s = row.number("t_s", "seconds", 0.0..=1e9)?;
+            let t_s = row.number("t_s", "seconds", 0.0..=MOST_S)?;
             let mbit_s = row.number("mbit_s", "Mbit/s", 0.0..=1e9)?;
             let points = raw.entry(row.text("trace").to_owned()).or_default();
-            if points.last().is_some_and(|&(before, _)| before >= t_s) {
-                return Err(row.not("t_s", "later than the row before of this trace"));
+            if points.last().is_some_and(|&(before, _)| before + LEAST_STEP_S > t_s) {
+                return Err(row.not("t_s", "at least a millisecond after the row before of this trace"));
             }
             points.push((t_s, mbit_s));
         }

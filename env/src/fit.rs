@@ -88,11 +88,15 @@ fn looks(node: &Node) -> String {
     )
 }
 
+/// An accelerator, in thousandths of it.
+const WHOLE: u32 = 1000;
+
 fn execution(kind: &Kind, node: &Node) -> Option<ExecutionTime> {
     let requests = &kind.requests;
     let accelerators_fit = requests.accelerators == 0
         || node.accelerator.as_ref().is_some_and(|(model, count)| {
             *count >= requests.accelerators
+                && requests.accelerator_millis <= WHOLE
                 && (requests.accelerator_models.is_empty() || requests.accelerator_models.contains(model))
         });
     let fits = accelerators_fit

@@ -21,6 +21,7 @@ pub mod faults;
 pub mod file;
 mod fit;
 pub mod import;
+mod locate;
 pub mod measured;
 pub mod network;
 pub mod observation;

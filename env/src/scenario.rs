@@ -22,6 +22,7 @@ pub use format::{
 use crate::bandwidth::Recording;
 use crate::family::Family;
 use crate::import::ImportError;
+use crate::locate::line_of;
 use crate::trace::{Trace, TraceError};
 use crate::world::World;
 
@@ -30,8 +31,8 @@ use crate::world::World;
 pub enum ScenarioError {
     #[error("cannot read {path}: {source}")]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("{origin}: {source}")]
-    Syntax { origin: String, source: Box<toml::de::Error> },
+    #[error("{origin}: {}{source}", if field.is_empty() { String::new() } else { format!("{field}: ") })]
+    Syntax { origin: String, field: String, source: Box<toml::de::Error> },
     #[error("{origin} has {} problem{}:\n  {}", problems.len(), if problems.len() == 1 { "" } else { "s" }, problems.join("\n  "))]
     Invalid { origin: String, problems: Vec<String> },
     #[error("no scenario is called {name:?}; {hint}")]
@@ -89,8 +90,9 @@ impl Scenario {
 
     /// Reads a scenario from text; `origin` names it in errors, `folder` is where a trace is looked for.
     pub fn parse(text: &str, origin: &str, folder: Option<&Path>) -> Result<Scenario, ScenarioError> {
-        let file: ScenarioFile = toml::from_str(text).map_err(|source| ScenarioError::Syntax {
+        let file = read_file(text).map_err(|(field, source)| ScenarioError::Syntax {
             origin: origin.to_owned(),
+            field,
             source: Box::new(source),
         })?;
         let folder = folder.unwrap_or(Path::new("."));
@@ -100,12 +102,16 @@ impl Scenario {
         };
         let recordings = read_recordings(&file.topology, folder)?;
         let scenario = Scenario { file, trace, recordings };
-        let problems = crate::accept::problems(&scenario);
+        let mut problems = crate::accept::problems(&scenario);
         if problems.is_empty() {
-            Ok(scenario)
-        } else {
-            Err(ScenarioError::Invalid { origin: origin.to_owned(), problems })
+            return Ok(scenario);
         }
+        for problem in &mut problems {
+            if let Some(line) = line_of(text, problem) {
+                problem.insert_str(0, &format!("line {line}: "));
+            }
+        }
+        Err(ScenarioError::Invalid { origin: origin.to_owned(), problems })
     }
 
     /// A member of a family.
@@ -133,6 +139,15 @@ impl Scenario {
     pub fn schema() -> serde_json::Value {
         schemars::schema_for!(ScenarioFile).to_value()
     }
+}
+
+/// Reads the types of the file, or says which field is wrong and how.
+fn read_file(text: &str) -> Result<ScenarioFile, (String, toml::de::Error)> {
+    let document = toml::Deserializer::parse(text).map_err(|error| (String::new(), error))?;
+    serde_path_to_error::deserialize(document).map_err(|error| {
+        let field = error.path().to_string();
+        (if field == "." { String::new() } else { field }, error.into_inner())
+    })
 }
 
 /// What a name stands for: one scenario, or a family of which every seed plays another member.

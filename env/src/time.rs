@@ -5,6 +5,10 @@ use std::ops::{Add, Sub};
 
 use serde::{Deserialize, Serialize};
 
+/// No file may speak of a longer time, in seconds: about three years. Whatever recurs, such as a link
+/// that follows a recording, is played all along.
+pub const MOST_S: f64 = 1e8;
+
 /// A moment, in nanoseconds since the episode (or the service) began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Time(pub u64);

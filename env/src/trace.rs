@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::accept::MOST_ACCELERATORS;
 use crate::file::write_whole;
+use crate::time::MOST_S;
 
 /// Version of the format that this revision reads and writes.
 pub const VERSION: u32 = 2;
@@ -195,8 +197,7 @@ impl Trace {
                 header = Some(parse_header(&line).map_err(|reason| wrong(index + 1, reason))?);
                 continue;
             }
-            let record: Record =
-                serde_json::from_str(&line).map_err(|error| wrong(index + 1, error.to_string()))?;
+            let record: Record = parse_line(&line).map_err(|reason| wrong(index + 1, reason))?;
             reader.check(&record).map_err(|reason| wrong(index + 1, reason))?;
             records.push(record);
         }
@@ -220,12 +221,29 @@ impl Trace {
 }
 
 fn parse_header(line: &str) -> Result<Header, String> {
-    let header: Header =
-        serde_json::from_str(line).map_err(|error| format!("not a trace header: {error}"))?;
+    let header: Header = parse_line(line).map_err(|reason| format!("not a trace header: {reason}"))?;
     if header.remora_trace != VERSION {
         return Err(format!("version {} is not supported, only {VERSION}", header.remora_trace));
     }
     Ok(header)
+}
+
+/// Reads one line, or says which field is wrong and how.
+fn parse_line<T: serde::de::DeserializeOwned>(line: &str) -> Result<T, String> {
+    let mut reader = serde_json::Deserializer::from_str(line);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let field = error.path().to_string();
+        let reason = in_line(error.inner());
+        if field == "." { reason } else { format!("{field}: {reason}") }
+    })?;
+    reader.end().map_err(|error| in_line(&error))?;
+    Ok(value)
+}
+
+/// The error, which counts lines from its own beginning, without its line.
+fn in_line(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.replace(&format!(" at line {} column", error.line()), " at column")
 }
 
 /// What has been read so far, against which the next record is checked.
@@ -266,6 +284,8 @@ impl Reader {
             (None, Some(duration_s)) => seconds("duration_s", duration_s)?,
             (Some(_), _) => check_kind_alone(arrival)?,
         }
+        at_most("accelerators", arrival.accelerators, MOST_ACCELERATORS)?;
+        at_most("accelerator_millis", arrival.accelerator_millis, 1000)?;
         seconds("deadline_s", arrival.deadline_s.unwrap_or(0.0))?;
         share("luck", arrival.luck.unwrap_or(0.5))?;
         for name in &arrival.after {
@@ -306,8 +326,12 @@ fn check_kind_alone(arrival: &Arrival) -> Result<(), String> {
 }
 
 fn seconds(field: &str, value: f64) -> Result<(), String> {
-    let holds = (0.0..=1e9).contains(&value);
-    holds.then_some(()).ok_or_else(|| format!("{field} is {value}, want seconds from 0 to 1e9"))
+    let holds = (0.0..=MOST_S).contains(&value);
+    holds.then_some(()).ok_or_else(|| format!("{field} is {value}, want seconds from 0 to 1e8"))
+}
+
+fn at_most(field: &str, value: u32, most: u32) -> Result<(), String> {
+    (value <= most).then_some(()).ok_or_else(|| format!("{field} is {value}, want at most {most}"))
 }
 
 fn share(field: &str, value: f64) -> Result<(), String> {

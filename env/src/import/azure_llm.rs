@@ -15,10 +15,11 @@ use std::path::Path;
 
 use super::calendar::seconds_since_1970;
 use super::edge::{EdgeOptions, STORE, within};
-use super::table::{MAX_S, Row, Table};
+use super::table::{Row, Table};
 use super::{ImportError, Imported, stem};
 use crate::device;
 use crate::scenario::{CatalogueFile, DatasetFile, HomeFile, ScenarioFile};
+use crate::time::MOST_S;
 use crate::trace::{Arrival, Trace};
 
 const COLUMNS: [&str; 3] = ["TIMESTAMP", "ContextTokens", "GeneratedTokens"];
@@ -69,9 +70,9 @@ pub fn azure_llm(requests_csv: &Path, options: &AzureLlmOptions) -> Result<Impor
         // To the tenth of a microsecond that the trace has.
         arrival.at_s = ((arrival.at_s - start_s) * 1e7).round() / 1e7;
     }
-    if let Some(late) = arrivals.iter().find(|arrival| arrival.at_s > MAX_S) {
+    if let Some(late) = arrivals.iter().find(|arrival| arrival.at_s > MOST_S) {
         let reason =
-            format!("request {} comes {} s after the first; want at most {MAX_S}", late.name, late.at_s);
+            format!("request {} comes {} s after the first; want at most {MOST_S}", late.name, late.at_s);
         return Err(table.wrong(reason));
     }
     let notes = vec![

@@ -25,9 +25,10 @@ use super::calendar::seconds_since_1970;
 use super::genai_cluster::{
     CPU_MILLIS_PER_GPU, GenaiOptions, IMAGE, MEMORY_MIB_PER_GPU, catalogue, topology,
 };
-use super::table::{MAX_S, Row, Table};
+use super::table::{Row, Table};
 use super::{ImportError, Imported, stem};
 use crate::scenario::ScenarioFile;
+use crate::time::MOST_S;
 use crate::trace::{Arrival, Trace};
 
 const COLUMNS: [&str; 4] =
@@ -137,8 +138,8 @@ fn read_requests(path: &Path, speedup: f64) -> Result<(Vec<Request>, Pending), I
     }
     let start = requests.iter().map(|request| request.created).min().unwrap_or(0);
     for row in table.rows() {
-        if (read_date(&row)? - start) as f64 / speedup > MAX_S {
-            let wanted = format!("within {MAX_S} seconds of the first request, once divided by the speedup");
+        if (read_date(&row)? - start) as f64 / speedup > MOST_S {
+            let wanted = format!("within {MOST_S} seconds of the first request, once divided by the speedup");
             return Err(row.not("gmt_create", &wanted));
         }
     }

@@ -7,9 +7,7 @@ use std::path::{Path, PathBuf};
 use csv::{ByteRecord, StringRecord};
 
 use super::ImportError;
-
-/// Longest time that is believed, seconds: 31 years.
-pub const MAX_S: f64 = 1e9;
+use crate::time::MOST_S;
 
 /// A CSV file with a header; every row has a field for each column, in UTF-8, on one line.
 #[derive(Debug)]
@@ -164,7 +162,7 @@ impl<'a> Row<'a> {
 
     /// A time or duration, seconds.
     pub fn seconds(&self, column: &str) -> Result<f64, ImportError> {
-        self.number(column, "seconds", 0.0..=MAX_S)
+        self.number(column, "seconds", 0.0..=MOST_S)
     }
 
     /// A number within a range.

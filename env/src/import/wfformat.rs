@@ -310,7 +310,7 @@ fn requests(executed: &Executed) -> Result<Arrival, String> {
         cpu_millis: (number("coreCount", core_count.unwrap_or(1.0), MOST_CORES)? * 1000.0) as u32,
         memory_bytes: number("memoryInBytes", memory_in_bytes.unwrap_or(MEMORY_BYTES as f64), MOST_BYTES)?
             as u64,
-        duration_s: Some(number("runtimeInSeconds", *runtime_in_seconds, 1e9)?),
+        duration_s: Some(number("runtimeInSeconds", *runtime_in_seconds, crate::time::MOST_S)?),
         ..Arrival::default()
     })
 }

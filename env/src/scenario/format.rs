@@ -312,7 +312,11 @@ pub struct KindFile {
 
 /// An execution time: constant, exponential, or log-normal, shifted by `loc_s` and truncated.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, untagged)]
+#[serde(
+    deny_unknown_fields,
+    untagged,
+    expecting = "want { seconds }, { mean_s } or { shape, loc_s, scale_s, min_s, max_s }"
+)]
 pub enum ExecutionFile {
     Constant {
         seconds: f64,

@@ -5,6 +5,7 @@
 mod batch;
 mod family;
 mod faults;
+mod fuzz;
 mod import;
 mod queues;
 mod record;

@@ -74,8 +74,8 @@ fn a_damaged_request_trace_is_reported_with_its_place() {
     insta::assert_snapshot!(refusal("02-29 00", "02-29T00"), @r#"requests.csv, line 3, column gmt_create: "2024-02-29T00:00:10" is not a date and time such as 2024-11-15 16:57:50"#);
     insta::assert_snapshot!(refusal("23:59", "24:59"), @r#"requests.csv, line 2, column gmt_create: "2024-02-28 24:59:50" is not a date and time such as 2024-11-15 16:57:50"#);
     insta::assert_snapshot!(refusal("SUCCEED", "DONE"), @r#"requests.csv, line 2, column predict_status: "DONE" is not one of SUCCEED, FAILED, PROCESSING, PENDING"#);
-    insta::assert_snapshot!(refusal("32.0", ""), @r#"requests.csv, line 2, column exec_time_seconds: "" is not a number of seconds from 0 to 1000000000"#);
-    insta::assert_snapshot!(refusal("32.0", "-32.0"), @r#"requests.csv, line 2, column exec_time_seconds: "-32.0" is not a number of seconds from 0 to 1000000000"#);
+    insta::assert_snapshot!(refusal("32.0", ""), @r#"requests.csv, line 2, column exec_time_seconds: "" is not a number of seconds from 0 to 100000000"#);
+    insta::assert_snapshot!(refusal("32.0", "-32.0"), @r#"requests.csv, line 2, column exec_time_seconds: "-32.0" is not a number of seconds from 0 to 100000000"#);
     insta::assert_snapshot!(refusal("M0000", ""), @r#"requests.csv, line 4, column checkpoint_model_version_id: "" is not a base model, which a request that ran has"#);
     // Nothing that is read would tell of the lines that this open quote takes in.
     insta::assert_snapshot!(refusal("M0001,0", "M0001,\"0"), @"requests.csv, line 2, column num_lora: the field goes on over a line end; close its quote");

@@ -92,10 +92,10 @@ fn a_damaged_pod_list_is_reported_with_its_place() {
     insta::assert_snapshot!(refusal("8,1000", "8,500"), @"pods.csv, line 3, column gpu_milli: 500 does not go with num_gpu 8; want 0 without gpu, 1 to 1000 with one, 1000 with several");
     insta::assert_snapshot!(refusal("0,0,", "0,10,"), @"pods.csv, line 5, column gpu_milli: 10 does not go with num_gpu 0; want 0 without gpu, 1 to 1000 with one, 1000 with several");
     insta::assert_snapshot!(refusal("V100M16|", "V100M16||"), @r#"pods.csv, line 4, column gpu_spec: "V100M16||V100M32" is not a list of gpu models separated by |, such as V100M16|V100M32"#);
-    insta::assert_snapshot!(refusal("90,200", ",200"), @r#"pods.csv, line 2, column creation_time: "" is not a number of seconds from 0 to 1000000000"#);
-    insta::assert_snapshot!(refusal("90,200", "-90,200"), @r#"pods.csv, line 2, column creation_time: "-90" is not a number of seconds from 0 to 1000000000"#);
-    insta::assert_snapshot!(refusal("90,200", "NaN,200"), @r#"pods.csv, line 2, column creation_time: "NaN" is not a number of seconds from 0 to 1000000000"#);
-    insta::assert_snapshot!(refusal("90,200", "90,inf"), @r#"pods.csv, line 2, column deletion_time: "inf" is not a number of seconds from 0 to 1000000000"#);
+    insta::assert_snapshot!(refusal("90,200", ",200"), @r#"pods.csv, line 2, column creation_time: "" is not a number of seconds from 0 to 100000000"#);
+    insta::assert_snapshot!(refusal("90,200", "-90,200"), @r#"pods.csv, line 2, column creation_time: "-90" is not a number of seconds from 0 to 100000000"#);
+    insta::assert_snapshot!(refusal("90,200", "NaN,200"), @r#"pods.csv, line 2, column creation_time: "NaN" is not a number of seconds from 0 to 100000000"#);
+    insta::assert_snapshot!(refusal("90,200", "90,inf"), @r#"pods.csv, line 2, column deletion_time: "inf" is not a number of seconds from 0 to 100000000"#);
     insta::assert_snapshot!(refusal("90,200", "90,99"), @"pods.csv, line 2, column deletion_time: 99 is before scheduled_time, 100; want a later time");
     insta::assert_snapshot!(refusal("100.0", "89"), @"pods.csv, line 2, column scheduled_time: 89 is before creation_time, 90; want a later time");
     insta::assert_snapshot!(refusal("10,40,", "10,9,"), @"pods.csv, line 4, column deletion_time: 9 is before creation_time, 10; want a later time");

@@ -95,7 +95,7 @@ fn damaged_workflows_are_refused() {
         (
             r#""runtimeInSeconds": 3"#,
             r#""runtimeInSeconds": -3"#,
-            r#"task "left": runtimeInSeconds is -3, want 0 to 1000000000"#,
+            r#"task "left": runtimeInSeconds is -3, want 0 to 100000000"#,
         ),
         (r#""runtimeInSeconds": 3"#, r#""runtimeInSeconds": "x""#, "line 19: invalid type"),
         (
