@@ -80,9 +80,22 @@ fn main() -> ExitCode {
         Err(error) => match error.downcast_ref::<clap::Error>() {
             Some(usage) => usage.exit(),
             None => {
-                eprintln!("error: {error:#}");
+                eprintln!("error: {}", told(&error));
                 ExitCode::FAILURE
             }
         },
     }
+}
+
+/// The error and its causes, each once: many errors tell their cause themselves.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(|cause| cause.to_string()) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(cause.trim_end()) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }

@@ -208,6 +208,8 @@ fn wrong_usage_says_what_to_do() {
     assert!(code == 1 && error.contains("no policy is called \"skipy\""), "{error}");
     let (code, error) = fails(folder.path(), &["evaluate", "--scenario", "urban-sensin"]);
     assert!(code == 1 && error.contains("did you mean \"urban-sensing\"?"), "{error}");
+    let (code, error) = fails(folder.path(), &["scenario", "check", "none.toml"]);
+    assert!(code == 1 && error.matches("No such file").count() == 1, "{error}");
     let (code, error) = fails(folder.path(), &["train", "--out", "/proc/nowhere", "--steps", "1"]);
     assert!(code == 1 && error.contains("cannot write /proc/nowhere"), "{error}");
     std::fs::write(folder.path().join("bad.toml"), "learning_rat = 1").unwrap();
