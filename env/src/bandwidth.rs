@@ -1,6 +1,6 @@
 //! Measured bandwidth over time, which the capacity of a link can follow.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::import::{ImportError, Table};
@@ -22,12 +22,12 @@ const LEAST_STEP_S: f64 = 0.001;
 const COLUMNS: [&str; 3] = ["trace", "t_s", "mbit_s"];
 
 impl Recording {
-    /// Reads all recordings of a CSV file with the columns `trace`, `t_s` and `mbit_s`. Times must
-    /// rise within a trace.
-    pub fn read(path: &Path) -> Result<BTreeMap<String, Recording>, ImportError> {
+    /// Reads the `wanted` of the recordings in a CSV file with the columns `trace`, `t_s` and `mbit_s`;
+    /// those that it does not have stay out. Times must rise within a trace.
+    pub fn read(path: &Path, wanted: &BTreeSet<&str>) -> Result<BTreeMap<String, Recording>, ImportError> {
         let table = Table::read(path, &COLUMNS, "bandwidth recordings with trace, t_s and mbit_s")?;
         let mut raw: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
-        for row in table.rows() {
+        for row in table.rows().filter(|row| wanted.contains(row.text("trace"))) {
             let t_s = row.number("t_s", "seconds", 0.0..=MOST_S)?;
             let mbit_s = row.number("mbit_s", "Mbit/s", 0.0..=1e9)?;
             let points = raw.entry(row.text("trace").to_owned()).or_default();

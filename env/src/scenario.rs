@@ -203,12 +203,9 @@ fn read_recordings(
     }
     let mut recordings = BTreeMap::new();
     for (file, traces) in wanted {
-        let mut all = Recording::read(&folder.join(file))?;
-        for trace in traces {
-            if let Some(recording) = all.remove(trace) {
-                recordings.insert((file.to_owned(), trace.to_owned()), Arc::new(recording));
-            }
-        }
+        let read = Recording::read(&folder.join(file), &traces)?;
+        let named = |(trace, recording)| ((file.to_owned(), trace), Arc::new(recording));
+        recordings.extend(read.into_iter().map(named));
     }
     Ok(recordings)
 }
