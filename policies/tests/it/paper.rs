@@ -39,13 +39,27 @@ struct Deployed<'a> {
     scheduler: &'a mut dyn Policy,
     functions: BTreeMap<(u32, Vec<u32>), NodeId>,
     pods: Cluster,
+    ties: Ties,
+}
+
+/// Which of several nodes with the best score is taken.
+#[derive(Clone, Copy, PartialEq)]
+enum Ties {
+    /// The first in the list of nodes, where those of a site stand together.
+    First,
+    /// One in another site than the one before: the first in a list that goes over the sites.
+    OverSites,
 }
 
 impl Deployed<'_> {
     fn deploy(&mut self, task: &Task) -> NodeId {
         let id = self.functions.len() as u64;
         let observation = Observation::new(&self.pods, task, id, 0.5, Reference::new(10.0, 1e8)).unwrap();
-        let node = choose(self.scheduler, &observation).candidate.node;
+        let choice = choose(self.scheduler, &observation);
+        let node = match self.ties {
+            Ties::First => choice.candidate.node,
+            Ties::OverSites => self.first_over_sites(&observation, &choice.scores),
+        };
         self.pods.place(id, Arc::new(task.clone()), node, Time(u64::MAX));
         for item in self.pods.needs(task, node) {
             if let Item::Layer(_) = item {
@@ -53,6 +67,15 @@ impl Deployed<'_> {
             }
         }
         node
+    }
+
+    fn first_over_sites(&self, observation: &Observation<'_>, scores: &[f64]) -> NodeId {
+        let best = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let all = observation.candidates.iter().zip(scores);
+        let tied = all.filter(|(_, score)| **score == best).map(|(candidate, _)| candidate.node);
+        let name = |node: &NodeId| self.pods.topology.nodes[*node as usize].name.as_str();
+        let in_site = |node: &NodeId| name(node).split_once('/').map_or("", |(_, name)| name);
+        tied.min_by(|a, b| (in_site(a), name(a)).cmp(&(in_site(b), name(b)))).unwrap()
     }
 }
 
@@ -72,12 +95,12 @@ impl Policy for Deployed<'_> {
     }
 }
 
-fn run(scenario: &Scenario, scheduler: &mut dyn Policy) -> Measured {
+fn run(scenario: &Scenario, scheduler: &mut dyn Policy, ties: Ties) -> Measured {
     let (mut seconds, mut bytes, mut tasks) = (0.0, 0, 0.0);
     for seed in 0..3 {
         let world = Arc::new(scenario.world(seed));
         let pods = world.initial_cluster();
-        let mut policy = Deployed { scheduler: &mut *scheduler, functions: BTreeMap::new(), pods };
+        let mut policy = Deployed { scheduler: &mut *scheduler, functions: BTreeMap::new(), pods, ties };
         let episode = play(&world, &mut policy, 0.5, Reference::new(10.0, 1e8));
         for outcome in episode.outcomes() {
             let node = outcome.node.unwrap();
@@ -98,8 +121,9 @@ fn run(scenario: &Scenario, scheduler: &mut dyn Policy) -> Measured {
 
 #[test]
 fn the_schedulers_of_the_paper_stand_in_the_same_order() {
-    let mut table =
-        String::from("scenario        scheduler        execution s    uplinks GB | re-run s   uplinks GB\n");
+    let mut table = String::from(
+        "scenario        scheduler          execution s    uplinks GB | re-run s   uplinks GB\n",
+    );
     for (name, re_run) in RE_RUN {
         let mut scenario = Scenario::load(name).unwrap();
         scenario.file.workload.tasks = Some(2000);
@@ -109,9 +133,9 @@ fn the_schedulers_of_the_paper_stand_in_the_same_order() {
             kind.cpu_use_millis = Some(0);
         }
         let here = [
-            run(&scenario, &mut KubeThin),
-            run(&scenario, &mut Skippy::default()),
-            run(&scenario, &mut Skippy::tuned(name).unwrap()),
+            run(&scenario, &mut KubeThin, Ties::First),
+            run(&scenario, &mut Skippy::default(), Ties::First),
+            run(&scenario, &mut Skippy::tuned(name).unwrap(), Ties::First),
         ];
         let [kube, skippy, tuned] = here;
         assert!(skippy.execution_s < kube.execution_s && skippy.uplink_gb < kube.uplink_gb / 5.0, "{name}");
@@ -121,11 +145,23 @@ fn the_schedulers_of_the_paper_stand_in_the_same_order() {
             "urban-sensing" => assert!(tuned.execution_s < skippy.execution_s, "{name}"),
             _ => assert!(tuned.execution_s >= skippy.execution_s, "{name}"),
         }
-        for ((scheduler, ours), theirs) in
-            ["kube", "skippy", "skippy tuned"].into_iter().zip(here).zip(re_run)
-        {
+        // Kubernetes' thin model ties often. With the nodes of a site together in the list, one site
+        // gets most of it, and its uplink decides the figures.
+        let spread = run(&scenario, &mut KubeThin, Ties::OverSites);
+        if name == "industrial-iot" {
+            let ratio = spread.execution_s / re_run[0].execution_s;
+            assert!((0.75..1.25).contains(&ratio), "{ratio} of the re-run");
+        }
+        let rows = [
+            ("kube", here[0], 0),
+            ("kube over sites", spread, 0),
+            ("skippy", here[1], 1),
+            ("skippy tuned", here[2], 2),
+        ];
+        for (scheduler, ours, theirs) in rows {
+            let theirs = re_run[theirs];
             table.push_str(&format!(
-                "{name:<15} {scheduler:<13} {:>7.1} ({:>4.2}) {:>7.1} ({:>4.2}) | {:>6.1} ({:>4.2}) {:>7.2} ({:>4.2})\n",
+                "{name:<15} {scheduler:<15} {:>7.1} ({:>4.2}) {:>7.1} ({:>4.2}) | {:>6.1} ({:>4.2}) {:>7.2} ({:>4.2})\n",
                 ours.execution_s,
                 ours.execution_s / here[0].execution_s,
                 ours.uplink_gb,
