@@ -22,6 +22,7 @@ pub struct Image {
 }
 
 impl Image {
+    /// Layers of the variant for an architecture; none where it does not exist.
     pub fn layers(&self, arch: Arch) -> &[LayerId] {
         &self.layers[arch as usize]
     }
@@ -185,6 +186,7 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
+    /// The kind of a task.
     pub fn kind(&self, task: &Task) -> &Kind {
         &self.kinds[task.kind as usize]
     }

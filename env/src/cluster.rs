@@ -412,6 +412,7 @@ impl Cluster {
         Arch::ALL.iter().filter_map(held).sum()
     }
 
+    /// Whether the node has the current version.
     pub fn has_dataset(&self, dataset: DatasetId, node: NodeId) -> bool {
         self.dataset_holders[dataset as usize].binary_search(&node).is_ok()
     }
@@ -421,10 +422,12 @@ impl Cluster {
         &self.dataset_holders[dataset as usize]
     }
 
+    /// How often the dataset was renewed.
     pub fn dataset_version(&self, dataset: DatasetId) -> u32 {
         self.dataset_version[dataset as usize]
     }
 
+    /// Whether the item is there, whole and current.
     pub fn has_item(&self, item: Item, node: NodeId) -> bool {
         match item {
             Item::Layer(layer) => self.layer_present.contains(layer, node),
@@ -432,6 +435,7 @@ impl Cluster {
         }
     }
 
+    /// Whether the item is on its way there.
     pub fn is_arriving(&self, item: Item, node: NodeId) -> bool {
         self.nodes[node as usize].disk.get(&item).is_some_and(|stored| !stored.present)
     }
@@ -563,6 +567,7 @@ impl Cluster {
         self.channel_load[channel as usize]
     }
 
+    /// Notes that so many more transfers are under way on a channel.
     pub fn add_channel_load(&mut self, channel: ChannelId, change: i32) {
         let load = &mut self.channel_load[channel as usize];
         *load = load.saturating_add_signed(change);

@@ -28,6 +28,7 @@ pub enum Arch {
 impl Arch {
     pub const ALL: [Arch; 3] = [Arch::Amd64, Arch::Arm64, Arch::Arm];
 
+    /// As files spell it.
     pub fn name(self) -> &'static str {
         match self {
             Arch::Amd64 => "amd64",

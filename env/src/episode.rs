@@ -162,10 +162,12 @@ impl Episode {
         &self.simulation.cluster
     }
 
+    /// Weight of data moved against response time, 0 to 1.
     pub fn alpha(&self) -> f64 {
         self.alpha
     }
 
+    /// What is played.
     pub fn world(&self) -> &Arc<World> {
         &self.world
     }

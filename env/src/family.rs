@@ -78,6 +78,7 @@ pub enum Stretch {
 impl Family {
     pub const ALL: [Family; 3] = [Family::Train, Family::Validation, Family::Test];
 
+    /// As the command line and files spell it.
     pub fn name(self) -> &'static str {
         match self {
             Family::Train => "train-family",

@@ -23,6 +23,7 @@ pub const VERSION: u32 = 2;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Header {
+    /// Version of the format: [`VERSION`].
     pub remora_trace: u32,
     /// Where the trace comes from, for people.
     #[serde(default)]
@@ -33,8 +34,11 @@ pub struct Header {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Record {
+    /// A task came.
     Arrival(Arrival),
+    /// It was given a node.
     Decision(Decision),
+    /// It ended.
     Outcome(Ended),
 }
 
@@ -45,20 +49,25 @@ pub enum Record {
 pub struct Arrival {
     /// Seconds since the trace began; with `after`, when it was known to come.
     pub at_s: f64,
+    /// Unique where other lines refer to it.
     pub name: String,
     /// Task kind of the scenario's catalogue; then the fields from `cpu_millis` to `duration_s` stay
     /// out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
+    /// Requested CPU, thousandths of a core.
     #[serde(skip_serializing_if = "is_zero")]
     pub cpu_millis: u32,
+    /// Requested memory.
     #[serde(skip_serializing_if = "is_zero_bytes")]
     pub memory_bytes: u64,
+    /// Requested accelerators.
     #[serde(skip_serializing_if = "is_zero")]
     pub accelerators: u32,
     /// Share of each accelerator, thousandths.
     #[serde(skip_serializing_if = "is_zero")]
     pub accelerator_millis: u32,
+    /// Models that will do; any if empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub accelerator_models: Vec<String>,
     /// Execution time wherever it runs, seconds.
@@ -94,10 +103,13 @@ pub struct Arrival {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Decision {
+    /// Seconds since the trace began.
     pub at_s: f64,
     /// Name of the task.
     pub task: String,
+    /// Where it was sent.
     pub node: String,
+    /// Who decided.
     pub policy: String,
     /// Weight of data moved against response time, 0 to 1.
     pub alpha: f64,
@@ -116,19 +128,30 @@ pub struct Ended {
     /// Absent where it never ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// It arrived.
     pub arrived_s: f64,
+    /// Its requests were set aside.
     pub admitted_s: f64,
+    /// Image and inputs were there.
     pub fetched_s: f64,
+    /// Its container ran.
     pub started_s: f64,
+    /// It had computed its result.
     pub executed_s: f64,
+    /// Pulled for it.
     pub image_bytes: u64,
+    /// Read for it.
     pub input_bytes: u64,
+    /// Stored elsewhere.
     pub output_bytes: u64,
+    /// All of these, each byte at the price of the dearest link that it crossed.
     pub moved_bytes: f64,
+    /// Of them, those that left a site.
     pub wan_bytes: u64,
     /// How often it was tried again.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub retries: u32,
+    /// It came to its result, too late.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deadline_missed: bool,
 }
@@ -148,6 +171,7 @@ fn is_zero_priority(value: &i32) -> bool {
 /// A recording or an imported workload.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trace {
+    /// Version and origin.
     pub header: Header,
     /// In order of time.
     pub records: Vec<Record>,

@@ -10,7 +10,7 @@ use crate::network::{ActorCritic, NetworkConfig};
 
 /// Observations as the rows that a network takes: shortlist, features and mask of each.
 #[derive(Clone, Debug, Default)]
-pub struct Batch {
+pub struct Inputs {
     /// Indices of the candidates looked at, one list per decision.
     pub shortlists: Vec<Vec<usize>>,
     /// `[decisions, shortlist, FEATURE_COUNT]`, row by row, zero where padded.
@@ -19,7 +19,7 @@ pub struct Batch {
     pub mask: Vec<f32>,
 }
 
-impl Batch {
+impl Inputs {
     /// Adds one decision, padded to `size` candidates.
     pub fn push(&mut self, observation: &Observation<'_>, size: usize) {
         let shortlist = observation.shortlist(size);
@@ -30,8 +30,8 @@ impl Batch {
         self.shortlists.push(shortlist);
     }
 
-    /// Adds the decisions of another batch after those of this one.
-    pub fn append(&mut self, mut other: Batch) {
+    /// Adds the decisions of others after those of this one.
+    pub fn append(&mut self, mut other: Inputs) {
         self.shortlists.append(&mut other.shortlists);
         self.features.append(&mut other.features);
         self.mask.append(&mut other.mask);
@@ -76,12 +76,12 @@ impl Policy for Learned {
     /// Logits of the shortlist; the rest is not considered.
     fn score(&mut self, observation: &Observation<'_>, scores: &mut Vec<f64>) {
         scores.resize(observation.candidates.len(), f64::NEG_INFINITY);
-        let mut batch = Batch::default();
-        batch.push(observation, self.config.shortlist);
-        let (features, mask) = batch.tensors(self.config.shortlist, &self.device);
+        let mut inputs = Inputs::default();
+        inputs.push(observation, self.config.shortlist);
+        let (features, mask) = inputs.tensors(self.config.shortlist, &self.device);
         let logits = self.network.forward(features, mask).logits.into_data();
         let logits = logits.as_slice::<f32>().expect("logits are 32-bit floats");
-        for (&index, &logit) in batch.shortlists[0].iter().zip(logits) {
+        for (&index, &logit) in inputs.shortlists[0].iter().zip(logits) {
             scores[index] = f64::from(logit);
         }
     }

@@ -14,7 +14,7 @@ use remora_env::random::{Purpose, stream};
 use remora_env::world::When;
 use remora_env::{Episode, Next, Observation, Scenario, Scenarios, Time, World};
 use remora_policies::heuristics::GreedyCompletion;
-use remora_policies::learned::Batch;
+use remora_policies::learned::Inputs;
 use remora_policies::network::ActorCritic;
 use remora_policies::rollout::{self, Figures};
 
@@ -100,7 +100,7 @@ impl Course {
 /// Decisions of one iteration, flat, with what became of them.
 #[derive(Clone, Debug, Default)]
 pub struct Experience {
-    pub batch: Batch,
+    pub inputs: Inputs,
     /// Position in the shortlist that was chosen.
     pub actions: Vec<i32>,
     /// Position in the shortlist that costs least by today's estimate: the greedy choice.
@@ -125,7 +125,7 @@ impl Experience {
 
     /// Appends another world's decisions.
     pub fn append(&mut self, mut other: Experience) {
-        self.batch.append(other.batch);
+        self.inputs.append(other.inputs);
         self.actions.append(&mut other.actions);
         self.greedy.append(&mut other.greedy);
         self.log_probs.append(&mut other.log_probs);
@@ -167,10 +167,10 @@ pub fn collect(config: &Config, courses: &[Course], network: &ActorCritic, index
     let mut rngs: Vec<ChaCha8Rng> =
         (0..config.rollouts).map(|rollout| stream(seed, Purpose::Policy, rollout as u64 + 1)).collect();
     let mut steps: Vec<Vec<Step>> = (0..config.rollouts).map(|_| Vec::new()).collect();
-    let mut batch = Batch::default();
+    let mut inputs = Inputs::default();
     loop {
-        let first = batch.shortlists.len();
-        let mut asked = Batch::default();
+        let first = inputs.shortlists.len();
+        let mut asked = Inputs::default();
         let mut deciding = Vec::new();
         let mut candidates = Vec::new();
         let mut greedy = Vec::new();
@@ -187,7 +187,7 @@ pub fn collect(config: &Config, courses: &[Course], network: &ActorCritic, index
             break;
         }
         let log_probs = judge(network, &asked, size);
-        batch.append(asked);
+        inputs.append(asked);
         for (row, (&rollout, candidates)) in deciding.iter().zip(&candidates).enumerate() {
             let row_log_probs = &log_probs[row * size..(row + 1) * size];
             let action = sample(row_log_probs, &mut rngs[rollout]);
@@ -207,7 +207,7 @@ pub fn collect(config: &Config, courses: &[Course], network: &ActorCritic, index
     let ledgers: Vec<Ledger> =
         episodes.iter().map(|episode| Ledger::of(episode, alpha, reference, unit)).collect();
     let clocks = clocks(&world);
-    let mut experience = credit(&steps, batch, &ledgers, &clocks, horizon_s);
+    let mut experience = credit(&steps, inputs, &ledgers, &clocks, horizon_s);
     let costs = ledgers.iter().flat_map(|ledger| ledger.costs.iter());
     experience.relative_costs.push((costs.sum::<f64>() / (ledgers.len() * clocks.len()) as f64) as f32);
     experience
@@ -256,7 +256,7 @@ fn cheapest(observation: &Observation<'_>, shortlist: &[usize]) -> i32 {
 }
 
 /// Log-probabilities of all positions of some decisions, `[decisions, size]` row by row.
-fn judge(network: &ActorCritic, asked: &Batch, size: usize) -> Vec<f32> {
+fn judge(network: &ActorCritic, asked: &Inputs, size: usize) -> Vec<f32> {
     let (features, mask) = asked.tensors(size, &Device::flex());
     let logits = network.forward(features, mask).logits;
     log_softmax(logits, 1).into_data().try_to_vec().expect("log-probabilities are 32-bit floats")
@@ -303,7 +303,7 @@ fn returns(steps: &[Step], ledger: &Ledger, clocks: &[f64], horizon_s: f64) -> V
 /// Input-Driven Environments*).
 fn credit(
     steps: &[Vec<Step>],
-    batch: Batch,
+    inputs: Inputs,
     ledgers: &[Ledger],
     clocks: &[f64],
     horizon_s: f64,
@@ -325,9 +325,9 @@ fn credit(
     // The critic learns returns in units of their mean size, so that its loss is of order one.
     let size = mean(&mut returns.iter().map(|r| r.abs())).max(1e-9);
 
-    let decisions = batch.shortlists.len();
+    let decisions = inputs.shortlists.len();
     let mut experience = Experience {
-        batch,
+        inputs,
         actions: vec![0; decisions],
         greedy: vec![0; decisions],
         log_probs: vec![0.0; decisions],

@@ -173,10 +173,10 @@ impl Learner {
             let picked: Vec<f32> = rows.iter().map(|&row| values[row]).collect();
             Tensor::<1>::from_data(TensorData::new(picked, [b]), &self.device)
         };
-        let features = pick(&experience.batch.features, rows, size * FEATURE_COUNT);
+        let features = pick(&experience.inputs.features, rows, size * FEATURE_COUNT);
         let features =
             Tensor::<3>::from_data(TensorData::new(features, [b, size, FEATURE_COUNT]), &self.device);
-        let mask = pick(&experience.batch.mask, rows, size);
+        let mask = pick(&experience.inputs.mask, rows, size);
         let mask = Tensor::<2>::from_data(TensorData::new(mask, [b, size]), &self.device);
         let actions: Vec<i32> = rows.iter().map(|&row| experience.actions[row]).collect();
         let actions = Tensor::<2, Int>::from_data(TensorData::new(actions, [b, 1]), &self.device);

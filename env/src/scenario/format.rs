@@ -16,10 +16,14 @@ pub struct ScenarioFile {
     /// One sentence for people.
     #[serde(default)]
     pub summary: String,
+    /// The machines and the network.
     pub topology: TopologyFile,
+    /// Images, data and sorts of tasks.
     #[serde(default)]
     pub catalogue: CatalogueFile,
+    /// When tasks arrive.
     pub workload: WorkloadFile,
+    /// What goes wrong; nothing if absent.
     #[serde(default, skip_serializing_if = "FaultsFile::is_none")]
     pub faults: FaultsFile,
 }
@@ -34,6 +38,7 @@ pub struct TopologyFile {
     /// Nodes attached to the backbone itself, under their own names.
     #[serde(default)]
     pub nodes: Vec<NodesFile>,
+    /// Places with several nodes.
     #[serde(default)]
     pub sites: Vec<SiteFile>,
     /// Nodes of one site fetch image layers and datasets from each other where one has them.
@@ -49,9 +54,11 @@ pub struct TopologyFile {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RegistryFile {
+    /// Unique among nodes, registries and sites.
     pub name: String,
     /// Site whose switch it is attached to (for example `region-0`); the backbone if absent.
     pub site: Option<String>,
+    /// From the registry to its switch.
     pub link: LinkFile,
 }
 
@@ -59,13 +66,17 @@ pub struct RegistryFile {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SiteFile {
+    /// Unique among its siblings; nodes are called `site/node`.
     pub name: String,
     /// How many alike; more than one are called `name-0`, `name-1`, …
     #[serde(default = "one")]
     pub count: u32,
+    /// From its switch to the switch around it.
     pub uplink: LinkFile,
+    /// Nodes at its switch.
     #[serde(default)]
     pub nodes: Vec<NodesFile>,
+    /// Sites within, at its switch.
     #[serde(default)]
     pub sites: Vec<SiteFile>,
 }
@@ -74,28 +85,37 @@ pub struct SiteFile {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NodesFile {
+    /// Unique within the site.
     pub name: String,
     /// How many alike; more than one are called `name-0`, `name-1`, …
     #[serde(default = "one")]
     pub count: u32,
     /// Built-in device kind, or a name of your own when all of the following are given.
     pub kind: String,
+    /// From each node to the site's switch.
     pub link: LinkFile,
+    /// Instruction set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arch: Option<Arch>,
+    /// CPU, thousandths of a core.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_millis: Option<u32>,
+    /// Memory, MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<f64>,
+    /// Disk for images and data, gigabytes (10⁹ bytes).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_gb: Option<f64>,
     /// Starting a container whose image is present, seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub startup_s: Option<f64>,
+    /// GPUs, TPUs or the like.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accelerator: Option<AcceleratorFile>,
+    /// Labels that tasks prefer or demand; added to those of the device kind.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// What it draws.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power: Option<PowerFile>,
     /// Dollars for a gigabyte of requested memory, held for a second while executing.
@@ -110,7 +130,9 @@ pub struct NodesFile {
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PowerFile {
+    /// Watts with nothing to do.
     pub idle_w: f64,
+    /// Watts at full load.
     pub busy_w: f64,
 }
 
@@ -118,14 +140,19 @@ pub struct PowerFile {
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MobileFile {
+    /// Mean time present, seconds.
     pub mean_present_s: f64,
+    /// Mean time away, seconds.
     pub mean_away_s: f64,
 }
 
+/// Accelerators of one model.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AcceleratorFile {
+    /// Name that tasks ask for.
     pub model: String,
+    /// How many.
     pub count: u32,
 }
 
@@ -182,7 +209,9 @@ impl Default for LinkFile {
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JitterFile {
+    /// Median, milliseconds.
     pub median_ms: f64,
+    /// Standard deviation of its logarithm, 0 to 3.
     pub sigma: f64,
 }
 
@@ -201,10 +230,13 @@ pub struct BandwidthFile {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CatalogueFile {
+    /// Container images.
     #[serde(default)]
     pub images: Vec<ImageFile>,
+    /// What tasks read and write.
     #[serde(default)]
     pub datasets: Vec<DatasetFile>,
+    /// Sorts of tasks.
     #[serde(default)]
     pub tasks: Vec<KindFile>,
 }
@@ -213,6 +245,7 @@ pub struct CatalogueFile {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImageFile {
+    /// Unique among images.
     pub name: String,
     /// Variants; each instance of a workload stream uses one, most use the first ones.
     #[serde(default = "one")]
@@ -231,9 +264,12 @@ pub struct ImageFile {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DatasetFile {
+    /// Unique among datasets.
     pub name: String,
+    /// Datasets alike; more than one are called `name-0`, `name-1`, …
     #[serde(default = "one")]
     pub count: u32,
+    /// Size of each, megabytes (10⁶ bytes).
     pub size_mb: f64,
     /// Nodes that keep it.
     pub home: HomeFile,
@@ -266,6 +302,7 @@ pub enum HomeFile {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KindFile {
+    /// Unique among tasks.
     pub name: String,
     /// Function of the built-in measurements whose execution times per device kind and CPU use it
     /// has, where `execution` and `cpu_use_millis` do not say otherwise.
@@ -285,12 +322,15 @@ pub struct KindFile {
     /// CPU it really uses while executing, millicores; as requested if absent.
     #[serde(default)]
     pub cpu_use_millis: Option<u32>,
+    /// Requested memory, MiB.
     pub memory_mib: f64,
+    /// Requested accelerators.
     #[serde(default)]
     pub accelerators: u32,
     /// Share of each accelerator, thousandths.
     #[serde(default = "thousand")]
     pub accelerator_millis: u32,
+    /// Models that will do; any if empty.
     #[serde(default)]
     pub accelerator_models: Vec<String>,
     /// Execution time per device kind; `any` for those not named. A kind without one cannot run it.
@@ -318,18 +358,28 @@ pub struct KindFile {
     expecting = "want { seconds }, { mean_s } or { shape, loc_s, scale_s, min_s, max_s }"
 )]
 pub enum ExecutionFile {
+    /// Always the same.
     Constant {
+        /// Seconds.
         seconds: f64,
     },
+    /// Exponentially distributed.
     Exponential {
+        /// Mean, seconds.
         mean_s: f64,
     },
+    /// `loc_s + scale_s · e^(shape · z)` with z standard normal, cut off below and above.
     LogNormal {
+        /// Standard deviation of the logarithm.
         shape: f64,
+        /// Shift, seconds.
         #[serde(default)]
         loc_s: f64,
+        /// Median without the shift, seconds.
         scale_s: f64,
+        /// Least, seconds.
         min_s: f64,
+        /// Most, seconds.
         max_s: f64,
     },
 }
@@ -344,6 +394,7 @@ pub struct WorkloadFile {
     /// Share of (node, image) pairs that are present at the start, 0..1.
     #[serde(default)]
     pub warm_share: f64,
+    /// Arrivals by rule; ignored where a trace is given.
     #[serde(default)]
     pub streams: Vec<StreamFile>,
     /// Trace file with the arrivals, relative to the scenario file.
@@ -355,6 +406,7 @@ pub struct WorkloadFile {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StreamFile {
+    /// Which sort of task.
     pub task: String,
     /// Independent instances, each with its own datasets and image variant.
     #[serde(default = "one")]
@@ -362,6 +414,7 @@ pub struct StreamFile {
     /// Mean gap is `fixed_s + exponential_s`; both zero or absent with `after`.
     #[serde(default)]
     pub fixed_s: f64,
+    /// Mean of the exponential part of a gap, seconds.
     #[serde(default)]
     pub exponential_s: f64,
     /// It arrives whenever these other tasks of the same instance have completed.
@@ -383,6 +436,7 @@ pub struct StreamFile {
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DiurnalFile {
+    /// Length of a day, seconds.
     #[serde(default = "day")]
     pub period_s: f64,
     /// 0 to 1.
@@ -394,8 +448,11 @@ pub struct DiurnalFile {
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BurstsFile {
+    /// 1 to 1000.
     pub factor: f64,
+    /// Mean length of calm times, seconds.
     pub mean_calm_s: f64,
+    /// Mean length of bursts, seconds.
     pub mean_burst_s: f64,
 }
 
@@ -448,7 +505,9 @@ impl FaultsFile {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CrashesFile {
+    /// Mean time until a crash, seconds.
     pub mean_up_s: f64,
+    /// Mean time until it is back, seconds.
     pub mean_down_s: f64,
     /// Device kinds that crash; all if empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -459,7 +518,9 @@ pub struct CrashesFile {
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LinkFaultsFile {
+    /// Mean time until a link degrades, seconds.
     pub mean_up_s: f64,
+    /// Mean time until it recovers, seconds.
     pub mean_down_s: f64,
     /// Share of its capacity that a degraded link has left; 0 is down.
     #[serde(default)]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use remora_env::observation::{FEATURE_COUNT, Reference};
 use remora_env::{Episode, Next, Scenario, World};
-use remora_policies::learned::Batch;
+use remora_policies::learned::Inputs;
 use remora_policies::network::{ActorCritic, NetworkConfig};
 use remora_policies::rollout::{Figures, play};
 use remora_policies::{BASELINES, by_name, choose};
@@ -64,20 +64,20 @@ fn the_network_judges_each_candidate_on_its_own() {
     let network = ActorCritic::init(&config, 5, &device);
     let world = world("urban-sensing", 1);
     let mut episode = Episode::new(Arc::clone(&world), 0.3, neutral());
-    let mut together = Batch::default();
+    let mut together = Inputs::default();
     let mut alone = Vec::new();
     let mut greedy = by_name("greedy-marginal", 0).unwrap();
     for _ in 0..20 {
         let Next::Decide(observation) = episode.next() else { panic!("ended early") };
         together.push(&observation, 24);
-        let mut single = Batch::default();
+        let mut single = Inputs::default();
         single.push(&observation, 24);
         alone.push(single);
         let candidate = choose(greedy.as_mut(), &observation).candidate;
         episode.step(candidate.node);
     }
-    let logits = |batch: &Batch| {
-        let (features, mask) = batch.tensors(24, &device);
+    let logits = |inputs: &Inputs| {
+        let (features, mask) = inputs.tensors(24, &device);
         network.forward(features, mask).logits.into_data().try_to_vec::<f32>().unwrap()
     };
     let all = logits(&together);
@@ -101,12 +101,12 @@ fn masked_candidates_have_no_chance() {
     let config = NetworkConfig { hidden: 8, shortlist: 16 };
     let device = Device::flex();
     let network = ActorCritic::init(&config, 5, &device);
-    let batch = Batch {
+    let inputs = Inputs {
         shortlists: vec![vec![0, 1]],
         features: vec![0.5; 4 * FEATURE_COUNT],
         mask: vec![1.0, 1.0, 0.0, 0.0],
     };
-    let (features, mask) = batch.tensors(4, &device);
+    let (features, mask) = inputs.tensors(4, &device);
     let logits = network.forward(features, mask).logits;
     let chances = burn::tensor::activation::softmax(logits, 1).into_data().try_to_vec::<f32>().unwrap();
     assert!((chances[0] - 0.5).abs() < 1e-5 && chances[2] == 0.0 && chances[3] == 0.0, "{chances:?}");
