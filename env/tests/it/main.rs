@@ -7,6 +7,7 @@ mod family;
 mod faults;
 mod fuzz;
 mod import;
+mod measured;
 mod model;
 mod queues;
 mod record;
