@@ -12,7 +12,7 @@
 //! | uplinks of cells | 8 to 100 Mbit/s up, 20 to 250 down, 8 to 60 ms, some with jitter, price 1 to 8 |
 //! | uplinks of cloudlets | 100 to 1000 Mbit/s, 2 to 15 ms, price 1 to 4 |
 //! | functions | 3 to 6 of the measured ones that at least two nodes can run, with their measured times and images; half of the members have a chain of preparation, training and inference |
-//! | data | 6 to 20 instances per function, of which a few are asked for more often, with sizes as in [`workload`] |
+//! | data | 6 to 20 instances per function, of which a few are asked for more often, with sizes as in [`functions`] |
 //! | images present at the start | 15 to 50 % |
 //! | load | the busiest devices 10 to 90 % in use, or the uplinks, if work is spread as evenly as it can be; less where an episode would last under two minutes |
 //! | tasks | 200 to 1000, in a third of the members 2000 |
@@ -30,7 +30,7 @@ mod workload;
 use std::fmt;
 
 use draw::Draw;
-pub use workload::functions;
+pub use workload::{Use, functions};
 
 use crate::scenario::{FaultsFile, ScenarioFile};
 

@@ -247,7 +247,7 @@ impl Trace {
 fn parse_header(line: &str) -> Result<Header, String> {
     let header: Header = parse_line(line).map_err(|reason| format!("not a trace header: {reason}"))?;
     if header.remora_trace != VERSION {
-        return Err(format!("version {} is not supported, only {VERSION}", header.remora_trace));
+        return Err(format!("remora_trace is {}, only version {VERSION} is read", header.remora_trace));
     }
     Ok(header)
 }

@@ -104,7 +104,7 @@ fn table(evaluation: &Evaluation) -> Markup {
         div.scroll { table {
             thead { tr {
                 th { "scenario" } th { "policy" } th { "α" } th { "data moved GB" } th { "left a site GB" }
-                th { "mean response s" } th { "p95 s" } th { "unplaceable" }
+                th { "mean response s" } th { "p95 s" } th { "unplaceable" } th { "failed" }
                 th { "cost (kube-default = 1)" } th { "cost against greedy-marginal, 95 % interval" }
                 th { "µs per decision" }
             } }
@@ -118,6 +118,7 @@ fn table(evaluation: &Evaluation) -> Markup {
                         td { (format!("{:.2}", mean(|r| r.response_mean_s))) }
                         td { (format!("{:.2}", mean(|r| r.response_p95_s))) }
                         td { (format!("{:.0}", mean(|r| r.unplaceable as f64))) }
+                        td { (format!("{:.1}", mean(|r| r.failed as f64))) }
                         td { (format!("{:.3}", mean(|r| r.cost))) }
                         td { (against_greedy(evaluation, scenario, policy, alpha)) }
                         td { (format!("{:.0}", mean(|r| r.decision_us))) }

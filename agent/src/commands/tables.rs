@@ -53,17 +53,23 @@ fn scenario(evaluation: &Evaluation, scenario: &str, alpha: f64) -> String {
             ratio.map_or_else(|| "—".to_owned(), |ratio| ratio.to_string()),
         ]);
     }
-    let unplaced = policies.iter().filter_map(|policy| {
+    let incomplete = policies.iter().filter_map(|policy| {
         let mean = |figure: fn(&Row) -> f64| evaluation.mean(scenario, policy, alpha, figure);
-        unplaced(policy, &mean)
+        incomplete(policy, &mean)
     });
-    format!("{table}\n{}", unplaced.collect::<String>())
+    format!("{table}\n{}", incomplete.collect::<String>())
 }
 
-/// A line for a policy that left tasks without a node, since no node could ever run them.
-fn unplaced(policy: &str, mean: &dyn Fn(fn(&Row) -> f64) -> f64) -> Option<String> {
+/// A line for a policy under which some tasks did not come to their result; the figures of the table
+/// are those of the others.
+fn incomplete(policy: &str, mean: &dyn Fn(fn(&Row) -> f64) -> f64) -> Option<String> {
     let (tasks, unplaceable) = (mean(|row| row.tasks as f64), mean(|row| row.unplaceable as f64));
-    (unplaceable > 0.0).then(|| format!(" {policy}: {unplaceable:.0} of {tasks:.0} tasks fit no node\n"))
+    let (failed, retries) = (mean(|row| row.failed as f64), mean(|row| row.retries as f64));
+    (unplaceable + failed > 0.0).then(|| {
+        format!(
+            " {policy}: of {tasks:.0} tasks {unplaceable:.0} fit no node and {failed:.1} failed, after {retries:.0} new tries\n"
+        )
+    })
 }
 
 /// What the columns of [`evaluation`] mean.
