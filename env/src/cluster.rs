@@ -228,6 +228,17 @@ impl Cluster {
         self.fits.class(node)
     }
 
+    /// One node of each class: nodes of a class differ in nothing but name and place.
+    pub fn class_examples(&self) -> impl Iterator<Item = NodeId> {
+        self.fits.examples()
+    }
+
+    /// Index of the node's class in [`Cluster::class_examples`].
+    #[inline]
+    pub fn class_of(&self, node: NodeId) -> u32 {
+        self.fits.class_of(node)
+    }
+
     /// Bytes of disk that the task takes on a node of each of [`Arch::ALL`]; `None` where its image
     /// does not exist.
     pub fn disk_needed(&self, task: &Task) -> [Option<u64>; 3] {

@@ -72,8 +72,8 @@ pub fn check(scenario: &Scenario, worlds: u64, tasks: u32) -> Result<Played, Bro
 /// The node drawn for decision number `decision`.
 fn chosen(episode: &Episode, seed: u64, decision: u64) -> u32 {
     let Next::Decide(observation) = episode.next() else { unreachable!("the episode goes on") };
-    let draw = unit(seed, Purpose::Policy, 0, decision) * observation.candidates.len() as f64;
-    observation.candidates[draw as usize].node
+    let draw = unit(seed, Purpose::Policy, 0, decision) * observation.candidates().len() as f64;
+    observation.candidates()[draw as usize].node
 }
 
 /// Plays on to the end; outcomes, decisions and events.

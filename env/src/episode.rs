@@ -79,7 +79,9 @@ impl Episode {
 
     fn observe(&self, task: u32) -> Option<Observation<'_>> {
         let planned = &self.world.tasks[task as usize].task;
-        Observation::new(self.simulation.observed(), planned, u64::from(task), self.alpha, self.reference)
+        let cluster = self.simulation.observed();
+        let observation = Observation::new(cluster, planned, u64::from(task), self.alpha, self.reference);
+        observation.map(|observation| observation.of_episode(self))
     }
 
     /// Whether a decision is to be made; false at the end and where the episode is cut off.
@@ -152,6 +154,19 @@ impl Episode {
         }
     }
 
+    /// A future of `tasks` more arrivals that could follow this moment, drawn with `seed` from what a
+    /// policy may know: arrivals are those of the recent past over again, and nothing that has not
+    /// happened yet happens as it will. For looking ahead. `None` where the cluster's state is
+    /// reported late: the present is not known then.
+    pub fn imagine(&self, seed: u64, tasks: usize) -> Option<Episode> {
+        self.world.faults.telemetry.is_none().then(|| {
+            let simulation = self.simulation.imagine(seed, tasks);
+            let world = Arc::clone(&simulation.world);
+            let (limit, decisions, elapsed) = (usize::MAX, 0, Elapsed::default());
+            Episode { world, simulation, limit, decisions, elapsed, ..*self }
+        })
+    }
+
     /// Events processed so far, for benchmarks.
     pub fn events(&self) -> u64 {
         self.simulation.processed
@@ -165,6 +180,11 @@ impl Episode {
     /// Weight of data moved against response time, 0 to 1.
     pub fn alpha(&self) -> f64 {
         self.alpha
+    }
+
+    /// What the dial's ends are measured in.
+    pub fn reference(&self) -> Reference {
+        self.reference
     }
 
     /// What is played.

@@ -86,6 +86,15 @@ impl Executor {
         Some(stopped.energy_j)
     }
 
+    /// Gives each task the work that `left_s(task, seconds left)` says, in seconds at full speed.
+    pub(crate) fn redraw(&mut self, now: Time, left_s: impl Fn(u32, f64) -> f64) {
+        self.settle(now);
+        for running in &mut self.running {
+            running.left_s = left_s(running.task, running.left_s);
+        }
+        self.epoch += 1;
+    }
+
     /// Accounts for the work done since the speed last changed.
     fn settle(&mut self, now: Time) {
         let seconds = now.since_s(self.settled);

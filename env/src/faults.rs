@@ -52,6 +52,11 @@ pub enum Change {
 }
 
 impl Process {
+    /// Whether its course is recorded rather than drawn.
+    pub fn is_recorded(&self) -> bool {
+        matches!(self, Process::Playback { .. })
+    }
+
     /// Seconds until its change number `step`, counted from the one before (from the beginning for
     /// number 0), and the change. `index` tells the processes of a world apart.
     pub fn change(&self, seed: u64, index: usize, step: u32) -> (f64, Change) {

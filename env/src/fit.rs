@@ -58,6 +58,16 @@ impl Fits {
         &self.classes[self.class_of[node as usize] as usize]
     }
 
+    #[inline]
+    pub fn class_of(&self, node: NodeId) -> u32 {
+        self.class_of[node as usize]
+    }
+
+    /// One node of each class.
+    pub fn examples(&self) -> impl Iterator<Item = NodeId> {
+        self.classes.iter().map(|class| class.node)
+    }
+
     /// Execution time of a kind on a node, if it can run there.
     #[inline]
     pub fn execution(

@@ -10,6 +10,7 @@
 mod accept;
 pub mod bandwidth;
 pub mod batch;
+pub mod bottleneck;
 pub mod catalogue;
 pub mod cluster;
 pub mod contract;
@@ -20,6 +21,7 @@ pub mod family;
 pub mod faults;
 pub mod file;
 mod fit;
+mod imagine;
 pub mod import;
 mod locate;
 pub mod measured;

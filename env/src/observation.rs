@@ -49,10 +49,13 @@
 //! | 37 | output-data | log of u | 0.. | moving its output over a local link |
 //! | 38 | shortest-execution | log of u | 0.. | how heavy it is at best |
 
+use std::cell::OnceCell;
+
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue::{Dataset, Kind, LayerId, Task};
 use crate::cluster::{Cluster, Item, TaskId};
+use crate::episode::Episode;
 use crate::topology::{Direction, NodeId, Path, VertexId};
 
 /// One number per candidate that the network reads.
@@ -221,8 +224,23 @@ pub struct Observation<'a> {
     /// Weight of data moved against response time, 0 to 1.
     pub alpha: f64,
     pub reference: Reference,
-    /// Nodes that take the task, in order of their number. Never empty.
-    pub candidates: Vec<Candidate>,
+    /// Nodes that take the task, in order of their number, with the mean execution time alone there.
+    takers: Vec<Taker>,
+    estimates: OnceCell<Estimates>,
+    episode: Option<&'a Episode>,
+}
+
+/// A node that takes the task.
+#[derive(Clone, Copy, Debug)]
+struct Taker {
+    node: NodeId,
+    alone_s: f64,
+}
+
+/// What placing the task on each of the nodes that take it is expected to take.
+#[derive(Debug)]
+struct Estimates {
+    candidates: Vec<Candidate>,
     /// How many of them have the image, and on how many it would wait.
     with_image: u32,
     waiting: u32,
@@ -237,20 +255,62 @@ impl<'a> Observation<'a> {
         alpha: f64,
         reference: Reference,
     ) -> Option<Observation<'a>> {
-        let mut estimator = Estimator::new(cluster, task);
-        let mut candidates = Vec::with_capacity(cluster.nodes.len());
-        let (mut with_image, mut waiting) = (0, 0);
+        let estimator = Estimator::new(cluster, task);
+        let mut takers = Vec::with_capacity(cluster.nodes.len());
         for node in 0..cluster.nodes.len() as NodeId {
-            let Some(alone_s) = estimator.takes(node) else { continue };
-            // Filled in where it stays: there are up to ten thousand of them.
-            candidates.push(Candidate::UNKNOWN);
-            let candidate = candidates.last_mut().expect("one was pushed");
-            estimator.estimate(node, alone_s, candidate);
-            with_image += u32::from(candidate.missing_image_bytes == 0);
-            waiting += u32::from(!candidate.fits_now);
+            if let Some(alone_s) = estimator.takes(node) {
+                takers.push(Taker { node, alone_s });
+            }
         }
-        let any = !candidates.is_empty();
-        any.then_some(Observation { cluster, task, id, alpha, reference, candidates, with_image, waiting })
+        let (estimates, episode) = (OnceCell::new(), None);
+        let any = !takers.is_empty();
+        any.then_some(Observation { cluster, task, id, alpha, reference, takers, estimates, episode })
+    }
+
+    /// The observation with the episode that it is of.
+    pub(crate) fn of_episode(mut self, episode: &'a Episode) -> Observation<'a> {
+        self.episode = Some(episode);
+        self
+    }
+
+    /// A future that could follow, for looking ahead: see [`Episode::imagine`]. `None` also where there
+    /// is no simulator behind the observation.
+    pub fn imagine(&self, seed: u64, tasks: usize) -> Option<Episode> {
+        self.episode.and_then(|episode| episode.imagine(seed, tasks))
+    }
+
+    /// Number of nodes that take the task: at least one.
+    pub fn count(&self) -> usize {
+        self.takers.len()
+    }
+
+    /// The nodes that take the task, in order of their number: those of [`Observation::candidates`],
+    /// for policies that need no estimates.
+    pub fn nodes(&self) -> impl ExactSizeIterator<Item = NodeId> {
+        self.takers.iter().map(|taker| taker.node)
+    }
+
+    /// The nodes that take the task, in order of their number, with what placing it there is expected
+    /// to take. Estimated when first asked for.
+    pub fn candidates(&self) -> &[Candidate] {
+        &self.estimates().candidates
+    }
+
+    fn estimates(&self) -> &Estimates {
+        self.estimates.get_or_init(|| {
+            let mut estimator = Estimator::new(self.cluster, self.task);
+            let mut candidates = Vec::with_capacity(self.takers.len());
+            let (mut with_image, mut waiting) = (0, 0);
+            for taker in &self.takers {
+                // Filled in where it stays: there are up to ten thousand of them.
+                candidates.push(Candidate::UNKNOWN);
+                let candidate = candidates.last_mut().expect("one was pushed");
+                estimator.estimate(taker.node, taker.alone_s, candidate);
+                with_image += u32::from(candidate.missing_image_bytes == 0);
+                waiting += u32::from(!candidate.fits_now);
+            }
+            Estimates { candidates, with_image, waiting }
+        })
     }
 
     /// Expected cost of a candidate at this α; the best candidate of `greedy` has the least.
@@ -267,14 +327,14 @@ impl<'a> Observation<'a> {
     /// At most `size` candidates worth a closer look, as ascending indices: the cheapest, the
     /// soonest, the leanest, and the cheapest if the image were there already (investments).
     pub fn shortlist(&self, size: usize) -> Vec<usize> {
-        if self.candidates.len() <= size {
-            return (0..self.candidates.len()).collect();
+        if self.candidates().len() <= size {
+            return (0..self.candidates().len()).collect();
         }
         let mut cheapest = Best::new(size);
         let mut soonest = Best::new(size);
         let mut leanest = Best::new(size);
         let mut warm = Best::new(size);
-        for (index, candidate) in self.candidates.iter().enumerate() {
+        for (index, candidate) in self.candidates().iter().enumerate() {
             let completion_s = candidate.completion_s();
             cheapest.offer(self.reference.cost(self.alpha, candidate.moved_bytes, completion_s), index);
             soonest.offer(completion_s, index);
@@ -297,7 +357,7 @@ impl<'a> Observation<'a> {
         let global = self.global_features(&scale);
         for (&index, row) in shortlist.iter().zip(out.chunks_exact_mut(FEATURE_COUNT)) {
             let (own, shared) = row.split_at_mut(FEATURE_COUNT - global.len());
-            own.copy_from_slice(&self.candidate_features(&self.candidates[index], &scale));
+            own.copy_from_slice(&self.candidate_features(&self.candidates()[index], &scale));
             shared.copy_from_slice(&global);
         }
     }
@@ -350,13 +410,13 @@ impl<'a> Observation<'a> {
     fn global_features(&self, scale: &Scale) -> [f32; 8] {
         let datasets = &self.cluster.catalogue.datasets;
         let bytes = |dataset: &u32| datasets[*dataset as usize].bytes as f64;
-        let count = self.candidates.len() as f64;
+        let count = self.candidates().len() as f64;
         [
             self.alpha as f32,
             log(count) / 4.0,
-            share(f64::from(self.with_image), count),
+            share(f64::from(self.estimates().with_image), count),
             log(self.cluster.total_rate_per_s() * scale.least_completion_s),
-            share(f64::from(self.waiting), count),
+            share(f64::from(self.estimates().waiting), count),
             log(scale.data(self.task.inputs.iter().map(bytes).sum())),
             log(scale.data(self.task.outputs.iter().map(bytes).sum())),
             log(scale.time(scale.least_alone_s)),
@@ -390,33 +450,32 @@ impl<'a> Observation<'a> {
 
     // Facts that published heuristics read, at nominal capacity and without load.
 
-    /// Seconds to pull the missing image layers over idle links.
-    pub fn nominal_pull_s(&self, candidate: &Candidate) -> f64 {
+    /// Seconds to pull `missing` bytes of the image over idle links.
+    pub fn nominal_pull_s(&self, node: NodeId, missing: u64) -> f64 {
         let topology = &self.cluster.topology;
-        let path = topology
-            .registry_of(candidate.node)
-            .and_then(|registry| topology.path(registry, candidate.node, Direction::From));
-        path.map_or(0.0, |path| candidate.missing_image_bytes as f64 / path.bytes_per_s)
+        let registry = topology.registry_of(node);
+        let path = registry.and_then(|registry| topology.path(registry, node, Direction::From));
+        path.map_or(0.0, |path| missing as f64 / path.bytes_per_s)
     }
 
-    /// Seconds to read each input and to store the output over idle links; an input on the node or
+    /// Seconds to read all inputs and to store all outputs over idle links; an input on the node or
     /// an output that stays there takes none.
-    pub fn nominal_data_s(&self, candidate: &Candidate) -> (f64, f64) {
+    pub fn nominal_data_s(&self, node: NodeId) -> (f64, f64) {
         let topology = &self.cluster.topology;
         let datasets = &self.cluster.catalogue.datasets;
         let seconds =
             |bytes: u64, path: Option<Path>| path.map_or(0.0, |path| bytes as f64 / path.bytes_per_s);
         let read = |&dataset: &u32| {
-            if self.cluster.has_dataset(dataset, candidate.node) {
+            if self.cluster.has_dataset(dataset, node) {
                 return 0.0;
             }
-            let source = self.cluster.dataset_source(dataset, candidate.node);
-            let path = source.and_then(|source| topology.path(source, candidate.node, Direction::From));
+            let source = self.cluster.dataset_source(dataset, node);
+            let path = source.and_then(|source| topology.path(source, node, Direction::From));
             seconds(datasets[dataset as usize].bytes, path)
         };
         let store = |&dataset: &u32| {
             let Dataset { bytes, homes, .. } = &datasets[dataset as usize];
-            let path = homes.first().and_then(|&home| topology.path(home, candidate.node, Direction::To));
+            let path = homes.first().and_then(|&home| topology.path(home, node, Direction::To));
             seconds(*bytes, path)
         };
         (self.task.inputs.iter().map(read).sum(), self.task.outputs.iter().map(store).sum())
@@ -476,7 +535,7 @@ const LEAST_UNIT: f64 = 1e-3;
 
 impl Scale {
     fn of(observation: &Observation<'_>, shortlist: &[usize]) -> Scale {
-        let looked_at = || shortlist.iter().map(|&index| &observation.candidates[index]);
+        let looked_at = || shortlist.iter().map(|&index| &observation.candidates()[index]);
         let least = |key: &dyn Fn(&Candidate) -> f64| looked_at().map(key).fold(f64::INFINITY, f64::min);
         let mut costs: Vec<f64> = looked_at().map(|c| observation.cost(c)).collect();
         costs.sort_unstable_by(f64::total_cmp);

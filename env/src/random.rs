@@ -34,6 +34,10 @@ pub enum Purpose {
     Bursts = 12,
     /// What a generated scenario is made of.
     Family = 13,
+    /// Which futures a policy looks into.
+    LookAhead = 14,
+    /// What a search for weights draws.
+    Tuning = 15,
 }
 
 /// The generator for `purpose` under `seed`; `index` separates parallel users of one purpose.

@@ -79,7 +79,7 @@ impl Recorder {
 fn names(world: &World) -> Vec<String> {
     let mut taken = BTreeSet::new();
     let name = |(index, planned): (usize, &Planned)| {
-        let mut name = planned.name.clone();
+        let mut name = planned.name.to_string();
         while !taken.insert(name.clone()) {
             name = format!("{}-{index}", name);
         }

@@ -18,7 +18,7 @@ use crate::transfers::{Cargo, Transfer, TransferId, Transfers};
 use crate::world::{When, World};
 
 #[derive(Clone, Copy, Debug)]
-enum Event {
+pub(crate) enum Event {
     /// A task comes, or comes again after it was lost.
     Arrive(u32),
     /// A transfer's first byte arrives: it now takes its share of the links.
@@ -44,10 +44,10 @@ enum Event {
 
 /// An event in the total order (time, sequence).
 #[derive(Clone, Copy, Debug)]
-struct Scheduled {
+pub(crate) struct Scheduled {
     at: Time,
     sequence: u64,
-    event: Event,
+    pub(crate) event: Event,
 }
 
 impl PartialEq for Scheduled {
@@ -69,11 +69,11 @@ impl Ord for Scheduled {
 
 /// A task that arrived and has not ended.
 #[derive(Clone, Debug)]
-struct Active {
+pub(crate) struct Active {
     /// Transfers that it waits for: of its items before it starts, of its outputs after.
     awaiting: u32,
     pinned: Vec<Item>,
-    outcome: Outcome,
+    pub(crate) outcome: Outcome,
 }
 
 /// Shares of a link's capacity by cause; they multiply.
@@ -86,31 +86,31 @@ struct LinkShares {
 }
 
 /// In place of how many tasks one waits for: it never comes.
-const ORPHANED: u32 = u32::MAX;
+pub(crate) const ORPHANED: u32 = u32::MAX;
 
 /// One run of a world under somebody's decisions.
 #[derive(Clone, Debug)]
 pub(crate) struct Simulation {
-    world: Arc<World>,
+    pub(crate) world: Arc<World>,
     pub(crate) cluster: Cluster,
     /// What was last reported of the cluster, with the decisions since; `None` if reports are
     /// immediate.
     reported: Option<Box<Cluster>>,
     network: Network,
-    events: BinaryHeap<Reverse<Scheduled>>,
+    pub(crate) events: BinaryHeap<Reverse<Scheduled>>,
     sequence: u64,
     pub(crate) processed: u64,
     /// Checks the books after every event.
     pub(crate) audited: bool,
     transfers: Transfers,
-    active: BTreeMap<u32, Active>,
+    pub(crate) active: BTreeMap<u32, Active>,
     waiting: BTreeMap<(NodeId, Item), Vec<u32>>,
-    executors: Vec<Executor>,
+    pub(crate) executors: Vec<Executor>,
     /// For each task how many of those that it waits for have not completed.
-    awaits: Vec<u32>,
+    pub(crate) awaits: Vec<u32>,
     shares: Vec<LinkShares>,
     pub(crate) outcomes: Vec<Outcome>,
-    ended: usize,
+    pub(crate) ended: usize,
     elapsed: Elapsed,
     sent_bytes: u64,
     /// Bytes of transfers that were broken off.
@@ -175,7 +175,7 @@ impl Simulation {
         branch
     }
 
-    fn schedule(&mut self, at: Time, event: Event) {
+    pub(crate) fn schedule(&mut self, at: Time, event: Event) {
         self.sequence += 1;
         self.events.push(Reverse(Scheduled { at, sequence: self.sequence, event }));
     }
@@ -349,7 +349,7 @@ impl Simulation {
         self.announce_execution(node);
     }
 
-    fn announce_execution(&mut self, node: NodeId) {
+    pub(crate) fn announce_execution(&mut self, node: NodeId) {
         let executor = &self.executors[node as usize];
         if let Some((at, epoch)) = executor.first_end() {
             self.schedule(at, Event::ExecutionEnds { node, epoch });
@@ -609,7 +609,7 @@ impl Simulation {
 
     // Faults.
 
-    fn schedule_change(&mut self, process: u32, step: u32) {
+    pub(crate) fn schedule_change(&mut self, process: u32, step: u32) {
         let index = process as usize;
         let (wait_s, _) = self.world.faults.processes[index].change(self.world.seed, index, step);
         self.schedule(self.cluster.now.after_s(wait_s), Event::Change { process, step });

@@ -30,7 +30,7 @@ pub enum When {
 /// A task that will arrive.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Planned {
-    pub name: String,
+    pub name: Arc<str>,
     pub task: Arc<Task>,
     pub when: When,
     /// Dataset of which new data appears at its home with this arrival.
@@ -55,7 +55,7 @@ pub struct World {
     pub tasks: Vec<Planned>,
     pub faults: Faults,
     /// What is on disks at the start besides the datasets' homes.
-    warm: Vec<(NodeId, Item)>,
+    pub(crate) warm: Vec<(NodeId, Item)>,
 }
 
 impl World {

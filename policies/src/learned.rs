@@ -75,7 +75,7 @@ impl Policy for Learned {
 
     /// Logits of the shortlist; the rest is not considered.
     fn score(&mut self, observation: &Observation<'_>, scores: &mut Vec<f64>) {
-        scores.resize(observation.candidates.len(), f64::NEG_INFINITY);
+        scores.resize(observation.count(), f64::NEG_INFINITY);
         let mut inputs = Inputs::default();
         inputs.push(observation, self.config.shortlist);
         let (features, mask) = inputs.tensors(self.config.shortlist, &self.device);

@@ -5,20 +5,26 @@
 
 #[cfg(feature = "network")]
 pub mod checkpoint;
+pub mod graph;
 pub mod heuristics;
 #[cfg(feature = "network")]
 pub mod learned;
+pub mod look_ahead;
 #[cfg(feature = "network")]
 pub mod network;
 pub mod rollout;
+pub mod tuned;
 
 use remora_env::Observation;
-use remora_env::observation::Candidate;
+use remora_env::topology::NodeId;
+
+use heuristics::{GreedyCompletion, GreedyMarginal, RoundRobin, Skippy};
 
 #[cfg(feature = "network")]
 pub use checkpoint::Checkpoint;
 #[cfg(feature = "network")]
 pub use learned::Learned;
+pub use look_ahead::LookAhead;
 
 /// Something that places tasks.
 pub trait Policy: Send {
@@ -35,16 +41,17 @@ pub trait Policy: Send {
 pub struct Choice {
     /// Index into [`Observation::candidates`].
     pub index: usize,
-    pub candidate: Candidate,
+    pub node: NodeId,
     pub scores: Vec<f64>,
 }
 
 /// Lets a policy choose.
 pub fn choose(policy: &mut dyn Policy, observation: &Observation<'_>) -> Choice {
-    let mut scores = Vec::with_capacity(observation.candidates.len());
+    let mut scores = Vec::with_capacity(observation.count());
     policy.score(observation, &mut scores);
     let index = argmax(&scores);
-    Choice { index, candidate: observation.candidates[index], scores }
+    let node = observation.nodes().nth(index).expect("a policy scores the nodes that take the task");
+    Choice { index, node, scores }
 }
 
 /// Index of the greatest score, the first of equals.
@@ -58,40 +65,128 @@ fn argmax(scores: &[f64]) -> usize {
     best
 }
 
-/// Names of the heuristics, in the order of reports.
-pub const BASELINES: [&str; 5] = ["random", "kube-default", "skippy", "greedy-completion", "greedy-marginal"];
+/// A policy that has a name of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Named {
+    pub name: &'static str,
+    /// One line for people.
+    pub about: &'static str,
+    /// Whether `remora evaluate` plays it when none is named.
+    pub usual: bool,
+    /// Makes it; the seed is for policies that draw.
+    make: fn(u64) -> Box<dyn Policy>,
+}
+
+const fn named(
+    name: &'static str,
+    about: &'static str,
+    usual: bool,
+    make: fn(u64) -> Box<dyn Policy>,
+) -> Named {
+    Named { name, about, usual, make }
+}
+
+/// The policies that need no training, in the order of reports.
+pub const HEURISTICS: [Named; 22] =
+    [
+        named("random", "any node that fits", true, |seed| Box::new(heuristics::Random { seed })),
+        named("round-robin", "the next node that fits", false, |_| Box::new(RoundRobin::default())),
+        named("first-fit", "the first node that fits", false, |_| Box::new(heuristics::FirstFit)),
+        named("best-fit", "the node left with least room", false, |_| Box::new(heuristics::BestFit)),
+        named("least-loaded", "the lowest share of CPU in use, as IPOL", false, |_| {
+            Box::new(heuristics::LeastLoaded)
+        }),
+        named("kube-default", "today's default profile of Kubernetes", true, |seed| {
+            Box::new(heuristics::KubeDefault::new(seed))
+        }),
+        named("kube-thin", "Kubernetes as Skippy's paper models it", false, |_| {
+            Box::new(Skippy::kube_thin([1.0; 2]))
+        }),
+        named("skippy", "Skippy as published, all weights 1", true, |_| Box::new(Skippy::default())),
+        named("skippy-repaired", "Skippy without its quirks", false, |_| {
+            Box::new(Skippy::weighted("skippy-repaired", [1.0; 5]).repaired())
+        }),
+        named("skippy-urban-sensing", "with the weights its authors tuned for that scenario", false, |_| {
+            Box::new(Skippy::published("skippy-urban-sensing"))
+        }),
+        named("skippy-industrial-iot", "with the weights its authors tuned for that scenario", false, |_| {
+            Box::new(Skippy::published("skippy-industrial-iot"))
+        }),
+        named("skippy-cloud-regions", "with the weights its authors tuned for that scenario", false, |_| {
+            Box::new(Skippy::published("skippy-cloud-regions"))
+        }),
+        named("skippy-tuned", "with weights that `remora tune` found on train-family", true, |_| {
+            Box::new(Skippy::weighted("skippy-tuned", tuned::SKIPPY))
+        }),
+        named("delay-scheduling", "Spark's fixed waits for nodes near the data", false, |_| {
+            Box::new(heuristics::DelayScheduling::default())
+        }),
+        named("firebird-like", "soonest end over the bandwidth left on links", false, |_| {
+            Box::new(heuristics::FirebirdLike::default())
+        }),
+        named("min-list-one-node", "Guo et al.'s lists, one task at a time", false, |_| {
+            Box::new(heuristics::MinListOneNode)
+        }),
+        named("heft", "HEFT's choice of a node", false, |_| Box::new(heuristics::Heft)),
+        named("greedy-completion", "least expected completion time", true, |_| {
+            Box::new(GreedyCompletion::default())
+        }),
+        named("greedy-completion-tuned", "the same with tuned coefficients", false, |_| {
+            Box::new(GreedyCompletion::with("greedy-completion-tuned", tuned::COMPLETION))
+        }),
+        named("greedy-marginal", "least expected cost at the dial", true, |_| {
+            Box::new(GreedyMarginal::default())
+        }),
+        named("greedy-marginal-tuned", "the same with tuned coefficients: the one to beat", true, |_| {
+            Box::new(GreedyMarginal::with("greedy-marginal-tuned", tuned::MARGINAL.to_vec()))
+        }),
+        named("look-ahead", "simulates the best candidates forward; slow", false, |seed| {
+            let base = GreedyMarginal::with("greedy-marginal-tuned", tuned::MARGINAL.to_vec());
+            Box::new(LookAhead::new("look-ahead", Box::new(base), seed))
+        }),
+    ];
+
+/// Names of the heuristics that a comparison shows where none is named.
+pub fn usual() -> impl Iterator<Item = &'static str> {
+    HEURISTICS.iter().filter(|heuristic| heuristic.usual).map(|heuristic| heuristic.name)
+}
 
 /// Why a policy could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
-    #[error("no policy is called {0:?}: known are {known}, or the path of a checkpoint", known = known())]
+    #[error("no policy is called {0:?}: known are {known}, or the path of a checkpoint or of tuned weights", known = known())]
     Unknown(String),
+    #[error(transparent)]
+    Tuned(#[from] tuned::TunedError),
     #[cfg(feature = "network")]
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::CheckpointError),
 }
 
 fn known() -> String {
-    format!("{}, kube-thin, pretrained", BASELINES.join(", "))
+    let names: Vec<&str> = HEURISTICS.iter().map(|heuristic| heuristic.name).collect();
+    format!("{}, pretrained", names.join(", "))
 }
 
-/// The policy of that name: a heuristic, `pretrained`, or a checkpoint's path; the latter is called by
-/// its content hash. `seed` is for policies that draw.
+/// The policy of that name: a heuristic; the path of weights that `remora tune` found (`*.toml`);
+/// `pretrained`; or a checkpoint's path, which is then called by its content hash. `seed` is for
+/// policies that draw.
 pub fn by_name(name: &str, seed: u64) -> Result<Box<dyn Policy>, PolicyError> {
+    if let Some(heuristic) = HEURISTICS.iter().find(|heuristic| heuristic.name == name) {
+        return Ok((heuristic.make)(seed));
+    }
+    let path = std::path::Path::new(name);
     Ok(match name {
-        "random" => Box::new(heuristics::Random { seed }),
-        "kube-default" => Box::new(heuristics::KubeDefault::new(seed)),
-        "kube-thin" => Box::new(heuristics::KubeThin),
-        "skippy" => Box::new(heuristics::Skippy::default()),
-        "greedy-completion" => Box::new(heuristics::GreedyCompletion),
-        "greedy-marginal" => Box::new(heuristics::GreedyMarginal),
         #[cfg(feature = "network")]
         "pretrained" => Box::new(Learned::new("pretrained", &Checkpoint::pretrained()?)?),
+        _ if !path.exists() => return Err(PolicyError::Unknown(name.to_owned())),
+        _ if path.extension().is_some_and(|extension| extension == "toml") => tuned::load(path, seed)?,
         #[cfg(feature = "network")]
-        path if std::path::Path::new(path).exists() => {
-            let checkpoint = Checkpoint::load(std::path::Path::new(path))?;
+        _ => {
+            let checkpoint = Checkpoint::load(path)?;
             Box::new(Learned::new(&checkpoint.id(), &checkpoint)?)
         }
-        other => return Err(PolicyError::Unknown(other.to_owned())),
+        #[cfg(not(feature = "network"))]
+        _ => return Err(PolicyError::Unknown(name.to_owned())),
     })
 }

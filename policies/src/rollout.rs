@@ -90,8 +90,8 @@ impl Figures {
 pub fn play(world: &Arc<World>, policy: &mut dyn Policy, alpha: f64, reference: Reference) -> Episode {
     let mut episode = Episode::new(Arc::clone(world), alpha, reference);
     while let Next::Decide(observation) = episode.next() {
-        let choice = choose(policy, &observation);
-        episode.step(choice.candidate.node);
+        let node = choose(policy, &observation).node;
+        episode.step(node);
     }
     episode
 }

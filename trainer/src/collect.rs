@@ -58,7 +58,8 @@ impl Units {
         let mut short = scenario.clone();
         short.file.workload.tasks = Some(tasks);
         let world = Arc::new(short.world(VALIDATION_SEEDS - 1));
-        let greedy = Figures::of(&rollout::play(&world, &mut GreedyCompletion, 0.0, reference)).reference();
+        let greedy =
+            Figures::of(&rollout::play(&world, &mut GreedyCompletion::default(), 0.0, reference)).reference();
         Units { reference, greedy }
     }
 }
@@ -178,7 +179,7 @@ pub fn collect(config: &Config, courses: &[Course], network: &ActorCritic, index
             if let Next::Decide(observation) = episode.next() {
                 asked.push(&observation, size);
                 let shortlist = &asked.shortlists[asked.shortlists.len() - 1];
-                candidates.push(shortlist.iter().map(|&i| observation.candidates[i]).collect::<Vec<_>>());
+                candidates.push(shortlist.iter().map(|&i| observation.candidates()[i]).collect::<Vec<_>>());
                 greedy.push(cheapest(&observation, shortlist));
                 deciding.push(rollout);
             }
@@ -250,7 +251,7 @@ fn clocks(world: &World) -> Vec<f64> {
 
 /// Position in the shortlist of the candidate with the least expected cost.
 fn cheapest(observation: &Observation<'_>, shortlist: &[usize]) -> i32 {
-    let cost = |position: usize| observation.cost(&observation.candidates[shortlist[position]]);
+    let cost = |position: usize| observation.cost(&observation.candidates()[shortlist[position]]);
     let positions = 0..shortlist.len();
     positions.min_by(|&a, &b| cost(a).total_cmp(&cost(b))).expect("an observation has a candidate") as i32
 }

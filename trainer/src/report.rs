@@ -35,7 +35,7 @@ tr.first td { border-top: 2px solid #8888 }
 
 /// Whether a name is of a checkpoint rather than of a heuristic.
 pub fn is_learned(policy: &str) -> bool {
-    !remora_policies::BASELINES.contains(&policy)
+    !remora_policies::HEURISTICS.iter().any(|heuristic| heuristic.name == policy)
 }
 
 /// Renders the page.

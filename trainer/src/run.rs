@@ -215,7 +215,7 @@ impl Run {
         let lessons = lessons(&courses);
         let learner = Learner::new(config, courses);
         let board = SummaryWriter::new(folder.0.join("tensorboard"));
-        let greedy = validate(&lessons, &|| Box::new(GreedyMarginal));
+        let greedy = validate(&lessons, &|| Box::new(GreedyMarginal::default()));
         let mut run = Run {
             folder,
             learner,

@@ -7,7 +7,7 @@ use clap::Args as ClapArgs;
 use remora_env::Scenarios;
 use remora_env::file::write_whole;
 use remora_env::scenario::built_in;
-use remora_policies::BASELINES;
+use remora_policies::usual;
 use remora_trainer::evaluate::{Evaluation, Plan, evaluate, job_count};
 use remora_trainer::report::{Page, render};
 use remora_trainer::run::Line;
@@ -23,7 +23,7 @@ pub struct Args {
     /// Built-in names, families or files [default: the built-in scenarios].
     #[arg(long, value_delimiter = ',')]
     scenario: Vec<String>,
-    /// Names of heuristics, `pretrained`, or paths of checkpoints [default: all heuristics and pretrained].
+    /// Names of heuristics, `pretrained`, or paths of checkpoints [default: the usual heuristics and pretrained].
     #[arg(long, value_delimiter = ',')]
     policy: Vec<String>,
     /// Number of worlds per scenario, and of members per family.
@@ -67,7 +67,7 @@ fn plan(args: &Args) -> Result<Plan> {
     };
     let mut policies = args.policy.clone();
     if policies.is_empty() {
-        policies = BASELINES.iter().map(|name| (*name).to_owned()).collect();
+        policies = usual().map(str::to_owned).collect();
         policies.push("pretrained".to_owned());
     }
     let scenarios: Result<Vec<_>, _> = scenarios.iter().map(|name| Scenarios::load(name)).collect();

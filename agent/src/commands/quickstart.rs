@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use remora_env::file::write_whole;
 use remora_env::{Scenario, Scenarios};
-use remora_policies::BASELINES;
+use remora_policies::usual;
 use remora_trainer::Config;
 use remora_trainer::evaluate::{Evaluation, Plan};
 use remora_trainer::run::{Budget, Finished, Options};
@@ -108,12 +108,12 @@ fn introduction(minutes: f64) -> String {
         "Remora learns where to run AI tasks on an edge cluster, so that less data crosses thin links and\n\
          results come sooner. It now trains a policy for {minutes} minutes on three simulated clusters (91 to 449\n\
          nodes), compares it with {} heuristics, writes a report, and serves the policy.\n",
-        BASELINES.len()
+        usual().count()
     )
 }
 
 fn compare(finished: &Finished) -> Result<Evaluation> {
-    let mut policies: Vec<String> = BASELINES.iter().map(|name| (*name).to_owned()).collect();
+    let mut policies: Vec<String> = usual().map(str::to_owned).collect();
     policies.push(finished.best.to_string_lossy().into_owned());
     let scenarios: Result<Vec<_>, _> = remora_env::scenario::built_in().map(Scenarios::load).collect();
     let plan =

@@ -300,7 +300,7 @@ fn record(args: &Recording, json: bool) -> Result<()> {
     let mut episode = Episode::new(world, args.alpha, rollout::reference(&scenario));
     let mut recorder = Recorder::new(&args.policy);
     while let Next::Decide(observation) = episode.next() {
-        let node = choose(policy.as_mut(), &observation).candidate.node;
+        let node = choose(policy.as_mut(), &observation).node;
         recorder.decide(&episode, node);
         episode.step(node);
     }

@@ -157,14 +157,16 @@ impl Books {
         let observation = Observation::new(&self.cluster, task, chooser.next, alpha, self.reference)
             .ok_or_else(|| Refusal::Nowhere(why::nowhere(&self.cluster, task)))?;
         let choice = choose(&mut *chooser.policy, &observation);
-        let ranked =
-            |&index: &usize| Ranked { candidate: observation.candidates[index], score: choice.scores[index] };
+        let ranked = |&index: &usize| Ranked {
+            candidate: observation.candidates()[index],
+            score: choice.scores[index],
+        };
         Ok(Answer {
             topology: Arc::clone(&self.cluster.topology),
             decision_id: String::new(),
             policy: chooser.policy.name().to_owned(),
             alpha,
-            feasible: observation.candidates.len(),
+            feasible: observation.count(),
             chosen: ranked(&choice.index),
             candidates: best_first(&choice.scores, order.max_candidates).iter().map(ranked).collect(),
         })

@@ -157,7 +157,7 @@ fn survives(request: &wire::RegisterClusterRequest) -> bool {
         };
         for policy in ["greedy-completion", "greedy-marginal", "skippy", "kube-default"] {
             let choice = choose(&mut *by_name(policy, 0).unwrap(), &observation);
-            assert!(choice.candidate.completion_s().is_finite(), "{choice:?}");
+            assert!(observation.candidates()[choice.index].completion_s().is_finite(), "{choice:?}");
         }
         let mut features = vec![0.0; remora_env::observation::FEATURE_COUNT];
         observation.features(&[0], &mut features);

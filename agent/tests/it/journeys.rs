@@ -102,7 +102,7 @@ fn quickstart_trains_compares_and_reports() {
     assert_eq!(elsewhere, 0, "the page asks nobody else");
     let evaluation = std::fs::read_to_string(folder.path().join("quick/evaluation.json")).unwrap();
     let evaluation: Value = serde_json::from_str(&evaluation).unwrap();
-    assert_eq!(evaluation["rows"].as_array().unwrap().len(), 3 * 6 * 5 * 5, "scenarios, policies, α, seeds");
+    assert_eq!(evaluation["rows"].as_array().unwrap().len(), 3 * 8 * 5 * 5, "scenarios, policies, α, seeds");
     // Again, in place of the first; but never in place of something else.
     succeeds(folder.path(), &quick);
     let (code, error) = fails(folder.path(), &["quickstart", "--json", "--no-serve", "--out", "."]);

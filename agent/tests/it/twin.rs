@@ -54,11 +54,12 @@ async fn twins_agree(scenario: &str, policy: &str, decisions: usize) {
         let answer = placements.place(request).await.unwrap().into_inner();
         let node = |id: u32| cluster.topology.nodes[id as usize].name.as_str();
         let at = format!("decision {number} at {}", cluster.now);
-        assert_eq!(answer.node, node(choice.candidate.node), "{at}");
-        assert_eq!(answer.predicted_completion_s, choice.candidate.completion_s(), "{at}");
+        let chosen = observation.candidates()[choice.index];
+        assert_eq!(answer.node, node(choice.node), "{at}");
+        assert_eq!(answer.predicted_completion_s, chosen.completion_s(), "{at}");
         // Not only the same choice: the same view of every node.
-        assert_eq!(answer.feasible as usize, observation.candidates.len(), "{at}");
-        for (candidate, score) in observation.candidates.iter().zip(&choice.scores) {
+        assert_eq!(answer.feasible as usize, observation.candidates().len(), "{at}");
+        for (candidate, score) in observation.candidates().iter().zip(&choice.scores) {
             let told = answer.candidates.iter().find(|told| told.node == node(candidate.node)).unwrap();
             assert_eq!(told.score, score.is_finite().then_some(*score), "{at}: {told:?} {candidate:?}");
             assert_eq!(
@@ -75,8 +76,7 @@ async fn twins_agree(scenario: &str, policy: &str, decisions: usize) {
             );
             assert_eq!(told.moved_bytes, candidate.moved_bytes, "{at}: {}", told.node);
         }
-        let candidate = choice.candidate;
-        episode.step(candidate.node);
+        episode.step(choice.node);
     }
     assert!(busy > 0, "a test of idle clusters says little");
     server.stop().await;

@@ -157,10 +157,10 @@ impl PyEpisode {
         };
         let shortlist = observation.shortlist(self.shortlist);
         observation.features(&shortlist, &mut self.seen.features);
-        let cost = |position: &usize| observation.cost(&observation.candidates[shortlist[*position]]);
+        let cost = |position: &usize| observation.cost(&observation.candidates()[shortlist[*position]]);
         let cheapest = (0..shortlist.len()).min_by(|a, b| cost(a).total_cmp(&cost(b)));
         self.seen.cheapest = cheapest.unwrap_or(0);
-        self.seen.nodes.extend(shortlist.iter().map(|&index| observation.candidates[index].node));
+        self.seen.nodes.extend(shortlist.iter().map(|&index| observation.candidates()[index].node));
         self.seen.end = end;
     }
 
@@ -227,7 +227,7 @@ impl PyEpisode {
     /// Name of the task that waits, and of the node behind each position of the shortlist.
     fn waiting(&self) -> (Option<String>, Vec<String>) {
         let world = self.episode.world();
-        let task = self.episode.pending().map(|task| world.tasks[task as usize].name.clone());
+        let task = self.episode.pending().map(|task| world.tasks[task as usize].name.to_string());
         let name = |node: &u32| world.topology.nodes[*node as usize].name.clone();
         (task, self.seen.nodes.iter().map(name).collect())
     }
@@ -252,7 +252,7 @@ impl PyEpisode {
 }
 
 fn score_of(observation: &Observation<'_>, scores: &[f64], node: u32) -> f64 {
-    let index = observation.candidates.iter().position(|candidate| candidate.node == node);
+    let index = observation.candidates().iter().position(|candidate| candidate.node == node);
     index.map_or(f64::NEG_INFINITY, |index| scores[index])
 }
 
@@ -260,7 +260,7 @@ impl PyEpisode {
     fn outcome<'py>(&self, py: Python<'py>, outcome: &Outcome) -> PyResult<Bound<'py, PyDict>> {
         let world = self.episode.world();
         let dict = PyDict::new(py);
-        dict.set_item("task", &world.tasks[outcome.task as usize].name)?;
+        dict.set_item("task", &*world.tasks[outcome.task as usize].name)?;
         dict.set_item("end", end_name(outcome.end))?;
         dict.set_item("node", outcome.node.map(|node| world.topology.nodes[node as usize].name.as_str()))?;
         dict.set_item("arrived_s", outcome.arrived.as_s())?;

@@ -143,7 +143,7 @@ impl<'a> Arriving<'a> {
         let renews = inputs.first().copied().filter(|_| file.renews_input);
         let index = self.tasks.len() as u32;
         self.tasks.push(Planned {
-            name: format!("{}-{index}", file.task),
+            name: format!("{}-{index}", file.task).into(),
             task: Arc::new(Task { kind: kind_id, image, inputs, outputs }),
             when,
             renews,
@@ -223,7 +223,7 @@ pub(super) fn replay<'a>(
         let ids = |names: &[String]| names.iter().map(|name| datasets[name]).collect();
         let drawn = luck.random_range(LUCK);
         tasks.push(Planned {
-            name: arrival.name.clone(),
+            name: arrival.name.as_str().into(),
             task: Arc::new(Task {
                 kind,
                 image: arrival.image.as_ref().map(|name| images[name]),

@@ -21,7 +21,7 @@ fn batched(threads: usize) -> (Vec<Outcome>, usize) {
         let mut batch = Batch::new(3, episode);
         let (mut outcomes, mut truncated) = (Vec::new(), 0);
         for _ in 0..120 {
-            let nodes = batch.observe(|_, observation| observation.candidates[0].node);
+            let nodes = batch.observe(|_, observation| observation.candidates()[0].node);
             for stepped in batch.step(&nodes) {
                 match stepped.ended {
                     Some(Ended::Terminated(episode)) => outcomes.extend_from_slice(episode.outcomes()),
@@ -51,7 +51,7 @@ fn a_slot_goes_through_the_episodes_that_it_would_alone() {
     for round in 0..2 {
         let mut episode = episode(0, round);
         while let Next::Decide(observation) = episode.next() {
-            let node = observation.candidates[0].node;
+            let node = observation.candidates()[0].node;
             episode.step(node);
         }
         alone.extend_from_slice(episode.outcomes());
@@ -59,7 +59,7 @@ fn a_slot_goes_through_the_episodes_that_it_would_alone() {
     let mut batch = Batch::new(1, episode);
     let mut outcomes = Vec::new();
     while outcomes.len() < alone.len() {
-        let nodes = batch.observe(|_, observation| observation.candidates[0].node);
+        let nodes = batch.observe(|_, observation| observation.candidates()[0].node);
         for stepped in batch.step(&nodes) {
             if let Some(Ended::Terminated(episode)) = stepped.ended {
                 outcomes.extend_from_slice(episode.outcomes());

@@ -121,8 +121,8 @@ fn play(mut episode: Episode, choices: u64) -> Episode {
     let mut state = choices;
     while let Next::Decide(observation) = episode.next() {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let index = (state >> 33) as usize % observation.candidates.len();
-        let node = observation.candidates[index].node;
+        let index = (state >> 33) as usize % observation.candidates().len();
+        let node = observation.candidates()[index].node;
         episode.step(node);
     }
     episode.check();
@@ -204,7 +204,7 @@ fn a_snapshot_restores_everything() {
     let mut episode = start(&world);
     for _ in 0..100 {
         let Next::Decide(observation) = episode.next() else { panic!("more than a hundred decisions") };
-        let node = observation.candidates[0].node;
+        let node = observation.candidates()[0].node;
         episode.step(node);
     }
     let snapshot = episode.clone();

@@ -141,7 +141,7 @@ fn play(scenario: &Scenario) {
     let mut turn = 0;
     while let Next::Decide(observation) = episode.next() {
         turn += 1;
-        let node = observation.candidates[turn % observation.candidates.len()].node;
+        let node = observation.candidates()[turn % observation.candidates().len()].node;
         episode.step(node);
         if turn > 5000 {
             break;

@@ -87,7 +87,7 @@ fn run(text: &str, arrivals: &[(f64, &str, &str)]) -> (Vec<Outcome>, Vec<Candida
     while let Next::Decide(observation) = episode.next() {
         let (_, name, _) = arrivals[observation.id as usize];
         let node = world.topology.node_named(name).unwrap();
-        seen.push(*observation.candidates.iter().find(|candidate| candidate.node == node).unwrap());
+        seen.push(*observation.candidates().iter().find(|candidate| candidate.node == node).unwrap());
         episode.step(node);
     }
     let mut outcomes = episode.outcomes().to_vec();

@@ -13,7 +13,7 @@ fn play(scenario: &Scenario, seed: u64) -> (Episode, Recorder) {
     let mut episode = Episode::new(world, 0.5, Reference::new(20.0, 1e8));
     let mut recorder = Recorder::new("second-best");
     while let Next::Decide(observation) = episode.next() {
-        let mut candidates: Vec<_> = observation.candidates.iter().collect();
+        let mut candidates: Vec<_> = observation.candidates().iter().collect();
         candidates.sort_by(|a, b| observation.cost(a).total_cmp(&observation.cost(b)));
         let node = candidates[1.min(candidates.len() - 1)].node;
         recorder.decide(&episode, node);

@@ -18,8 +18,8 @@ fn play(world: &Arc<World>, choices: u64, check_every: usize) -> Vec<Outcome> {
     while let Next::Decide(observation) = episode.next() {
         // Any full-period generator will do: what matters is that all sorts of choices occur.
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let index = (state >> 33) as usize % observation.candidates.len();
-        let candidate = observation.candidates[index];
+        let index = (state >> 33) as usize % observation.candidates().len();
+        let candidate = observation.candidates()[index];
         episode.step(candidate.node);
         decisions += 1;
         if decisions % check_every == 0 {
@@ -130,7 +130,7 @@ fn transfers_share_a_thin_link_and_are_booked_at_its_price() {
     for node in ["edge/n-0", "edge/n-1"] {
         let Next::Decide(observation) = episode.next() else { panic!("two tasks arrive") };
         let at = |c: &&remora_env::observation::Candidate| world.topology.nodes[c.node as usize].name == node;
-        let candidate = *observation.candidates.iter().find(at).unwrap();
+        let candidate = *observation.candidates().iter().find(at).unwrap();
         // The estimate sees the links as they are shared at the decision.
         let expected = if node == "edge/n-0" { 8.0 } else { 16.0 };
         assert!((candidate.fetch_s - expected).abs() < 0.01, "{candidate:?}");
@@ -155,7 +155,7 @@ fn tasks_that_want_more_cpu_than_there_is_slow_down_together() {
     let mut episode = Episode::new(Arc::clone(&world), 0.5, neutral());
     for _ in 0..2 {
         let Next::Decide(observation) = episode.next() else { panic!("two tasks arrive") };
-        let candidate = observation.candidates[0];
+        let candidate = observation.candidates()[0];
         episode.step(candidate.node);
     }
     for outcome in episode.outcomes() {

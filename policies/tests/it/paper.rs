@@ -8,8 +8,9 @@ use remora_env::cluster::Item;
 use remora_env::observation::Reference;
 use remora_env::topology::{Direction, NodeId};
 use remora_env::{Cluster, Observation, Scenario, Time};
-use remora_policies::heuristics::{KubeThin, Skippy};
-use remora_policies::rollout::play;
+use remora_policies::by_name;
+use remora_policies::heuristics::{GreedyCompletion, Skippy};
+use remora_policies::rollout::{Figures, play};
 use remora_policies::{Policy, choose};
 
 /// Mean execution time with transfers, as the paper counts it (data in, execution, data out), and
@@ -22,10 +23,22 @@ struct Measured {
 
 /// What re-running the authors' own code gives (faas-sim of 2020, the revision of the evaluation;
 /// means of two or three seeds): kube, Skippy with all weights 1, Skippy with the tuned weights.
-const RE_RUN: [(&str, [Measured; 3]); 3] = [
-    ("urban-sensing", [measured(85.1, 439.0), measured(16.5, 71.3), measured(14.0, 0.05)]),
-    ("industrial-iot", [measured(13.6, 4773.0), measured(5.1, 1470.0), measured(6.6, 697.0)]),
-    ("cloud-regions", [measured(29.4, 5915.0), measured(28.7, 0.23), measured(28.7, 0.23)]),
+const RE_RUN: [(&str, &str, [Measured; 3]); 3] = [
+    (
+        "urban-sensing",
+        "skippy-urban-sensing",
+        [measured(85.1, 439.0), measured(16.5, 71.3), measured(14.0, 0.05)],
+    ),
+    (
+        "industrial-iot",
+        "skippy-industrial-iot",
+        [measured(13.6, 4773.0), measured(5.1, 1470.0), measured(6.6, 697.0)],
+    ),
+    (
+        "cloud-regions",
+        "skippy-cloud-regions",
+        [measured(29.4, 5915.0), measured(28.7, 0.23), measured(28.7, 0.23)],
+    ),
 ];
 
 const fn measured(execution_s: f64, uplink_gb: f64) -> Measured {
@@ -57,7 +70,7 @@ impl Deployed<'_> {
         let observation = Observation::new(&self.pods, task, id, 0.5, Reference::new(10.0, 1e8)).unwrap();
         let choice = choose(self.scheduler, &observation);
         let node = match self.ties {
-            Ties::First => choice.candidate.node,
+            Ties::First => choice.node,
             Ties::OverSites => self.first_over_sites(&observation, &choice.scores),
         };
         self.pods.place(id, Arc::new(task.clone()), node, Time(u64::MAX));
@@ -71,8 +84,9 @@ impl Deployed<'_> {
 
     fn first_over_sites(&self, observation: &Observation<'_>, scores: &[f64]) -> NodeId {
         let best = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let all = observation.candidates.iter().zip(scores);
-        let tied = all.filter(|(_, score)| **score == best).map(|(candidate, _)| candidate.node);
+        let all = observation.candidates().iter().zip(scores);
+        // The first of equals stands a trifle above the others.
+        let tied = all.filter(|(_, score)| best - **score < 1e-9).map(|(candidate, _)| candidate.node);
         let name = |node: &NodeId| self.pods.topology.nodes[*node as usize].name.as_str();
         let in_site = |node: &NodeId| name(node).split_once('/').map_or("", |(_, name)| name);
         tied.min_by(|a, b| (in_site(a), name(a)).cmp(&(in_site(b), name(b)))).unwrap()
@@ -91,7 +105,7 @@ impl Policy for Deployed<'_> {
             None => self.deploy(observation.task),
         };
         self.functions.insert(function, node);
-        scores.extend(observation.candidates.iter().map(|c| if c.node == node { 1.0 } else { 0.0 }));
+        scores.extend(observation.candidates().iter().map(|c| if c.node == node { 1.0 } else { 0.0 }));
     }
 }
 
@@ -124,7 +138,7 @@ fn the_schedulers_of_the_paper_stand_in_the_same_order() {
     let mut table = String::from(
         "scenario        scheduler          execution s    uplinks GB | re-run s   uplinks GB\n",
     );
-    for (name, re_run) in RE_RUN {
+    for (name, preset, re_run) in RE_RUN {
         let mut scenario = Scenario::load(name).unwrap();
         scenario.file.workload.tasks = Some(2000);
         scenario.file.workload.warm_share = 0.0;
@@ -133,12 +147,13 @@ fn the_schedulers_of_the_paper_stand_in_the_same_order() {
             kind.cpu_use_millis = Some(0);
         }
         let here = [
-            run(&scenario, &mut KubeThin, Ties::First),
+            run(&scenario, &mut Skippy::kube_thin([1.0; 2]), Ties::First),
             run(&scenario, &mut Skippy::default(), Ties::First),
-            run(&scenario, &mut Skippy::tuned(name).unwrap(), Ties::First),
+            run(&scenario, &mut Skippy::published(preset), Ties::First),
         ];
         let [kube, skippy, tuned] = here;
-        assert!(skippy.execution_s < kube.execution_s && skippy.uplink_gb < kube.uplink_gb / 5.0, "{name}");
+        let greedy = run(&scenario, &mut GreedyCompletion::default(), Ties::First);
+        assert!(skippy.execution_s < kube.execution_s && skippy.uplink_gb < kube.uplink_gb / 2.5, "{name}");
         assert!(tuned.execution_s < kube.execution_s && tuned.uplink_gb <= skippy.uplink_gb, "{name}");
         // Tuning is a trade-off, not a free win: faster in the city, slower on the premises.
         match name {
@@ -147,7 +162,7 @@ fn the_schedulers_of_the_paper_stand_in_the_same_order() {
         }
         // Kubernetes' thin model ties often. With the nodes of a site together in the list, one site
         // gets most of it, and its uplink decides the figures.
-        let spread = run(&scenario, &mut KubeThin, Ties::OverSites);
+        let spread = run(&scenario, &mut Skippy::kube_thin([1.0; 2]), Ties::OverSites);
         if name == "industrial-iot" {
             let ratio = spread.execution_s / re_run[0].execution_s;
             assert!((0.75..1.25).contains(&ratio), "{ratio} of the re-run");
@@ -172,6 +187,37 @@ fn the_schedulers_of_the_paper_stand_in_the_same_order() {
                 theirs.uplink_gb / re_run[0].uplink_gb,
             ));
         }
+        table.push_str(&format!(
+            "{name:<15} greedy completion {:>5.1} ({:>4.2}) {:>7.1} ({:>4.2}) |\n",
+            greedy.execution_s,
+            greedy.execution_s / here[0].execution_s,
+            greedy.uplink_gb,
+            greedy.uplink_gb / here[0].uplink_gb,
+        ));
     }
     insta::assert_snapshot!(table);
+}
+
+/// Request by request, with pulls and contention: the opponent to beat knows how long tasks take on
+/// which device, which Skippy does not.
+#[test]
+fn greedy_completion_beats_skippy_with_its_tuned_weights() {
+    for (name, preset, _) in RE_RUN {
+        let mut scenario = Scenario::load(name).unwrap();
+        scenario.file.workload.tasks = Some(1000);
+        let response_s = |policy: &str| {
+            let of = |seed| {
+                let world = Arc::new(scenario.world(seed));
+                let mut policy = by_name(policy, seed).unwrap();
+                let episode = play(&world, policy.as_mut(), 0.0, Reference::new(10.0, 1e8));
+                Figures::of(&episode).response_mean_s
+            };
+            (0..3).map(of).sum::<f64>() / 3.0
+        };
+        let [greedy, skippy, tuned] = ["greedy-completion", "skippy", preset].map(response_s);
+        eprintln!(
+            "{name}: greedy completion {greedy:.2} s, skippy {skippy:.2} s, with {preset} {tuned:.2} s"
+        );
+        assert!(greedy < skippy && greedy < tuned, "{name}: {greedy}, skippy {skippy}, tuned {tuned}");
+    }
 }

@@ -202,9 +202,9 @@ fn play(world: &Arc<World>, observation: Seen) -> (u64, u64) {
                 let Next::Decide(observation) = episode.next() else { break };
                 let shortlist = observation.shortlist(16);
                 observation.features(&shortlist, &mut features);
-                let cost = |&&index: &&usize| observation.cost(&observation.candidates[index]);
+                let cost = |&&index: &&usize| observation.cost(&observation.candidates()[index]);
                 let best = shortlist.iter().min_by(|a, b| cost(a).total_cmp(&cost(b)));
-                observation.candidates[best.copied().unwrap_or(0)].node
+                observation.candidates()[best.copied().unwrap_or(0)].node
             }
         };
         episode.step(node);

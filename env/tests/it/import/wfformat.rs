@@ -43,7 +43,7 @@ fn play(imported: &Imported) -> Episode {
     assert_eq!(unplaceable(&scenario), 0);
     let mut episode = Episode::new(Arc::new(scenario.world(0)), 0.5, Reference::new(10.0, 1e8)).audited();
     while let Next::Decide(observation) = episode.next() {
-        let node = observation.candidates[0].node;
+        let node = observation.candidates()[0].node;
         episode.step(node);
     }
     episode
