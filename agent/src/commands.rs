@@ -11,6 +11,7 @@ pub mod serve;
 pub mod tables;
 pub mod trace;
 pub mod train;
+pub mod tune;
 
 use std::io::{self, ErrorKind, Write};
 

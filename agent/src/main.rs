@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use remora_agent::commands::{
-    bench, cluster, evaluate, outcome, place, quickstart, scenario, serve, trace, train,
+    bench, cluster, evaluate, outcome, place, quickstart, scenario, serve, trace, train, tune,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -36,6 +36,7 @@ enum Command {
     Trace(trace::Args),
     Train(train::Args),
     Evaluate(evaluate::Args),
+    Tune(tune::Args),
     Serve(serve::Args),
     Place(place::Args),
     Outcome(outcome::Args),
@@ -54,6 +55,7 @@ impl Command {
                 Command::Trace(args) => trace::run(&args, json),
                 Command::Train(args) => train::run(&args, json),
                 Command::Evaluate(args) => evaluate::run(&args, json),
+                Command::Tune(args) => tune::run(&args, json),
                 Command::Serve(args) => serve::run(args, json).await,
                 Command::Place(args) => place::run(args, json).await,
                 Command::Outcome(args) => outcome::run(args, json).await,

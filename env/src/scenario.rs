@@ -158,6 +158,15 @@ pub enum Scenarios {
 }
 
 impl Scenarios {
+    /// Where what was learned on these is judged before it is final: the validation family for the
+    /// training family, else other worlds of the same.
+    pub fn for_validation(&self) -> Scenarios {
+        match self {
+            Scenarios::Family(Family::Train) => Scenarios::Family(Family::Validation),
+            same => same.clone(),
+        }
+    }
+
     /// As [`Scenario::load`], or a family by its name.
     pub fn load(name: &str) -> Result<Scenarios, ScenarioError> {
         if let Some(family) = Family::named(name) {

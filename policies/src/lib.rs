@@ -3,6 +3,7 @@
 //! A [`Policy`] gives every candidate of an [`Observation`] a score; the highest wins and ties go to
 //! the first. That is all a policy can do, so any two can be compared, swapped and explained.
 
+pub mod bounds;
 #[cfg(feature = "network")]
 pub mod checkpoint;
 pub mod graph;

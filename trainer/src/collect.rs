@@ -8,7 +8,6 @@ use burn::tensor::activation::log_softmax;
 use ndarray::Array2;
 use rand::{Rng, RngExt};
 use rand_chacha::ChaCha8Rng;
-use remora_env::family::Family;
 use remora_env::observation::Reference;
 use remora_env::random::{Purpose, stream};
 use remora_env::world::When;
@@ -22,7 +21,7 @@ use crate::config::Config;
 
 /// Training seeds start here. Evaluation uses small seeds, validation [`VALIDATION_SEEDS`],
 /// references others still: the ranges cannot meet.
-const TRAINING_SEEDS: u64 = 1 << 32;
+pub const TRAINING_SEEDS: u64 = 1 << 32;
 
 /// First seed of the worlds on which checkpoints are compared.
 pub const VALIDATION_SEEDS: u64 = 1 << 24;
@@ -89,12 +88,7 @@ impl Course {
 
     /// Where checkpoints are compared: other worlds of the same scenario, or the validation family.
     pub fn for_validation(&self) -> Course {
-        match self.scenarios {
-            Scenarios::Family(Family::Train) => {
-                Course { scenarios: Scenarios::Family(Family::Validation), ..self.clone() }
-            }
-            _ => self.clone(),
-        }
+        Course { scenarios: self.scenarios.for_validation(), ..self.clone() }
     }
 }
 

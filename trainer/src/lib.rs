@@ -3,10 +3,12 @@
 pub mod collect;
 pub mod config;
 pub mod evaluate;
+pub mod nsga2;
 pub mod plot;
 pub mod ppo;
 pub mod report;
 pub mod run;
 pub mod statistics;
+pub mod tune;
 
 pub use config::Config;
