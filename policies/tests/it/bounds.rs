@@ -111,7 +111,7 @@ fn no_policy_beats_the_optimum_and_every_bound_is_below() {
         "costs of {INSTANCES} worlds together, over the optimum's: bound {bound:.3}, relaxation {relaxed:.3}, \
          greedy-marginal {greedy:.3}"
     );
-    assert!(bound > 0.2 && relaxed > bound && best == 1.0, "a bound far off says nothing");
+    assert!(bound > 0.15 && relaxed > 0.4 && best == 1.0, "a bound far off says nothing");
 }
 
 /// The bound for worlds of any size, on the shipped scenarios.
