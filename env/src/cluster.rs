@@ -260,10 +260,12 @@ impl Cluster {
     }
 
     /// Whether the task's requests are free on the node and nobody waits before it.
+    #[inline]
     pub fn fits_now(&self, task: &Task, node: NodeId) -> bool {
         self.nodes[node as usize].queued == 0 && self.has_room(task, node)
     }
 
+    #[inline]
     fn has_room(&self, task: &Task, node: NodeId) -> bool {
         let state = &self.nodes[node as usize];
         let requests = &self.catalogue.kind(task).requests;
@@ -413,6 +415,17 @@ impl Cluster {
             }
         }
         (missing, arriving)
+    }
+
+    /// Whether one of the layers is neither on the node nor on its way there.
+    #[inline]
+    pub fn lacks_layers(&self, layers: &[LayerId], node: NodeId) -> bool {
+        // Without a branch for each: nobody can guess who has what.
+        let mut all = true;
+        for &layer in layers {
+            all &= self.layer_present.contains(layer, node) | self.layer_arriving.contains(layer, node);
+        }
+        !all
     }
 
     /// How many nodes hold the whole image for their architecture.

@@ -185,6 +185,25 @@ pub enum Direction {
     To,
 }
 
+/// The hop from a leaf of a tree, as every decision reads it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Access {
+    /// The vertex at its other end; the greatest number if the node is no leaf.
+    switch: VertexId,
+    /// Nominal capacity to the node and from it, bytes per second.
+    to: f64,
+    from: f64,
+}
+
+impl Access {
+    /// Whether all ways of the node lead through this hop, so that nodes of equal access are equally far
+    /// from everything but each other.
+    #[inline]
+    pub fn is_known(&self) -> bool {
+        self.switch != VertexId::MAX
+    }
+}
+
 /// Nodes, links and routes.
 #[derive(Debug)]
 pub struct Topology {
@@ -207,6 +226,8 @@ pub struct Topology {
     sites: Vec<Range<NodeId>>,
     /// For each node the registry it pulls from; `None` where none can be reached.
     nearest_registry: Vec<Option<VertexId>>,
+    /// For each node the one hop that all its ways lead through, where there is such a one.
+    accesses: Vec<Access>,
     /// Nodes of one site fetch from each other what one of them has.
     pub peers: bool,
     /// How many tasks may wait on a node; `None` for any number.
@@ -262,12 +283,15 @@ impl Topology {
             site_of,
             sites,
             nearest_registry,
+            accesses: Vec::new(),
             peers: false,
             queue_limit: None,
         };
         if let Some(hops) = topology.forest() {
             topology.routes = Routes::Climbing(hops);
         }
+        topology.accesses =
+            (0..topology.nodes.len() as NodeId).map(|node| topology.find_access(node)).collect();
         let registries: Vec<_> =
             (0..topology.registries.len()).map(|i| topology.registry_vertex(i)).collect();
         topology.nearest_registry =
@@ -418,6 +442,33 @@ impl Topology {
         let hop = &hops[vertex as usize];
         (hop.hops > 0 && self.leaves[vertex as usize])
             .then(|| (hop.towards, hop.channel(direction), hop.latency_s))
+    }
+
+    fn find_access(&self, node: NodeId) -> Access {
+        let end = |direction| {
+            let hop = self.hop(node, direction)?;
+            Some((hop.0, self.channels[hop.1 as usize].capacity_bytes_per_s))
+        };
+        match (end(Direction::From), end(Direction::To)) {
+            (Some((switch, to)), Some((_, from))) => Access { switch, to, from },
+            _ => Access { switch: VertexId::MAX, to: 0.0, from: 0.0 },
+        }
+    }
+
+    /// Where the links form a tree: the next vertex towards its root, and the nominal capacity of the hop for
+    /// data in `direction`, bytes per second.
+    #[inline]
+    pub(crate) fn climb_from(&self, vertex: VertexId, direction: Direction) -> Option<(VertexId, f64)> {
+        let Routes::Climbing(hops) = &self.routes else { return None };
+        let hop = &hops[vertex as usize];
+        let channel = hop.channel(direction);
+        (hop.hops > 0).then(|| (hop.towards, self.channels[channel as usize].capacity_bytes_per_s))
+    }
+
+    /// How the node hangs on the network.
+    #[inline]
+    pub fn nominal_hop(&self, node: NodeId) -> Access {
+        self.accesses[node as usize]
     }
 
     /// The nodes that share a switch with this one, itself included.

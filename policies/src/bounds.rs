@@ -19,7 +19,9 @@ use remora_env::cluster::Item;
 use remora_env::observation::Reference;
 use remora_env::random::{Purpose, stream};
 use remora_env::topology::{Direction, NodeId};
-use remora_env::{Cluster, Episode, Next, World};
+use remora_env::{Cluster, Episode, Next, Observation, World};
+
+use crate::Policy;
 
 #[cfg(feature = "exact")]
 mod relaxation;
@@ -30,7 +32,7 @@ pub use relaxation::relaxation;
 /// A schedule for a whole world, and what it costs per task.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
-    /// Node of each task, in the order of decisions.
+    /// Node of each task.
     pub nodes: Vec<NodeId>,
     pub cost: f64,
     /// Whether there is none better.
@@ -106,7 +108,7 @@ pub fn optimum(world: &Arc<World>, alpha: f64, reference: Reference, limit: u64)
         reference,
         least: least_costs(world, alpha, reference),
         limit,
-        path: Vec::new(),
+        path: vec![0; world.tasks.len()],
         best: None,
     };
     let undecided = search.least.iter().sum();
@@ -120,6 +122,7 @@ struct Exhaustive {
     reference: Reference,
     least: Vec<f64>,
     limit: u64,
+    /// Node of each task, as far as decided.
     path: Vec<NodeId>,
     best: Option<(f64, Vec<NodeId>)>,
 }
@@ -146,9 +149,8 @@ impl Exhaustive {
             // A rounding error is no reason to miss the best.
             let promising = |best: &(f64, Vec<NodeId>)| spent + undecided < best.0 * (1.0 + 1e-9);
             if self.best.as_ref().is_none_or(promising) {
-                self.path.push(node);
+                self.path[task as usize] = node;
                 self.descend(next, spent, undecided);
-                self.path.pop();
             }
         }
     }
@@ -206,6 +208,34 @@ pub fn hindsight(
         }
     }
     Some(Found { nodes, cost, proved: false })
+}
+
+/// A schedule as a policy: each task goes where it says.
+#[derive(Clone, Debug)]
+pub struct Scheduled {
+    pub name: &'static str,
+    /// Node of each task.
+    pub nodes: Vec<NodeId>,
+}
+
+impl Policy for Scheduled {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn score(&mut self, observation: &Observation<'_>, scores: &mut Vec<f64>) {
+        let chosen = self.nodes[observation.id as usize];
+        scores.extend(observation.nodes().map(|node| if node == chosen { 1.0 } else { 0.0 }));
+    }
+}
+
+/// Where an episode ran each task.
+pub fn nodes_of(episode: &Episode) -> Vec<NodeId> {
+    let mut nodes = vec![0; episode.world().tasks.len()];
+    for outcome in episode.outcomes() {
+        nodes[outcome.task as usize] = outcome.node.unwrap_or(0);
+    }
+    nodes
 }
 
 /// Items that a task needs on a node and that are not there at the start, with bytes, price and way; for

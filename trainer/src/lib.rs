@@ -3,12 +3,14 @@
 pub mod collect;
 pub mod config;
 pub mod evaluate;
+pub mod journal;
 pub mod nsga2;
 pub mod plot;
 pub mod ppo;
 pub mod report;
 pub mod run;
 pub mod statistics;
+pub mod timeline;
 pub mod tune;
 
 pub use config::Config;

@@ -9,7 +9,7 @@ use plotters::coord::ranged1d::{Ranged, ValueFormatter};
 use plotters::prelude::{
     Cartesian2d, Circle, DrawingArea, IntoDrawingArea, LineSeries, RGBColor, Rectangle, SVGBackend, Text,
 };
-use plotters::style::{Color, WHITE};
+use plotters::style::{BLACK, Color, WHITE};
 
 /// Points of one policy or measure, in plot order.
 #[derive(Clone, Debug)]
@@ -37,9 +37,11 @@ pub enum Scale {
     Logarithmic,
 }
 
-const SIZE: (u32, u32) = (620, 380);
+const WIDTH: u32 = 640;
+const HEIGHT: u32 = 380;
 /// Width of the plot itself; the legend stands beside it.
 const PLOT_WIDTH: u32 = 470;
+const LEGEND_LINE: i32 = 22;
 /// Colours that colour-blind readers tell apart (Okabe and Ito 2008).
 const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
@@ -55,7 +57,9 @@ const COLOURS: [RGBColor; 7] = [
 pub fn plot(labels: &Labels<'_>, scale: Scale, series: &[Series]) -> String {
     let mut svg = String::new();
     {
-        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+        // The legend may be longer than the plot is high.
+        let size = (WIDTH, HEIGHT.max(70 + LEGEND_LINE as u32 * series.len() as u32));
+        let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
         draw(&area, labels, scale, series).expect("drawing into a string does not fail");
     }
     svg
@@ -116,15 +120,133 @@ where
 
 fn legend(area: &Area<'_>, series: &[Series]) -> Result<(), Failure> {
     for (index, series) in series.iter().enumerate() {
-        let y = 54 + 22 * index as i32;
+        let y = 54 + LEGEND_LINE * index as i32;
         area.draw(&Rectangle::new([(4, y), (16, y + 12)], colour(index).filled()))?;
         area.draw(&Text::new(series.name.clone(), (22, y), ("sans-serif", 14)))?;
     }
     Ok(())
 }
 
+/// The colours over again, each time darker.
 fn colour(index: usize) -> RGBColor {
-    COLOURS[index % COLOURS.len()]
+    let RGBColor(red, green, blue) = COLOURS[index % COLOURS.len()];
+    let darker = |part: u8| (f64::from(part) * 0.6_f64.powi((index / COLOURS.len()) as i32)) as u8;
+    RGBColor(darker(red), darker(green), darker(blue))
+}
+
+/// Horizontal bars, one for each name, from zero; a line marks `reference`.
+pub fn bars(title: &str, x: &str, bars: &[(String, f64)], reference: f64) -> String {
+    let mut svg = String::new();
+    {
+        let area =
+            SVGBackend::with_string(&mut svg, (WIDTH, 90 + 24 * bars.len() as u32)).into_drawing_area();
+        draw_bars(&area, title, x, bars, reference).expect("drawing into a string does not fail");
+    }
+    svg
+}
+
+fn draw_bars(
+    area: &Area<'_>,
+    title: &str,
+    x: &str,
+    bars: &[(String, f64)],
+    reference: f64,
+) -> Result<(), Failure> {
+    area.fill(&WHITE)?;
+    let greatest = bars.iter().map(|(_, value)| *value).fold(reference, f64::max) * 1.12;
+    let mut builder = ChartBuilder::on(area);
+    builder.caption(title, ("sans-serif", 18)).margin(14).x_label_area_size(44).y_label_area_size(190);
+    let count = bars.len() as f64;
+    let mut chart = builder.build_cartesian_2d(0.0..greatest, -count..0.0)?;
+    chart
+        .configure_mesh()
+        .disable_y_mesh()
+        .y_labels(0)
+        .x_desc(x)
+        .x_label_formatter(&|value| tick(*value))
+        .label_style(("sans-serif", 13))
+        .light_line_style(WHITE)
+        .draw()?;
+    for (index, (name, value)) in bars.iter().enumerate() {
+        let top = -(index as f64);
+        chart.draw_series([Rectangle::new(
+            [(0.0, top - 0.15), (*value, top - 0.85)],
+            colour(index).filled(),
+        )])?;
+        let at = chart.backend_coord(&(*value, top - 0.2));
+        area.draw(&Text::new(format!("{value:.3}"), (at.0 + 6, at.1), ("sans-serif", 13)))?;
+        let at = chart.backend_coord(&(0.0, top - 0.2));
+        area.draw(&Text::new(name.clone(), (14, at.1), ("sans-serif", 13)))?;
+    }
+    let mark = [(reference, 0.0), (reference, -count)];
+    chart.draw_series(LineSeries::new(mark, BLACK.stroke_width(1)))?;
+    Ok(())
+}
+
+/// Something that lasts on a line of a timeline.
+#[derive(Clone, Debug)]
+pub struct Span {
+    /// Line that it is drawn on, from the top.
+    pub line: usize,
+    /// Place among those at the same time on one line, and how many places there are.
+    pub place: (usize, usize),
+    pub from: f64,
+    pub to: f64,
+    /// What it is, as an index into the phases.
+    pub phase: usize,
+}
+
+/// Spans on named lines over time, with a colour for each phase.
+pub fn timeline(title: &str, lines: &[String], phases: &[&str], spans: &[Span]) -> String {
+    let mut svg = String::new();
+    {
+        let size = (2 * WIDTH, 110 + 30 * lines.len() as u32);
+        let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
+        draw_timeline(&area, title, lines, phases, spans).expect("drawing into a string does not fail");
+    }
+    svg
+}
+
+fn draw_timeline(
+    area: &Area<'_>,
+    title: &str,
+    lines: &[String],
+    phases: &[&str],
+    spans: &[Span],
+) -> Result<(), Failure> {
+    area.fill(&WHITE)?;
+    let from = spans.iter().map(|span| span.from).fold(f64::INFINITY, f64::min);
+    let to = spans.iter().map(|span| span.to).fold(f64::NEG_INFINITY, f64::max);
+    let range = if to > from { from..to } else { 0.0..1.0 };
+    let mut builder = ChartBuilder::on(area);
+    builder.caption(title, ("sans-serif", 18)).margin(14).x_label_area_size(44).y_label_area_size(190);
+    let count = lines.len() as f64;
+    let mut chart = builder.build_cartesian_2d(range, -count..0.0)?;
+    chart
+        .configure_mesh()
+        .disable_y_mesh()
+        .y_labels(0)
+        .x_desc("s since the episode began")
+        .x_label_formatter(&|value| tick(*value))
+        .label_style(("sans-serif", 13))
+        .light_line_style(WHITE)
+        .draw()?;
+    for (index, line) in lines.iter().enumerate() {
+        let at = chart.backend_coord(&(from, -(index as f64) - 0.25));
+        area.draw(&Text::new(line.clone(), (14, at.1), ("sans-serif", 13)))?;
+    }
+    for span in spans {
+        let height = 0.84 / span.place.1.max(1) as f64;
+        let top = -(span.line as f64) - 0.08 - height * span.place.0 as f64;
+        let corners = [(span.from, top), (span.to, top - height * 0.9)];
+        chart.draw_series([Rectangle::new(corners, colour(span.phase).filled())])?;
+    }
+    for (index, phase) in phases.iter().enumerate() {
+        let x = 420 + 130 * index as i32;
+        area.draw(&Rectangle::new([(x, 14), (x + 12, 26)], colour(index).filled()))?;
+        area.draw(&Text::new((*phase).to_owned(), (x + 18, 14), ("sans-serif", 14)))?;
+    }
+    Ok(())
 }
 
 /// One, two and five times the powers of ten within a range.

@@ -2,9 +2,11 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use crate::evaluate::{Evaluation, Row};
-use crate::plot::{Labels, Scale, Series, plot};
+use crate::evaluate::{Distribution, Evaluation, Front, Row};
+use crate::plot::{Labels, Scale, Series, Span, bars, plot, timeline as timeline_plot};
 use crate::run::Line;
+use crate::statistics::geometric_mean;
+use crate::timeline::Timeline;
 
 /// What goes on the page.
 #[derive(Debug)]
@@ -61,7 +63,27 @@ pub fn render(page: &Page<'_>) -> String {
                     "to 1 (only data moved counts); the others do not know it."
                 }
                 div.plots { @for scenario in &scenarios { (PreEscaped(trade_off(page.evaluation, scenario))) } }
+                h2 { "Cost" }
+                p.note {
+                    "At α = " (page.evaluation.middle_alpha()) ": α · data moved + (1 − α) · mean response time, each over that of "
+                    "kube-default on the same worlds, which is the line at 1. Geometric means."
+                }
+                div.plots { @for scenario in &scenarios { (PreEscaped(costs(page.evaluation, scenario))) } }
+                @if !page.evaluation.distributions.is_empty() {
+                    h2 { "Response times" }
+                    p.note { "Which share of the tasks is done within which time, at α = " (page.evaluation.middle_alpha()) "." }
+                    div.plots { @for scenario in &scenarios { (PreEscaped(distributions(page.evaluation, scenario))) } }
+                }
+                @if let Some(timeline) = &page.evaluation.timeline {
+                    h2 { "The beginning of one episode" }
+                    p.note {
+                        (timeline.policy) " on the first world of " (timeline.scenario) " at α = " (timeline.alpha)
+                        ": a line for each node, a bar for each task."
+                    }
+                    div.scroll { (PreEscaped(draw_timeline(timeline))) }
+                }
                 h2 { "All figures" }
+                (fronts(page.evaluation))
                 (table(page.evaluation))
                 @if !page.lines.is_empty() {
                     h2 { "Learning" }
@@ -98,6 +120,78 @@ fn trade_off(evaluation: &Evaluation, scenario: &str) -> String {
     plot(&labels, Scale::Logarithmic, &series)
 }
 
+fn costs(evaluation: &Evaluation, scenario: &str) -> String {
+    let (_, policies, _) = evaluation.axes();
+    let alpha = evaluation.middle_alpha();
+    let cost = |policy: &String| {
+        let of = |row: &&Row| row.scenario == scenario && row.policy == *policy && row.alpha == alpha;
+        let costs: Vec<f64> = evaluation.rows.iter().filter(of).map(|row| row.cost).collect();
+        (policy.clone(), geometric_mean(&costs))
+    };
+    let all: Vec<_> = policies.iter().map(cost).collect();
+    bars(scenario, "cost (kube-default = 1)", &all, 1.0)
+}
+
+fn distributions(evaluation: &Evaluation, scenario: &str) -> String {
+    let alpha = evaluation.middle_alpha();
+    let of = |d: &&Distribution| d.scenario == scenario && d.alpha == alpha;
+    let series: Vec<Series> = evaluation
+        .distributions
+        .iter()
+        .filter(of)
+        .map(|distribution| {
+            let steps = distribution.response_s.len().saturating_sub(1).max(1) as f64;
+            let share = |step: usize| 100.0 * step as f64 / steps;
+            let points =
+                distribution.response_s.iter().enumerate().map(|(step, &s)| (s.max(0.01), share(step)));
+            // Nothing is at 0 % on a logarithmic axis.
+            let points = points.filter(|(_, share)| *share > 0.0).collect();
+            Series { name: distribution.policy.clone(), points, joined: true }
+        })
+        .collect();
+    plot(&Labels { title: scenario, x: "response time (s)", y: "% of tasks" }, Scale::Logarithmic, &series)
+}
+
+const PHASES: [&str; 5] = ["queue", "pull, fetch", "start", "execute", "store"];
+
+fn draw_timeline(timeline: &Timeline) -> String {
+    let mut spans = Vec::new();
+    for task in &timeline.tasks {
+        for (phase, window) in task.times_s.windows(2).enumerate().filter(|(_, window)| window[1] > window[0])
+        {
+            let (from, to) = (window[0], window[1]);
+            spans.push(Span { line: task.line, place: task.place, from, to, phase });
+        }
+    }
+    timeline_plot(&timeline.scenario, &timeline.lines, &PHASES, &spans)
+}
+
+/// Hypervolumes, and who is dominated nowhere.
+fn fronts(evaluation: &Evaluation) -> Markup {
+    let at = |front: &Front| {
+        let alphas: Vec<String> = front.undominated_at.iter().map(f64::to_string).collect();
+        if alphas.is_empty() { "—".to_owned() } else { alphas.join(", ") }
+    };
+    html! {
+        @if !evaluation.fronts.is_empty() {
+            div.scroll { table {
+                thead { tr { th { "scenario" } th { "policy" } th { "hypervolume" } th { "undominated at α" } } }
+                tbody { @for front in &evaluation.fronts {
+                    tr.ours[is_learned(&front.policy)] {
+                        td { (front.scenario) } td { (front.policy) }
+                        td { (format!("{:.3}", front.hypervolume)) }
+                        td { (at(front)) }
+                    }
+                } }
+            } }
+            p.note {
+                "Hypervolume: the share of the rectangle between nothing and kube-default, response time by data moved, "
+                "that a policy's points dominate over all α. Undominated: no other policy is better in both there."
+            }
+        }
+    }
+}
+
 fn table(evaluation: &Evaluation) -> Markup {
     let (scenarios, policies, alphas) = evaluation.axes();
     html! {
@@ -105,7 +199,7 @@ fn table(evaluation: &Evaluation) -> Markup {
             thead { tr {
                 th { "scenario" } th { "policy" } th { "α" } th { "data moved GB" } th { "left a site GB" }
                 th { "mean response s" } th { "p95 s" } th { "unplaceable" } th { "failed" }
-                th { "cost (kube-default = 1)" } th { "cost against greedy-marginal, 95 % interval" }
+                th { "cost (kube-default = 1)" } th { "cost against greedy-marginal, 95 % interval" } th { "cost over the lower bound" }
                 th { "µs per decision" }
             } }
             tbody {
@@ -121,6 +215,7 @@ fn table(evaluation: &Evaluation) -> Markup {
                         td { (format!("{:.1}", mean(|r| r.failed as f64))) }
                         td { (format!("{:.3}", mean(|r| r.cost))) }
                         td { (against_greedy(evaluation, scenario, policy, alpha)) }
+                        td { (over_bound(evaluation, scenario, policy, alpha)) }
                         td { (format!("{:.0}", mean(|r| r.decision_us))) }
                     }
                 } } }
@@ -167,4 +262,11 @@ fn training_curve(lines: &[Line]) -> String {
         Scale::Linear,
         &series,
     )
+}
+
+/// Mean ratio of the cost to what no schedule costs less than.
+fn over_bound(evaluation: &Evaluation, scenario: &str, policy: &str, alpha: f64) -> String {
+    evaluation
+        .over_bound(scenario, policy, alpha)
+        .map_or_else(|| "—".to_owned(), |ratio| format!("{ratio:.2}"))
 }

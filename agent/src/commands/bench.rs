@@ -1,13 +1,16 @@
 //! `remora bench`: how fast it is here, and how that stands against what others measured.
 
 mod env;
+mod policy;
 
 use anyhow::Result;
 use clap::{Args as ClapArgs, Subcommand};
 
 /// Measure speed and memory on this machine.
 #[derive(ClapArgs, Debug)]
-#[command(after_help = "Example:\n  remora bench env --json\n  remora bench env --html bench.html")]
+#[command(
+    after_help = "Example:\n  remora bench env --json\n  remora bench policy --policy skippy,pretrained"
+)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -17,10 +20,13 @@ pub struct Args {
 enum Command {
     /// The simulator: decisions and events per CPU second of one core, peak memory.
     Env(env::Args),
+    /// The policies: CPU time of one decision.
+    Policy(policy::Args),
 }
 
 pub fn run(args: &Args, json: bool) -> Result<()> {
     match &args.command {
         Command::Env(args) => env::run(args, json),
+        Command::Policy(args) => policy::run(args, json),
     }
 }

@@ -9,6 +9,7 @@ use remora_env::file::write_whole;
 use remora_env::scenario::built_in;
 use remora_policies::usual;
 use remora_trainer::evaluate::{Evaluation, Plan, evaluate, job_count};
+use remora_trainer::journal::Journal;
 use remora_trainer::report::{Page, render};
 use remora_trainer::run::Line;
 
@@ -23,7 +24,8 @@ pub struct Args {
     /// Built-in names, families or files [default: the built-in scenarios].
     #[arg(long, value_delimiter = ',')]
     scenario: Vec<String>,
-    /// Names of heuristics, `pretrained`, or paths of checkpoints [default: the usual heuristics and pretrained].
+    /// Names of heuristics, `pretrained`, paths of checkpoints or of tuned weights, or what knows the future:
+    /// `hindsight` and, for a handful of tasks, `optimum` [default: the usual heuristics and pretrained].
     #[arg(long, value_delimiter = ',')]
     policy: Vec<String>,
     /// Number of worlds per scenario, and of members per family.
@@ -35,6 +37,13 @@ pub struct Args {
     /// Also write a page with plots.
     #[arg(long)]
     html: Option<PathBuf>,
+    /// Folder for everything: rows as they are played, evaluation.json, report.html. An evaluation that was
+    /// interrupted goes on where it was; one that is done is read again.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// How many schedules `hindsight` tries for each world.
+    #[arg(long, default_value_t = 1000)]
+    tries: u64,
 }
 
 pub fn run(args: &Args, json: bool) -> Result<()> {
@@ -43,11 +52,26 @@ pub fn run(args: &Args, json: bool) -> Result<()> {
     if !(1..=MOST).contains(&args.seeds) {
         bail!("--seeds is {}, want 1 to {MOST}", args.seeds);
     }
-    let evaluation = run_plan(plan(args)?)?;
-    if let Some(path) = &args.html {
-        let summary = format!("{} worlds per scenario, the same for every policy.", args.seeds);
+    let plan = plan(args)?;
+    let journal = match &args.out {
+        Some(folder) => {
+            std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+            Journal::open(&folder.join("rows.jsonl"), &plan)?
+        }
+        None => Journal::default(),
+    };
+    let evaluation = run_plan(&plan, &journal)?;
+    let summary = format!("{} worlds per scenario, the same for every policy.", args.seeds);
+    let in_folder = args.out.as_ref().map(|folder| folder.join("report.html"));
+    for path in args.html.iter().chain(&in_folder) {
         write_report(path, "Remora: evaluation", &summary, &evaluation, &[])?;
         eprintln!("wrote {}", path.display());
+    }
+    if let Some(folder) = &args.out {
+        let path = folder.join("evaluation.json");
+        let text = serde_json::to_string_pretty(&evaluation)?;
+        write_whole(&path, |file| file.write_all(text.as_bytes()))
+            .with_context(|| format!("cannot write {}", path.display()))?;
     }
     if json {
         return tables::print_json(&evaluation);
@@ -71,13 +95,14 @@ fn plan(args: &Args) -> Result<Plan> {
         policies.push("pretrained".to_owned());
     }
     let scenarios: Result<Vec<_>, _> = scenarios.iter().map(|name| Scenarios::load(name)).collect();
-    Ok(Plan { scenarios: scenarios?, policies, alphas: args.alpha.clone(), seeds: args.seeds })
+    let (alphas, seeds, tries) = (args.alpha.clone(), args.seeds, args.tries);
+    Ok(Plan { scenarios: scenarios?, policies, alphas, seeds, tries })
 }
 
 /// Evaluates behind a progress bar.
-pub fn run_plan(plan: Plan) -> Result<Evaluation> {
-    let bar = tables::progress(job_count(&plan), "evaluating {bar:30} {pos}/{len} episodes  {eta} left");
-    let evaluation = evaluate(&plan, &|| bar.inc(1));
+pub fn run_plan(plan: &Plan, journal: &Journal) -> Result<Evaluation> {
+    let bar = tables::progress(job_count(plan), "evaluating {bar:30} {pos}/{len} episodes  {eta} left");
+    let evaluation = evaluate(plan, journal, &|| bar.inc(1));
     bar.finish_and_clear();
     Ok(evaluation?)
 }

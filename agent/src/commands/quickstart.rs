@@ -9,6 +9,7 @@ use remora_env::{Scenario, Scenarios};
 use remora_policies::usual;
 use remora_trainer::Config;
 use remora_trainer::evaluate::{Evaluation, Plan};
+use remora_trainer::journal::Journal;
 use remora_trainer::run::{Budget, Finished, Options};
 use tokio::net::TcpListener;
 
@@ -116,9 +117,14 @@ fn compare(finished: &Finished) -> Result<Evaluation> {
     let mut policies: Vec<String> = usual().map(str::to_owned).collect();
     policies.push(finished.best.to_string_lossy().into_owned());
     let scenarios: Result<Vec<_>, _> = remora_env::scenario::built_in().map(Scenarios::load).collect();
-    let plan =
-        Plan { scenarios: scenarios?, policies, alphas: vec![0.0, 0.25, 0.5, 0.75, 1.0], seeds: WORLDS };
-    let mut evaluation = evaluate::run_plan(plan)?;
+    let plan = Plan {
+        scenarios: scenarios?,
+        policies,
+        alphas: vec![0.0, 0.25, 0.5, 0.75, 1.0],
+        seeds: WORLDS,
+        tries: 0,
+    };
+    let mut evaluation = evaluate::run_plan(&plan, &Journal::default())?;
     evaluation.rename(&finished.best.to_string_lossy(), "trained");
     Ok(evaluation)
 }

@@ -97,7 +97,8 @@ fn quickstart_trains_compares_and_reports() {
         assert!(printed.contains(policy), "{policy} is missing: {printed}");
     }
     let report = std::fs::read_to_string(folder.path().join("quick/report.html")).unwrap();
-    assert_eq!(report.matches("<svg").count(), 5, "three trade-offs and two curves");
+    let plots = report.matches("<svg").count();
+    assert_eq!(plots, 3 * 3 + 1 + 2, "three for each scenario, a timeline and two curves");
     let elsewhere = report.matches("http").count() - report.matches("http://www.w3.org/2000/svg").count();
     assert_eq!(elsewhere, 0, "the page asks nobody else");
     let evaluation = std::fs::read_to_string(folder.path().join("quick/evaluation.json")).unwrap();

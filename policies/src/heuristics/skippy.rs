@@ -5,9 +5,9 @@
 
 use remora_env::Observation;
 use remora_env::bottleneck::Bottleneck;
-use remora_env::catalogue::{DatasetId, Kind};
+use remora_env::catalogue::{DatasetId, Kind, LayerId};
 use remora_env::device::{Arch, LOCALITY};
-use remora_env::topology::{Direction, NodeId, VertexId};
+use remora_env::topology::{Access, Direction, NodeId, VertexId};
 
 use super::nodes_to_score;
 use crate::Policy;
@@ -146,12 +146,19 @@ impl Skippy {
         nodes.clear();
         indices.clear();
         let begin = self.next;
-        let numbered = || observation.nodes().enumerate();
-        let later = numbered().skip_while(|(_, node)| *node < begin);
-        let walk = later.chain(numbered().take_while(|(_, node)| *node < begin));
-        for (index, node) in walk.filter(|(_, node)| !any_fits || fits(*node)).take(most) {
-            nodes.push(node);
-            indices.push(index as u32);
+        nodes.reserve(observation.count());
+        indices.reserve(observation.count());
+        let mut visit = |now: bool| {
+            for (index, node) in observation.nodes().enumerate() {
+                if (node >= begin) == now && nodes.len() < most && (!any_fits || fits(node)) {
+                    nodes.push(node);
+                    indices.push(index as u32);
+                }
+            }
+        };
+        visit(true);
+        if begin > 0 {
+            visit(false);
         }
         self.next = nodes.last().map_or(0, |last| (last + 1) % all as NodeId);
     }
@@ -178,7 +185,7 @@ impl Skippy {
 
     /// The same on a scale of 0 to 10.
     fn reduce(&mut self) {
-        let cut = if self.faithful { f64::floor } else { |score| score };
+        let cut = if self.faithful { whole } else { |score| score };
         let Scored { mapped, reduced, .. } = &mut self.scored;
         for (((priority, _), figures), scores) in self.priorities.iter().zip(mapped).zip(reduced) {
             match priority {
@@ -251,10 +258,34 @@ impl Policy for Skippy {
     }
 }
 
+/// The whole part of a number that is not negative; quicker than a call of `floor`.
+#[inline]
+fn whole(value: f64) -> f64 {
+    // From 2⁵² on a number has no fraction.
+    const WHOLE: f64 = 4_503_599_627_370_496.0;
+    let nearest = (value + WHOLE) - WHOLE;
+    if nearest > value { nearest - 1.0 } else { nearest }
+}
+
+/// The least and the greatest, of as many as a processor compares at a time.
+fn range(values: &[f64]) -> (f64, f64) {
+    const LANES: usize = 8;
+    let (mut least, mut greatest) = ([f64::INFINITY; LANES], [f64::NEG_INFINITY; LANES]);
+    let chunks = values.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            least[lane] = if chunk[lane] < least[lane] { chunk[lane] } else { least[lane] };
+            greatest[lane] = if chunk[lane] > greatest[lane] { chunk[lane] } else { greatest[lane] };
+        }
+    }
+    let least = least.iter().chain(rest).copied().fold(f64::INFINITY, f64::min);
+    (least, greatest.iter().chain(rest).copied().fold(f64::NEG_INFINITY, f64::max))
+}
+
 /// Each value with the least and the greatest of all, on another scale.
 fn scale(values: &[f64], scaled: &mut Vec<f64>, scale: impl Fn(f64, f64, f64) -> f64) {
-    let min = values.iter().copied().fold(f64::INFINITY, f64::min);
-    let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let (min, max) = range(values);
     scaled.clear();
     scaled.extend(values.iter().map(|&value| scale(value, min, max)));
 }
@@ -280,10 +311,27 @@ struct Facts<'a> {
     image_bytes: [f64; 3],
     /// Share of all nodes that have it.
     image_spread: f64,
+    /// Layers of the image on each architecture.
+    layers: [&'a [LayerId]; 3],
     /// Registry of the last node, and the way from it.
     registry: Option<(VertexId, Bottleneck<'a>)>,
-    inputs: Vec<Stored<'a>>,
-    outputs: Vec<Stored<'a>>,
+    here: Here,
+    /// What is read, and what is stored.
+    data: Vec<Stored<'a>>,
+    /// Who holds any of it.
+    holders: Vec<NodeId>,
+}
+
+/// What nodes of equal access have in common: they stand together in the list of nodes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Here {
+    access: Option<Access>,
+    /// Nominal bytes per second from the registry.
+    pull_per_s: Option<f64>,
+    /// Whole seconds to pull the whole image on each architecture.
+    pull_s: [f64; 3],
+    /// Seconds for data, unless some of it is on the node itself.
+    data_s: f64,
 }
 
 /// A dataset and where it is stored.
@@ -309,6 +357,9 @@ impl<'a> Facts<'a> {
         let stored = |dataset: &DatasetId, direction| Stored::new(observation, *dataset, direction, faithful);
         let inputs = &task.inputs[..looked_at(&task.inputs)];
         let outputs = &task.outputs[..looked_at(&task.outputs)];
+        let inputs = inputs.iter().map(|dataset| stored(dataset, Direction::From));
+        let data: Vec<_> =
+            inputs.chain(outputs.iter().map(|dataset| stored(dataset, Direction::To))).collect();
         Facts {
             observation,
             faithful,
@@ -316,10 +367,17 @@ impl<'a> Facts<'a> {
             cpu_millis: f64::from(requests.cpu_millis),
             memory_bytes: requests.memory_bytes as f64,
             image_bytes: Arch::ALL.map(|arch| image_bytes(arch).unwrap_or(0) as f64),
+            layers: Arch::ALL.map(|arch| {
+                task.image.map_or(&[][..], |image| cluster.catalogue.images[image as usize].layers(arch))
+            }),
             image_spread: f64::from(spread.unwrap_or(0)) / cluster.nodes.len() as f64,
             registry: None,
-            inputs: inputs.iter().map(|dataset| stored(dataset, Direction::From)).collect(),
-            outputs: outputs.iter().map(|dataset| stored(dataset, Direction::To)).collect(),
+            here: Here::default(),
+            holders: data
+                .iter()
+                .flat_map(|stored| stored.holders.iter().map(|(holder, _)| *holder))
+                .collect(),
+            data,
         }
     }
 
@@ -327,54 +385,73 @@ impl<'a> Facts<'a> {
         self.classes[self.observation.cluster.class_of(node) as usize]
     }
 
-    fn seconds(&self, bytes: f64, bytes_per_s: Option<f64>) -> f64 {
-        let seconds = bytes_per_s.map_or(0.0, |bytes_per_s| bytes / bytes_per_s);
-        if self.faithful { seconds.floor() } else { seconds }
-    }
-
     #[inline]
     fn balanced(&self, node: NodeId) -> f64 {
         let state = &self.observation.cluster.nodes[node as usize];
         let cpu = self.cpu_millis / f64::from(state.cpu_free_millis.max(1));
         let memory = self.memory_bytes / state.memory_free_bytes.max(1) as f64;
-        if cpu >= 1.0 || memory >= 1.0 { 0.0 } else { ((1.0 - (cpu - memory).abs()) * 10.0).floor() }
+        if cpu >= 1.0 || memory >= 1.0 { 0.0 } else { whole((1.0 - (cpu - memory).abs()) * 10.0) }
     }
 
     /// 0 to 10 for 23 to 1,000 MiB, where the image is there or on its way.
     fn image_locality(&self, node: NodeId) -> f64 {
         const MIB: f64 = 1024.0 * 1024.0;
-        let Some(image) = self.observation.task.image else { return 0.0 };
-        let (missing, arriving) = self.observation.cluster.missing_image_bytes(image, node);
-        let here = missing == arriving;
-        let bytes = if here { self.image_bytes[self.class(node).arch as usize] } else { 0.0 };
+        let arch = self.class(node).arch;
+        let lacks = self.observation.cluster.lacks_layers(self.layers[arch as usize], node);
+        let bytes = if lacks { 0.0 } else { self.image_bytes[arch as usize] };
         let (low, high) = (23.0 * MIB, 1000.0 * MIB);
-        (10.0 * ((bytes * self.image_spread).floor().clamp(low, high) - low) / (high - low)).floor()
+        whole(10.0 * (whole(bytes * self.image_spread).clamp(low, high) - low) / (high - low))
     }
 
     /// Seconds to pull the image if it is not there and nobody pulls it.
     fn pull_s(&mut self, node: NodeId) -> f64 {
         let Some(image) = self.observation.task.image else { return 0.0 };
         let arch = self.class(node).arch;
-        let (missing, arriving) = self.observation.cluster.missing_image_bytes(image, node);
-        if missing == arriving {
-            return 0.0;
+        let cluster = self.observation.cluster;
+        self.go_to(node);
+        if self.faithful {
+            let lacks = cluster.lacks_layers(self.layers[arch as usize], node);
+            return self.here.pull_s[arch as usize] * f64::from(u8::from(lacks));
         }
-        let bytes = if self.faithful { self.image_bytes[arch as usize] } else { missing as f64 };
-        let topology = &*self.observation.cluster.topology;
-        let Some(registry) = topology.registry_of(node) else { return 0.0 };
-        if self.registry.as_ref().is_none_or(|(known, _)| *known != registry) {
-            self.registry = Some((registry, Bottleneck::new(topology, registry, Direction::From)));
-        }
-        let way = self.registry.as_mut().and_then(|(_, way)| way.bytes_per_s(node));
-        self.seconds(bytes, way)
+        let (missing, _) = cluster.missing_image_bytes(image, node);
+        self.here.pull_per_s.map_or(0.0, |bytes_per_s| missing as f64 / bytes_per_s)
     }
 
     /// Seconds to read the input and to store the output.
     fn data_s(&mut self, node: NodeId) -> f64 {
+        self.go_to(node);
+        if self.faithful && !self.holders.contains(&node) { self.here.data_s } else { self.find_data_s(node) }
+    }
+
+    /// Looks at the network from a node, if it was not looked at from another of equal access.
+    #[inline]
+    fn go_to(&mut self, node: NodeId) {
+        let access = self.observation.cluster.topology.nominal_hop(node);
+        if self.here.access != Some(access) || !access.is_known() {
+            self.look_around(node, access);
+        }
+    }
+
+    #[inline(never)]
+    fn look_around(&mut self, node: NodeId, access: Access) {
+        let topology = &*self.observation.cluster.topology;
+        let registry = topology.registry_of(node);
+        if self.registry.as_ref().map(|(known, _)| *known) != registry {
+            let way = |registry| (registry, Bottleneck::new(topology, registry, Direction::From));
+            self.registry = registry.map(way);
+        }
+        let pull_per_s = self.registry.as_ref().and_then(|(_, way)| way.bytes_per_s(node));
+        let seconds = |bytes: f64| pull_per_s.map_or(0.0, |bytes_per_s| whole(bytes / bytes_per_s));
+        let pull_s = self.image_bytes.map(seconds);
+        let data_s = if self.faithful { self.find_data_s(node) } else { 0.0 };
+        self.here = Here { access: Some(access), pull_per_s, pull_s, data_s };
+    }
+
+    fn find_data_s(&self, node: NodeId) -> f64 {
         let mut seconds = 0.0;
-        for stored in self.inputs.iter_mut().chain(&mut self.outputs) {
+        for stored in &self.data {
             let time = stored.seconds(self.observation, node, self.faithful);
-            seconds += if self.faithful { time.floor() } else { time };
+            seconds += if self.faithful { whole(time) } else { time };
         }
         seconds
     }
@@ -401,15 +478,19 @@ impl<'a> Stored<'a> {
     }
 
     /// Seconds over the slowest of the ways, or over that which would be taken.
-    fn seconds(&mut self, observation: &Observation<'_>, node: NodeId, faithful: bool) -> f64 {
+    fn seconds(&self, observation: &Observation<'_>, node: NodeId, faithful: bool) -> f64 {
         if !faithful && observation.cluster.has_dataset(self.dataset, node) && self.is_input(observation) {
             return 0.0;
         }
-        if self.holders.iter().any(|(holder, _)| *holder == node) {
-            return 0.0;
+        let mut speed: Option<f64> = None;
+        for (holder, way) in &self.holders {
+            if *holder == node {
+                return 0.0;
+            }
+            let Some(bytes_per_s) = way.bytes_per_s(node) else { continue };
+            let better = |known: f64| if faithful { known.min(bytes_per_s) } else { known.max(bytes_per_s) };
+            speed = Some(speed.map_or(bytes_per_s, better));
         }
-        let ways = self.holders.iter_mut().filter_map(|(_, way)| way.bytes_per_s(node));
-        let speed = if faithful { ways.reduce(f64::min) } else { ways.reduce(f64::max) };
         speed.map_or(0.0, |bytes_per_s| self.bytes / bytes_per_s)
     }
 

@@ -7,7 +7,7 @@ use rand::RngExt;
 use remora_env::observation::Reference;
 use remora_env::random::{Purpose, stream};
 use remora_env::{Scenario, World};
-use remora_policies::bounds::{applies, hindsight, lower_bound, optimum, relaxation};
+use remora_policies::bounds::{applies, hindsight, lower_bound, nodes_of, optimum, relaxation};
 use remora_policies::rollout::{Figures, play};
 use remora_policies::{HEURISTICS, by_name};
 
@@ -94,12 +94,8 @@ fn no_policy_beats_the_optimum_and_every_bound_is_below() {
             }
         }
         if seed < 100 {
-            let mut by_task = vec![0; world.tasks.len()];
             let episode = play(&world, by_name("greedy-marginal", 0).unwrap().as_mut(), alpha, reference);
-            for outcome in episode.outcomes() {
-                by_task[outcome.task as usize] = outcome.node.unwrap();
-            }
-            let found = hindsight(&world, alpha, reference, by_task, 200).unwrap();
+            let found = hindsight(&world, alpha, reference, nodes_of(&episode), 200).unwrap();
             assert!(at_most(best.cost, found.cost) && at_most(found.cost, greedy), "{seed}: {found:?}");
         }
         for (sum, cost) in sums.iter_mut().zip([bound, relaxed, best.cost, greedy]) {

@@ -215,7 +215,7 @@ fn play(world: &Arc<World>, observation: Seen) -> (u64, u64) {
 
 /// Sites of twenty mixed devices behind thin uplinks, and a workload at about a third of what a
 /// random placement can bear, whatever the size.
-fn mixed(nodes: u32) -> String {
+pub fn mixed(nodes: u32) -> String {
     let sites = nodes.div_ceil(20);
     let each = nodes.div_ceil(sites);
     let (boards, pis) = (each / 2, each - each / 2 - 2);
