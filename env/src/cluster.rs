@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use crate::catalogue::{Catalogue, DatasetId, ExecutionTime, ImageId, LayerId, Requests, Task};
 use crate::device::Arch;
-use crate::fit::{Class, Fits};
+pub use crate::fit::Class;
+use crate::fit::Fits;
 use crate::time::Time;
 use crate::topology::{ChannelId, NodeId, Topology, VertexId};
 
@@ -115,6 +116,11 @@ impl LayerNodes {
         self.words[layer as usize * self.stride + node as usize / 64] >> (node % 64) & 1 == 1
     }
 
+    /// The words of a layer.
+    fn of(&self, layer: LayerId) -> &[u64] {
+        &self.words[layer as usize * self.stride..][..self.stride]
+    }
+
     fn set(&mut self, layer: LayerId, node: NodeId, value: bool) {
         let word = &mut self.words[layer as usize * self.stride + node as usize / 64];
         let bit = 1 << (node % 64);
@@ -211,6 +217,11 @@ impl Cluster {
         self.execution(task, node).is_some() && self.has_disk_for(task, node)
     }
 
+    /// Execution time of the task on the nodes of each class.
+    pub(crate) fn executions(&self, task: &Task) -> &[Option<ExecutionTime>] {
+        self.fits.row(task.kind, &self.topology, &self.catalogue)
+    }
+
     /// Execution time of the task on the node, if its requests and labels allow it there.
     #[inline]
     pub fn execution(&self, task: &Task, node: NodeId) -> Option<&ExecutionTime> {
@@ -228,12 +239,12 @@ impl Cluster {
         self.fits.class(node)
     }
 
-    /// One node of each class: nodes of a class differ in nothing but name and place.
-    pub fn class_examples(&self) -> impl Iterator<Item = NodeId> {
-        self.fits.examples()
+    /// Nodes of a class differ in nothing but name and place.
+    pub fn classes(&self) -> &[Class] {
+        self.fits.classes()
     }
 
-    /// Index of the node's class in [`Cluster::class_examples`].
+    /// Index of the node's class in [`Cluster::classes`].
     #[inline]
     pub fn class_of(&self, node: NodeId) -> u32 {
         self.fits.class_of(node)
@@ -267,8 +278,18 @@ impl Cluster {
 
     #[inline]
     fn has_room(&self, task: &Task, node: NodeId) -> bool {
+        self.has_room_for(&self.catalogue.kind(task).requests, node)
+    }
+
+    /// [`Cluster::fits_now`] for a task with these requests.
+    #[inline]
+    pub fn fit_now(&self, requests: &Requests, node: NodeId) -> bool {
+        self.nodes[node as usize].queued == 0 && self.has_room_for(requests, node)
+    }
+
+    #[inline]
+    fn has_room_for(&self, requests: &Requests, node: NodeId) -> bool {
         let state = &self.nodes[node as usize];
-        let requests = &self.catalogue.kind(task).requests;
         state.up
             && requests.cpu_millis <= state.cpu_free_millis
             && requests.memory_bytes <= state.memory_free_bytes
@@ -417,15 +438,16 @@ impl Cluster {
         (missing, arriving)
     }
 
-    /// Whether one of the layers is neither on the node nor on its way there.
-    #[inline]
-    pub fn lacks_layers(&self, layers: &[LayerId], node: NodeId) -> bool {
-        // Without a branch for each: nobody can guess who has what.
-        let mut all = true;
+    /// A bit for each node, 64 to a word: whether all these layers are there or on their way there.
+    pub fn have_or_await(&self, layers: &[LayerId]) -> Vec<u64> {
+        let mut all = vec![u64::MAX; self.layer_present.stride];
         for &layer in layers {
-            all &= self.layer_present.contains(layer, node) | self.layer_arriving.contains(layer, node);
+            let words = self.layer_present.of(layer).iter().zip(self.layer_arriving.of(layer));
+            for (all, (present, arriving)) in all.iter_mut().zip(words) {
+                *all &= present | arriving;
+            }
         }
-        !all
+        all
     }
 
     /// How many nodes hold the whole image for their architecture.

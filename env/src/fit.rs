@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use crate::catalogue::{Catalogue, ExecutionTime, Kind, KindId};
-use crate::device::{Arch, STORAGE};
+use crate::device::{Arch, LOCALITY, STORAGE};
 use crate::topology::{Node, NodeId, Topology};
 
 /// Execution time of every task kind on every class of nodes alike; a class without one cannot run
@@ -22,11 +22,13 @@ pub struct Fits {
 #[derive(Clone, Copy, Debug)]
 pub struct Class {
     /// One of them.
-    node: NodeId,
+    pub node: NodeId,
     pub arch: Arch,
     pub cpu_millis: u32,
     pub disk_bytes: u64,
     pub startup_s: f64,
+    /// Labelled so; else it is in the cloud.
+    pub at_edge: bool,
 }
 
 impl Fits {
@@ -45,6 +47,7 @@ impl Fits {
                     cpu_millis: node.cpu_millis,
                     disk_bytes: node.disk_bytes,
                     startup_s: node.startup_s,
+                    at_edge: node.label(LOCALITY) == Some("edge"),
                 });
                 fits.classes.len() as u32 - 1
             });
@@ -63,9 +66,8 @@ impl Fits {
         self.class_of[node as usize]
     }
 
-    /// One node of each class.
-    pub fn examples(&self) -> impl Iterator<Item = NodeId> {
-        self.classes.iter().map(|class| class.node)
+    pub fn classes(&self) -> &[Class] {
+        &self.classes
     }
 
     /// Execution time of a kind on a node, if it can run there.
@@ -82,7 +84,7 @@ impl Fits {
 
     /// Execution times of a kind, class by class.
     #[inline]
-    fn row(&self, kind: KindId, topology: &Topology, catalogue: &Catalogue) -> &[Option<ExecutionTime>] {
+    pub fn row(&self, kind: KindId, topology: &Topology, catalogue: &Catalogue) -> &[Option<ExecutionTime>] {
         self.rows[kind as usize].get_or_init(|| {
             let kind = &catalogue.kinds[kind as usize];
             self.classes.iter().map(|class| execution(kind, &topology.nodes[class.node as usize])).collect()

@@ -53,7 +53,7 @@ use std::cell::OnceCell;
 
 use serde::{Deserialize, Serialize};
 
-use crate::catalogue::{Dataset, Kind, LayerId, Task};
+use crate::catalogue::{Dataset, ExecutionTime, Kind, LayerId, Task};
 use crate::cluster::{Cluster, Item, TaskId};
 use crate::episode::Episode;
 use crate::topology::{Direction, NodeId, Path, VertexId};
@@ -580,6 +580,8 @@ struct Estimator<'a> {
     task: &'a Task,
     kind: &'a Kind,
     disk_needed: [Option<u64>; 3],
+    /// Execution time on the nodes of each class.
+    executions: &'a [Option<ExecutionTime>],
     /// Ways between a root and a switch that were walked for the node before: those of a site share
     /// them. One for each of the first few ways of a task.
     walked: [Walked; 4],
@@ -606,6 +608,7 @@ impl<'a> Estimator<'a> {
             task,
             kind,
             disk_needed: cluster.disk_needed(task),
+            executions: cluster.executions(task),
             walked: [Walked::NOWHERE; 4],
         }
     }
@@ -613,7 +616,7 @@ impl<'a> Estimator<'a> {
     /// Mean execution time of the task alone on a node, seconds; `None` where it cannot be placed now.
     #[inline(always)]
     fn takes(&self, node: NodeId) -> Option<f64> {
-        let time = self.cluster.execution(self.task, node)?;
+        let time = self.executions[self.cluster.class_of(node) as usize].as_ref()?;
         let class = self.cluster.class(node);
         let has_disk = self.disk_needed[class.arch as usize].is_some_and(|bytes| bytes <= class.disk_bytes);
         (has_disk && self.cluster.takes(self.task, node)).then_some(time.mean_s)

@@ -7,7 +7,8 @@
 //! any other graph a tree of routes is kept per *source* of data, never for all pairs. So memory
 //! grows with the number of nodes and not with its square.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZeroU32;
 use std::ops::Range;
 use std::sync::OnceLock;
 
@@ -185,25 +186,6 @@ pub enum Direction {
     To,
 }
 
-/// The hop from a leaf of a tree, as every decision reads it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Access {
-    /// The vertex at its other end; the greatest number if the node is no leaf.
-    switch: VertexId,
-    /// Nominal capacity to the node and from it, bytes per second.
-    to: f64,
-    from: f64,
-}
-
-impl Access {
-    /// Whether all ways of the node lead through this hop, so that nodes of equal access are equally far
-    /// from everything but each other.
-    #[inline]
-    pub fn is_known(&self) -> bool {
-        self.switch != VertexId::MAX
-    }
-}
-
 /// Nodes, links and routes.
 #[derive(Debug)]
 pub struct Topology {
@@ -226,8 +208,8 @@ pub struct Topology {
     sites: Vec<Range<NodeId>>,
     /// For each node the registry it pulls from; `None` where none can be reached.
     nearest_registry: Vec<Option<VertexId>>,
-    /// For each node the one hop that all its ways lead through, where there is such a one.
-    accesses: Vec<Access>,
+    /// For each node a number that those share whose ways all lead through alike hops to one switch.
+    place_of: Vec<Option<NonZeroU32>>,
     /// Nodes of one site fetch from each other what one of them has.
     pub peers: bool,
     /// How many tasks may wait on a node; `None` for any number.
@@ -283,15 +265,14 @@ impl Topology {
             site_of,
             sites,
             nearest_registry,
-            accesses: Vec::new(),
+            place_of: Vec::new(),
             peers: false,
             queue_limit: None,
         };
         if let Some(hops) = topology.forest() {
             topology.routes = Routes::Climbing(hops);
         }
-        topology.accesses =
-            (0..topology.nodes.len() as NodeId).map(|node| topology.find_access(node)).collect();
+        topology.place_of = topology.places();
         let registries: Vec<_> =
             (0..topology.registries.len()).map(|i| topology.registry_vertex(i)).collect();
         topology.nearest_registry =
@@ -444,15 +425,17 @@ impl Topology {
             .then(|| (hop.towards, hop.channel(direction), hop.latency_s))
     }
 
-    fn find_access(&self, node: NodeId) -> Access {
-        let end = |direction| {
-            let hop = self.hop(node, direction)?;
-            Some((hop.0, self.channels[hop.1 as usize].capacity_bytes_per_s))
+    fn places(&self) -> Vec<Option<NonZeroU32>> {
+        let mut numbers: BTreeMap<(VertexId, u64, u64), NonZeroU32> = BTreeMap::new();
+        let mut place = |node: NodeId| {
+            let capacity = |(_, channel, _): (VertexId, ChannelId, f64)| {
+                self.channels[channel as usize].capacity_bytes_per_s.to_bits()
+            };
+            let (to, from) = (self.hop(node, Direction::From)?, self.hop(node, Direction::To)?);
+            let next = NonZeroU32::MIN.saturating_add(numbers.len() as u32);
+            Some(*numbers.entry((to.0, capacity(to), capacity(from))).or_insert(next))
         };
-        match (end(Direction::From), end(Direction::To)) {
-            (Some((switch, to)), Some((_, from))) => Access { switch, to, from },
-            _ => Access { switch: VertexId::MAX, to: 0.0, from: 0.0 },
-        }
+        (0..self.nodes.len() as NodeId).map(&mut place).collect()
     }
 
     /// Where the links form a tree: the next vertex towards its root, and the nominal capacity of the hop for
@@ -465,10 +448,11 @@ impl Topology {
         (hop.hops > 0).then(|| (hop.towards, self.channels[channel as usize].capacity_bytes_per_s))
     }
 
-    /// How the node hangs on the network.
+    /// A number that nodes share which are equally far from everything but each other, at nominal capacity;
+    /// `None` where that is not known.
     #[inline]
-    pub fn nominal_hop(&self, node: NodeId) -> Access {
-        self.accesses[node as usize]
+    pub fn place_of(&self, node: NodeId) -> Option<NonZeroU32> {
+        self.place_of[node as usize]
     }
 
     /// The nodes that share a switch with this one, itself included.

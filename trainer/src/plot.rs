@@ -35,9 +35,11 @@ pub enum Scale {
     Linear,
     /// For positive values over several magnitudes.
     Logarithmic,
+    /// So only the horizontal axis; the vertical one is linear.
+    LogarithmicX,
 }
 
-const WIDTH: u32 = 640;
+const WIDTH: u32 = 620;
 const HEIGHT: u32 = 380;
 /// Width of the plot itself; the legend stands beside it.
 const PLOT_WIDTH: u32 = 470;
@@ -72,18 +74,20 @@ fn draw(area: &Area<'_>, labels: &Labels<'_>, scale: Scale, series: &[Series]) -
     area.fill(&WHITE)?;
     let (left, right) = area.split_horizontally(PLOT_WIDTH);
     let all = || series.iter().flat_map(|series| series.points.iter().copied());
-    let (x, y) = (span(all().map(|p| p.0), scale), span(all().map(|p| p.1), scale));
+    let of_y = if scale == Scale::LogarithmicX { Scale::Linear } else { scale };
+    let (x, y) = (span(all().map(|p| p.0), scale), span(all().map(|p| p.1), of_y));
+    let logarithmic = |range: Range<f64>| {
+        let ticks = ticks(&range);
+        range.log_scale().with_key_points(ticks)
+    };
     let mut builder = ChartBuilder::on(&left);
     builder.caption(labels.title, ("sans-serif", 18)).margin(14).x_label_area_size(44).y_label_area_size(56);
     match scale {
         Scale::Linear => fill(&mut builder.build_cartesian_2d(x, y)?, labels, series)?,
         Scale::Logarithmic => {
-            let axis = |range: Range<f64>| {
-                let ticks = ticks(&range);
-                range.log_scale().with_key_points(ticks)
-            };
-            fill(&mut builder.build_cartesian_2d(axis(x), axis(y))?, labels, series)?;
+            fill(&mut builder.build_cartesian_2d(logarithmic(x), logarithmic(y))?, labels, series)?;
         }
+        Scale::LogarithmicX => fill(&mut builder.build_cartesian_2d(logarithmic(x), y)?, labels, series)?,
     }
     legend(&right, series)?;
     area.present()?;
@@ -194,6 +198,8 @@ pub struct Span {
     pub to: f64,
     /// What it is, as an index into the phases.
     pub phase: usize,
+    /// Written behind it.
+    pub name: Option<String>,
 }
 
 /// Spans on named lines over time, with a colour for each phase.
@@ -207,6 +213,9 @@ pub fn timeline(title: &str, lines: &[String], phases: &[&str], spans: &[Span]) 
     svg
 }
 
+/// Height of a timeline's title and phases.
+const HEAD: u32 = 64;
+
 fn draw_timeline(
     area: &Area<'_>,
     title: &str,
@@ -217,9 +226,17 @@ fn draw_timeline(
     area.fill(&WHITE)?;
     let from = spans.iter().map(|span| span.from).fold(f64::INFINITY, f64::min);
     let to = spans.iter().map(|span| span.to).fold(f64::NEG_INFINITY, f64::max);
-    let range = if to > from { from..to } else { 0.0..1.0 };
-    let mut builder = ChartBuilder::on(area);
-    builder.caption(title, ("sans-serif", 18)).margin(14).x_label_area_size(44).y_label_area_size(190);
+    // Room for the last name.
+    let range = if to > from { from..to + 0.06 * (to - from) } else { 0.0..1.0 };
+    let (head, area) = area.split_vertically(HEAD);
+    head.draw(&Text::new(title.to_owned(), (190, 14), ("sans-serif", 18)))?;
+    for (index, phase) in phases.iter().enumerate() {
+        let x = 190 + 110 * index as i32;
+        head.draw(&Rectangle::new([(x, 44), (x + 12, 56)], colour(index).filled()))?;
+        head.draw(&Text::new((*phase).to_owned(), (x + 18, 44), ("sans-serif", 14)))?;
+    }
+    let mut builder = ChartBuilder::on(&area);
+    builder.margin(14).x_label_area_size(44).y_label_area_size(190);
     let count = lines.len() as f64;
     let mut chart = builder.build_cartesian_2d(range, -count..0.0)?;
     chart
@@ -233,18 +250,17 @@ fn draw_timeline(
         .draw()?;
     for (index, line) in lines.iter().enumerate() {
         let at = chart.backend_coord(&(from, -(index as f64) - 0.25));
-        area.draw(&Text::new(line.clone(), (14, at.1), ("sans-serif", 13)))?;
+        area.draw(&Text::new(line.clone(), (14, at.1 - HEAD as i32), ("sans-serif", 13)))?;
     }
     for span in spans {
         let height = 0.84 / span.place.1.max(1) as f64;
         let top = -(span.line as f64) - 0.08 - height * span.place.0 as f64;
         let corners = [(span.from, top), (span.to, top - height * 0.9)];
         chart.draw_series([Rectangle::new(corners, colour(span.phase).filled())])?;
-    }
-    for (index, phase) in phases.iter().enumerate() {
-        let x = 420 + 130 * index as i32;
-        area.draw(&Rectangle::new([(x, 14), (x + 12, 26)], colour(index).filled()))?;
-        area.draw(&Text::new((*phase).to_owned(), (x + 18, 14), ("sans-serif", 14)))?;
+        if let Some(name) = &span.name {
+            let (right, middle) = chart.backend_coord(&(span.to, top - height * 0.45));
+            area.draw(&Text::new(name.clone(), (right + 3, middle - 5 - HEAD as i32), ("sans-serif", 10)))?;
+        }
     }
     Ok(())
 }
@@ -270,7 +286,7 @@ fn span(values: impl Iterator<Item = f64>, scale: Scale) -> Range<f64> {
             let (low, high) = finite.fold((0.0_f64, 0.0_f64), |(low, high), v| (low.min(v), high.max(v)));
             if high > low { low..high + 0.08 * (high - low) } else { low..low + 1.0 }
         }
-        Scale::Logarithmic => {
+        Scale::Logarithmic | Scale::LogarithmicX => {
             // Nothing at all has no place on the axis: it is drawn at the low end.
             let (low, high) = finite
                 .filter(|value| *value > 0.0)

@@ -2,7 +2,7 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use crate::evaluate::{Distribution, Evaluation, Front, Row};
+use crate::evaluate::{CLAIRVOYANT, Distribution, Evaluation, Front, Row};
 use crate::plot::{Labels, Scale, Series, Span, bars, plot, timeline as timeline_plot};
 use crate::run::Line;
 use crate::statistics::geometric_mean;
@@ -37,7 +37,8 @@ tr.first td { border-top: 2px solid #8888 }
 
 /// Whether a name is of a checkpoint rather than of a heuristic.
 pub fn is_learned(policy: &str) -> bool {
-    !remora_policies::HEURISTICS.iter().any(|heuristic| heuristic.name == policy)
+    let heuristic = remora_policies::HEURISTICS.iter().any(|heuristic| heuristic.name == policy);
+    !heuristic && !CLAIRVOYANT.contains(&policy)
 }
 
 /// Renders the page.
@@ -149,7 +150,7 @@ fn distributions(evaluation: &Evaluation, scenario: &str) -> String {
             Series { name: distribution.policy.clone(), points, joined: true }
         })
         .collect();
-    plot(&Labels { title: scenario, x: "response time (s)", y: "% of tasks" }, Scale::Logarithmic, &series)
+    plot(&Labels { title: scenario, x: "response time (s)", y: "% of tasks" }, Scale::LogarithmicX, &series)
 }
 
 const PHASES: [&str; 5] = ["queue", "pull, fetch", "start", "execute", "store"];
@@ -157,10 +158,11 @@ const PHASES: [&str; 5] = ["queue", "pull, fetch", "start", "execute", "store"];
 fn draw_timeline(timeline: &Timeline) -> String {
     let mut spans = Vec::new();
     for task in &timeline.tasks {
-        for (phase, window) in task.times_s.windows(2).enumerate().filter(|(_, window)| window[1] > window[0])
-        {
+        let lasting = task.times_s.windows(2).enumerate().filter(|(_, window)| window[1] > window[0]);
+        for (phase, window) in lasting {
             let (from, to) = (window[0], window[1]);
-            spans.push(Span { line: task.line, place: task.place, from, to, phase });
+            let name = (to == task.times_s[5]).then(|| task.name.clone());
+            spans.push(Span { line: task.line, place: task.place, from, to, phase, name });
         }
     }
     timeline_plot(&timeline.scenario, &timeline.lines, &PHASES, &spans)

@@ -3,11 +3,14 @@
 //! Source: Rausch, Rashed, Dustdar, *Optimized container scheduling for data-intensive serverless edge
 //! computing*, FGCS 114 (2021), and its code, edgerun/skippy-core 0.1.1.
 
+use std::num::NonZeroU32;
+
 use remora_env::Observation;
 use remora_env::bottleneck::Bottleneck;
-use remora_env::catalogue::{DatasetId, Kind, LayerId};
-use remora_env::device::{Arch, LOCALITY};
-use remora_env::topology::{Access, Direction, NodeId, VertexId};
+use remora_env::catalogue::{DatasetId, Kind};
+use remora_env::cluster::Class;
+use remora_env::device::Arch;
+use remora_env::topology::{Direction, NodeId, VertexId};
 
 use super::nodes_to_score;
 use crate::Policy;
@@ -140,7 +143,8 @@ impl Skippy {
     fn walk(&mut self, observation: &Observation<'_>) {
         let all = observation.cluster.nodes.len();
         let most = nodes_to_score(all, self.percentage, FEW);
-        let fits = |node: NodeId| observation.cluster.fits_now(observation.task, node);
+        let requests = &observation.cluster.catalogue.kind(observation.task).requests;
+        let fits = |node: NodeId| observation.cluster.fit_now(requests, node);
         let any_fits = observation.nodes().any(fits);
         let Scored { nodes, indices, .. } = &mut self.scored;
         nodes.clear();
@@ -185,7 +189,8 @@ impl Skippy {
 
     /// The same on a scale of 0 to 10.
     fn reduce(&mut self) {
-        let cut = if self.faithful { whole } else { |score| score };
+        let faithful = self.faithful;
+        let cut = |score: f64| if faithful { whole(score) } else { score };
         let Scored { mapped, reduced, .. } = &mut self.scored;
         for (((priority, _), figures), scores) in self.priorities.iter().zip(mapped).zip(reduced) {
             match priority {
@@ -311,8 +316,8 @@ struct Facts<'a> {
     image_bytes: [f64; 3],
     /// Share of all nodes that have it.
     image_spread: f64,
-    /// Layers of the image on each architecture.
-    layers: [&'a [LayerId]; 3],
+    /// For each architecture a bit for each node: whether the image is there or on its way there.
+    there: [Vec<u64>; 3],
     /// Registry of the last node, and the way from it.
     registry: Option<(VertexId, Bottleneck<'a>)>,
     here: Here,
@@ -322,10 +327,10 @@ struct Facts<'a> {
     holders: Vec<NodeId>,
 }
 
-/// What nodes of equal access have in common: they stand together in the list of nodes.
+/// What nodes at one place of the network have in common: they stand together in the list of nodes.
 #[derive(Clone, Copy, Debug, Default)]
 struct Here {
-    access: Option<Access>,
+    place: Option<NonZeroU32>,
     /// Nominal bytes per second from the registry.
     pull_per_s: Option<f64>,
     /// Whole seconds to pull the whole image on each architecture.
@@ -346,11 +351,14 @@ impl<'a> Facts<'a> {
         let (cluster, task) = (observation.cluster, observation.task);
         let Kind { prefers: wishes, requests, .. } = cluster.catalogue.kind(task);
         let spread = task.image.map(|image| cluster.image_spread(image));
-        let of_class = |node: NodeId| {
-            let spec = &cluster.topology.nodes[node as usize];
-            let granted = wishes.iter().filter(|(key, value)| spec.label(key) == Some(value)).count();
-            let edge = if spec.label(LOCALITY) == Some("edge") { 10.0 } else { 0.0 };
-            ClassFacts { arch: spec.arch, edge, capabilities: granted as f64 }
+        let of_class = |class: &Class| {
+            let node = &cluster.topology.nodes[class.node as usize];
+            let granted = wishes.iter().filter(|(key, value)| node.label(key) == Some(value)).count();
+            let edge = if class.at_edge { 10.0 } else { 0.0 };
+            ClassFacts { arch: class.arch, edge, capabilities: granted as f64 }
+        };
+        let layers = |arch: Arch| {
+            task.image.map_or(&[][..], |image| cluster.catalogue.images[image as usize].layers(arch))
         };
         let image_bytes = |arch| task.image.and_then(|image| cluster.catalogue.image_bytes(image, arch));
         let looked_at = |datasets: &[DatasetId]| datasets.len().min(if faithful { 1 } else { usize::MAX });
@@ -363,13 +371,11 @@ impl<'a> Facts<'a> {
         Facts {
             observation,
             faithful,
-            classes: cluster.class_examples().map(of_class).collect(),
+            classes: cluster.classes().iter().map(of_class).collect(),
             cpu_millis: f64::from(requests.cpu_millis),
             memory_bytes: requests.memory_bytes as f64,
             image_bytes: Arch::ALL.map(|arch| image_bytes(arch).unwrap_or(0) as f64),
-            layers: Arch::ALL.map(|arch| {
-                task.image.map_or(&[][..], |image| cluster.catalogue.images[image as usize].layers(arch))
-            }),
+            there: Arch::ALL.map(|arch| cluster.have_or_await(layers(arch))),
             image_spread: f64::from(spread.unwrap_or(0)) / cluster.nodes.len() as f64,
             registry: None,
             here: Here::default(),
@@ -397,10 +403,16 @@ impl<'a> Facts<'a> {
     fn image_locality(&self, node: NodeId) -> f64 {
         const MIB: f64 = 1024.0 * 1024.0;
         let arch = self.class(node).arch;
-        let lacks = self.observation.cluster.lacks_layers(self.layers[arch as usize], node);
+        let lacks = self.lacks(arch, node);
         let bytes = if lacks { 0.0 } else { self.image_bytes[arch as usize] };
         let (low, high) = (23.0 * MIB, 1000.0 * MIB);
         whole(10.0 * (whole(bytes * self.image_spread).clamp(low, high) - low) / (high - low))
+    }
+
+    /// Whether part of the image is neither on the node nor on its way there.
+    #[inline]
+    fn lacks(&self, arch: Arch, node: NodeId) -> bool {
+        self.there[arch as usize][node as usize / 64] >> (node % 64) & 1 == 0
     }
 
     /// Seconds to pull the image if it is not there and nobody pulls it.
@@ -410,7 +422,7 @@ impl<'a> Facts<'a> {
         let cluster = self.observation.cluster;
         self.go_to(node);
         if self.faithful {
-            let lacks = cluster.lacks_layers(self.layers[arch as usize], node);
+            let lacks = self.lacks(arch, node);
             return self.here.pull_s[arch as usize] * f64::from(u8::from(lacks));
         }
         let (missing, _) = cluster.missing_image_bytes(image, node);
@@ -423,17 +435,17 @@ impl<'a> Facts<'a> {
         if self.faithful && !self.holders.contains(&node) { self.here.data_s } else { self.find_data_s(node) }
     }
 
-    /// Looks at the network from a node, if it was not looked at from another of equal access.
+    /// Looks at the network from a node, if it was not looked at from another at its place.
     #[inline]
     fn go_to(&mut self, node: NodeId) {
-        let access = self.observation.cluster.topology.nominal_hop(node);
-        if self.here.access != Some(access) || !access.is_known() {
-            self.look_around(node, access);
+        let place = self.observation.cluster.topology.place_of(node);
+        if place.is_none() || self.here.place != place {
+            self.look_around(node, place);
         }
     }
 
     #[inline(never)]
-    fn look_around(&mut self, node: NodeId, access: Access) {
+    fn look_around(&mut self, node: NodeId, place: Option<NonZeroU32>) {
         let topology = &*self.observation.cluster.topology;
         let registry = topology.registry_of(node);
         if self.registry.as_ref().map(|(known, _)| *known) != registry {
@@ -444,7 +456,7 @@ impl<'a> Facts<'a> {
         let seconds = |bytes: f64| pull_per_s.map_or(0.0, |bytes_per_s| whole(bytes / bytes_per_s));
         let pull_s = self.image_bytes.map(seconds);
         let data_s = if self.faithful { self.find_data_s(node) } else { 0.0 };
-        self.here = Here { access: Some(access), pull_per_s, pull_s, data_s };
+        self.here = Here { place, pull_per_s, pull_s, data_s };
     }
 
     fn find_data_s(&self, node: NodeId) -> f64 {
