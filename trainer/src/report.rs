@@ -89,7 +89,7 @@ pub fn render(page: &Page<'_>) -> String {
                 @if !page.lines.is_empty() {
                     h2 { "Learning" }
                     p.note {
-                        "Cost on validation worlds over that of greedy-marginal, the strongest heuristic here: "
+                        "Cost on validation worlds over that of greedy-marginal, which sees the same estimates: "
                         "below 1 the learned policy is better. The training curve is measured while exploring, "
                         "over greedy-completion."
                     }

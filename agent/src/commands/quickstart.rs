@@ -66,7 +66,7 @@ pub async fn run(args: Args, json: bool) -> Result<()> {
     let options = Options { folder: args.out.clone(), budget: Budget::Minutes(args.minutes), resume: false };
     let finished = train::with_progress(Config { seed: args.seed, ..Config::default() }, &options)?;
     say(format!(
-        "1. Trained: {} iterations, {} decisions. On validation worlds it costs {:.3} of the strongest heuristic.\n",
+        "1. Trained: {} iterations, {} decisions. On validation worlds it costs {:.3} of greedy-marginal.\n",
         finished.iterations,
         finished.lines.last().map_or(0, |line| line.decisions),
         finished.validation

@@ -79,5 +79,5 @@ off-site            GB that left a site, at whatever price
 mean s, p95 s       response time, from a task's arrival to its stored result
 cost                α · moved + (1 − α) · mean response, each over kube-default's
                     on the same worlds, so that kube-default is 1
-vs greedy-marginal  cost over that of the strongest heuristic, with the 95 %
+vs greedy-marginal  cost over that of greedy-marginal, with the 95 %
                     interval of the paired worlds; below 1 is better";

@@ -228,3 +228,54 @@ fn scenarios_are_listed_shown_and_checked() {
     assert_eq!(json(folder.path(), &["scenario", "list", "--json"])["rows"].as_array().unwrap().len(), 6);
     assert_eq!(json(folder.path(), &["scenario", "schema"])["title"], "ScenarioFile");
 }
+
+#[test]
+fn an_evaluation_goes_on_where_it_was_interrupted() {
+    let folder = tempfile::tempdir().unwrap();
+    let evaluate = |scenario: &'static str, policies: &'static str| {
+        ["evaluate", "--scenario", scenario, "--seeds", "2", "--policy", policies, "--out", "e", "--json"]
+    };
+    let all = "kube-default,greedy-marginal,hindsight";
+    succeeds(folder.path(), &evaluate("industrial-iot", "kube-default,greedy-marginal"));
+    let rows = folder.path().join("e/rows.jsonl");
+    // As after `kill -9` in the middle of a line.
+    let text = std::fs::read_to_string(&rows).unwrap();
+    std::fs::write(&rows, &text[..text.len() - 40]).unwrap();
+    let first = json(folder.path(), &evaluate("industrial-iot", all));
+    let again = json(folder.path(), &evaluate("industrial-iot", all));
+    assert_eq!(first, again, "figures of rows that were played are kept, decision times included");
+    assert_eq!(first["rows"].as_array().unwrap().len(), 6);
+    let fronts = first["fronts"].as_array().unwrap();
+    assert!(fronts.iter().all(|front| front["hypervolume"].as_f64().is_some()), "{fronts:?}");
+    for row in first["rows"].as_array().unwrap() {
+        assert!(row["bound"].as_f64().unwrap() < row["cost"].as_f64().unwrap(), "{row}");
+    }
+    // A line that is no row is refused with its place.
+    std::fs::write(&rows, "{\"remora\n").unwrap();
+    let (code, error) = fails(folder.path(), &evaluate("industrial-iot", all));
+    assert_eq!(code, 1);
+    assert!(error.contains("rows.jsonl, line 1"), "{error}");
+}
+
+#[test]
+fn weights_are_tuned_and_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let tune = ["tune", "--policy", "skippy", "--worlds", "2", "--population", "4", "--generations", "1"];
+    let told = succeeds(folder.path(), &tune);
+    assert!(told.contains("the first costs"), "{told}");
+    let file = "runs/tune-skippy/skippy-tuned.toml";
+    let named = format!("skippy,{file}");
+    let evaluation = json(
+        folder.path(),
+        &["evaluate", "--scenario", "urban-sensing", "--seeds", "1", "--policy", &named, "--json"],
+    );
+    assert_eq!(evaluation["rows"][1]["policy"], file);
+    let wrong = "policy = \"skippy\"\n[weights]\nbalance = 1\n";
+    std::fs::write(folder.path().join("wrong.toml"), wrong).unwrap();
+    let (code, error) = fails(folder.path(), &["evaluate", "--policy", "wrong.toml"]);
+    assert_eq!(code, 1);
+    assert!(error.contains("weights.balance is not known: skippy has balanced"), "{error}");
+    let (code, error) = fails(folder.path(), &["tune", "--policy", "random"]);
+    assert_eq!(code, 2);
+    assert!(error.contains("has no weights"), "{error}");
+}
