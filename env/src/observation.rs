@@ -284,6 +284,11 @@ impl<'a> Observation<'a> {
         self.takers.len()
     }
 
+    /// Node of a candidate, by its index.
+    pub fn node(&self, index: usize) -> NodeId {
+        self.takers[index].node
+    }
+
     /// The nodes that take the task, in order of their number: those of [`Observation::candidates`],
     /// for policies that need no estimates.
     pub fn nodes(&self) -> impl ExactSizeIterator<Item = NodeId> {

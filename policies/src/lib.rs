@@ -51,16 +51,15 @@ pub fn choose(policy: &mut dyn Policy, observation: &Observation<'_>) -> Choice 
     let mut scores = Vec::with_capacity(observation.count());
     policy.score(observation, &mut scores);
     let index = argmax(&scores);
-    let node = observation.nodes().nth(index).expect("a policy scores the nodes that take the task");
-    Choice { index, node, scores }
+    Choice { index, node: observation.node(index), scores }
 }
 
 /// Index of the greatest score, the first of equals.
 fn argmax(scores: &[f64]) -> usize {
-    let mut best = 0;
-    for (index, score) in scores.iter().enumerate() {
-        if *score > scores[best] {
-            best = index;
+    let (mut best, mut greatest) = (0, f64::NEG_INFINITY);
+    for (index, &score) in scores.iter().enumerate() {
+        if score > greatest {
+            (best, greatest) = (index, score);
         }
     }
     best

@@ -236,14 +236,10 @@ impl Skippy {
                 *total += weight * score;
             }
         }
-        let mut best = 0;
-        for (rank, &total) in totals.iter().enumerate() {
-            if total > totals[best] {
-                best = rank;
-            }
-        }
+        let best = crate::argmax(totals);
+        let greatest = totals.get(best).copied().unwrap_or(0.0);
         for (rank, (&index, &total)) in indices.iter().zip(totals.iter()).enumerate() {
-            let tied = rank != best && total == totals[best];
+            let tied = rank != best && total == greatest;
             scores[index as usize] = if tied { total.next_down() } else { total };
         }
     }
@@ -375,7 +371,10 @@ impl<'a> Facts<'a> {
             cpu_millis: f64::from(requests.cpu_millis),
             memory_bytes: requests.memory_bytes as f64,
             image_bytes: Arch::ALL.map(|arch| image_bytes(arch).unwrap_or(0) as f64),
-            there: Arch::ALL.map(|arch| cluster.have_or_await(layers(arch))),
+            there: Arch::ALL.map(|arch| match layers(arch) {
+                [] => Vec::new(),
+                layers => cluster.have_or_await(layers),
+            }),
             image_spread: f64::from(spread.unwrap_or(0)) / cluster.nodes.len() as f64,
             registry: None,
             here: Here::default(),
@@ -412,7 +411,8 @@ impl<'a> Facts<'a> {
     /// Whether part of the image is neither on the node nor on its way there.
     #[inline]
     fn lacks(&self, arch: Arch, node: NodeId) -> bool {
-        self.there[arch as usize][node as usize / 64] >> (node % 64) & 1 == 0
+        // A task without image lacks none of it.
+        self.there[arch as usize].get(node as usize / 64).is_some_and(|word| word >> (node % 64) & 1 == 0)
     }
 
     /// Seconds to pull the image if it is not there and nobody pulls it.
