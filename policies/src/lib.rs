@@ -56,13 +56,24 @@ pub fn choose(policy: &mut dyn Policy, observation: &Observation<'_>) -> Choice 
 
 /// Index of the greatest score, the first of equals.
 fn argmax(scores: &[f64]) -> usize {
-    let (mut best, mut greatest) = (0, f64::NEG_INFINITY);
-    for (index, &score) in scores.iter().enumerate() {
-        if score > greatest {
-            (best, greatest) = (index, score);
+    let (_, greatest) = range(scores);
+    scores.iter().position(|score| *score == greatest).unwrap_or(0)
+}
+
+/// The least and the greatest, of as many as a processor compares at a time.
+fn range(values: &[f64]) -> (f64, f64) {
+    const LANES: usize = 8;
+    let (mut least, mut greatest) = ([f64::INFINITY; LANES], [f64::NEG_INFINITY; LANES]);
+    let chunks = values.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            least[lane] = if chunk[lane] < least[lane] { chunk[lane] } else { least[lane] };
+            greatest[lane] = if chunk[lane] > greatest[lane] { chunk[lane] } else { greatest[lane] };
         }
     }
-    best
+    let least = least.iter().chain(rest).copied().fold(f64::INFINITY, f64::min);
+    (least, greatest.iter().chain(rest).copied().fold(f64::NEG_INFINITY, f64::max))
 }
 
 /// A policy that has a name of its own.

@@ -10,6 +10,7 @@ pub mod ppo;
 pub mod report;
 pub mod run;
 pub mod statistics;
+pub mod summary;
 pub mod timeline;
 pub mod tune;
 

@@ -2,10 +2,11 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use crate::evaluate::{CLAIRVOYANT, Distribution, Evaluation, Front, Row};
+use crate::evaluate::Row;
 use crate::plot::{Labels, Scale, Series, Span, bars, plot, timeline as timeline_plot};
 use crate::run::Line;
 use crate::statistics::geometric_mean;
+use crate::summary::{Distribution, Evaluation, Front, is_learned};
 use crate::timeline::Timeline;
 
 /// What goes on the page.
@@ -34,12 +35,6 @@ tr.ours { font-weight: 600 }
 tr.first td { border-top: 2px solid #8888 }
 .note { opacity: .8 }
 ";
-
-/// Whether a name is of a checkpoint rather than of a heuristic.
-pub fn is_learned(policy: &str) -> bool {
-    let heuristic = remora_policies::HEURISTICS.iter().any(|heuristic| heuristic.name == policy);
-    !heuristic && !CLAIRVOYANT.contains(&policy)
-}
 
 /// Renders the page.
 pub fn render(page: &Page<'_>) -> String {
@@ -83,6 +78,8 @@ pub fn render(page: &Page<'_>) -> String {
                     }
                     div.scroll { (PreEscaped(draw_timeline(timeline))) }
                 }
+                h2 { "To beat" }
+                (opponents(page.evaluation))
                 h2 { "All figures" }
                 (fronts(page.evaluation))
                 (table(page.evaluation))
@@ -216,7 +213,7 @@ fn table(evaluation: &Evaluation) -> Markup {
                         td { (format!("{:.0}", mean(|r| r.unplaceable as f64))) }
                         td { (format!("{:.1}", mean(|r| r.failed as f64))) }
                         td { (format!("{:.3}", mean(|r| r.cost))) }
-                        td { (against_greedy(evaluation, scenario, policy, alpha)) }
+                        td { (against(evaluation, scenario, policy, "greedy-marginal", alpha)) }
                         td { (over_bound(evaluation, scenario, policy, alpha)) }
                         td { (format!("{:.0}", mean(|r| r.decision_us))) }
                     }
@@ -226,11 +223,35 @@ fn table(evaluation: &Evaluation) -> Markup {
     }
 }
 
-fn against_greedy(evaluation: &Evaluation, scenario: &str, policy: &str, alpha: f64) -> String {
-    match evaluation.comparison(scenario, policy, "greedy-marginal", alpha) {
-        Some(ratio) => ratio.to_string(),
-        None => "—".to_owned(),
+/// The best rule for each scenario and α, and what learned policies cost against it.
+fn opponents(evaluation: &Evaluation) -> Markup {
+    let (scenarios, policies, alphas) = evaluation.axes();
+    let learned: Vec<&String> = policies.iter().filter(|policy| is_learned(policy)).collect();
+    html! {
+        p.note {
+            "Of the policies played that neither learn nor simulate, the cheapest: a learned policy is worth what it saves against this one."
+        }
+        div.scroll { table {
+            thead { tr {
+                th { "scenario" } th { "cheapest rule" } th { "α" } th { "its cost" }
+                @for policy in &learned { th { (policy) " over it, 95 % interval" } }
+            } }
+            tbody { @for scenario in &scenarios { @for &alpha in &alphas {
+                @if let Some(opponent) = evaluation.opponent(scenario, alpha) {
+                    tr {
+                        td { (scenario) } td { (opponent) } td { (alpha) }
+                        td { (format!("{:.3}", evaluation.mean(scenario, &opponent, alpha, |row| row.cost))) }
+                        @for policy in &learned { td { (against(evaluation, scenario, policy, &opponent, alpha)) } }
+                    }
+                }
+            } } }
+        } }
     }
+}
+
+fn against(evaluation: &Evaluation, scenario: &str, policy: &str, opponent: &str, alpha: f64) -> String {
+    let ratio = evaluation.comparison(scenario, policy, opponent, alpha);
+    ratio.map_or_else(|| "—".to_owned(), |ratio| ratio.to_string())
 }
 
 fn learning_curve(lines: &[Line]) -> String {

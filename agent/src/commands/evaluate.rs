@@ -8,10 +8,11 @@ use remora_env::Scenarios;
 use remora_env::file::write_whole;
 use remora_env::scenario::built_in;
 use remora_policies::usual;
-use remora_trainer::evaluate::{Evaluation, Plan, evaluate, job_count};
+use remora_trainer::evaluate::{Plan, evaluate, job_count};
 use remora_trainer::journal::Journal;
 use remora_trainer::report::{Page, render};
 use remora_trainer::run::Line;
+use remora_trainer::summary::Evaluation;
 
 use super::{print, tables};
 

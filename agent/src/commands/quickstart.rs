@@ -8,9 +8,10 @@ use remora_env::file::write_whole;
 use remora_env::{Scenario, Scenarios};
 use remora_policies::usual;
 use remora_trainer::Config;
-use remora_trainer::evaluate::{Evaluation, Plan};
+use remora_trainer::evaluate::Plan;
 use remora_trainer::journal::Journal;
 use remora_trainer::run::{Budget, Finished, Options};
+use remora_trainer::summary::Evaluation;
 use tokio::net::TcpListener;
 
 use super::{cluster, evaluate, print, serve, tables, train};

@@ -3,8 +3,8 @@
 use anyhow::Result;
 use comfy_table::CellAlignment;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use remora_trainer::evaluate::{Evaluation, Row};
-use remora_trainer::report::is_learned;
+use remora_trainer::evaluate::Row;
+use remora_trainer::summary::{Evaluation, is_learned};
 use serde::Serialize;
 
 use super::{print, table};
@@ -36,7 +36,7 @@ pub fn evaluation(evaluation: &Evaluation, alpha: f64) -> String {
 fn scenario(evaluation: &Evaluation, scenario: &str, alpha: f64) -> String {
     let (_, policies, _) = evaluation.axes();
     // Narrow enough for a terminal of 80 columns.
-    let mut table = table(&["policy", "moved", "off-site", "mean s", "p95 s", "cost", "vs greedy-marginal"]);
+    let mut table = table(&["policy", "moved", "mean s", "cost", "÷ bound", "÷ greedy-marginal"]);
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
@@ -46,10 +46,11 @@ fn scenario(evaluation: &Evaluation, scenario: &str, alpha: f64) -> String {
         table.add_row([
             if is_learned(policy) { format!("→ {policy}") } else { policy.clone() },
             format!("{:.1}", mean(|row| row.data_moved_gb)),
-            format!("{:.2}", mean(|row| row.wan_gb)),
             format!("{:.2}", mean(|row| row.response_mean_s)),
-            format!("{:.0}", mean(|row| row.response_p95_s)),
             format!("{:.3}", mean(|row| row.cost)),
+            evaluation
+                .over_bound(scenario, policy, alpha)
+                .map_or_else(|| "—".to_owned(), |ratio| format!("{ratio:.2}")),
             ratio.map_or_else(|| "—".to_owned(), |ratio| ratio.to_string()),
         ]);
     }
@@ -57,7 +58,19 @@ fn scenario(evaluation: &Evaluation, scenario: &str, alpha: f64) -> String {
         let mean = |figure: fn(&Row) -> f64| evaluation.mean(scenario, policy, alpha, figure);
         incomplete(policy, &mean)
     });
-    format!("{table}\n{}", incomplete.collect::<String>())
+    let to_beat = to_beat(evaluation, scenario, alpha).unwrap_or_default();
+    format!("{table}\n{to_beat}{}", incomplete.collect::<String>())
+}
+
+/// A line for the cheapest rule, and for what learned policies cost against it.
+fn to_beat(evaluation: &Evaluation, scenario: &str, alpha: f64) -> Option<String> {
+    let opponent = evaluation.opponent(scenario, alpha)?;
+    let (_, policies, _) = evaluation.axes();
+    let ratios = policies.iter().filter(|policy| is_learned(policy)).filter_map(|policy| {
+        let ratio = evaluation.comparison(scenario, policy, &opponent, alpha)?;
+        Some(format!("; {policy} costs {ratio} of it"))
+    });
+    Some(format!(" to beat: {opponent}{}\n", ratios.collect::<String>()))
 }
 
 /// A line for a policy under which some tasks did not come to their result; the figures of the table
@@ -75,9 +88,10 @@ fn incomplete(policy: &str, mean: &dyn Fn(fn(&Row) -> f64) -> f64) -> Option<Str
 /// What the columns of [`evaluation`] mean.
 pub const LEGEND: &str = "\
 moved               GB over links between nodes, times each link's price
-off-site            GB that left a site, at whatever price
-mean s, p95 s       response time, from a task's arrival to its stored result
+mean s              response time, from a task's arrival to its stored result
 cost                α · moved + (1 − α) · mean response, each over kube-default's
                     on the same worlds, so that kube-default is 1
-vs greedy-marginal  cost over that of greedy-marginal, with the 95 %
-                    interval of the paired worlds; below 1 is better";
+÷ bound             cost over what no schedule can cost less than
+÷ greedy-marginal   cost over that of greedy-marginal, with the 95 %
+                    interval of the paired worlds; below 1 is better
+to beat             the cheapest policy that neither learns nor simulates";

@@ -4,7 +4,7 @@
 use remora_env::Observation;
 use remora_env::topology::NodeId;
 
-use super::{draw, nodes_to_score};
+use super::{draw, image_locality, nodes_to_score};
 use crate::Policy;
 
 /// Today's default profile of the Kubernetes scheduler, as far as it reads what a task here has:
@@ -33,7 +33,6 @@ impl KubeDefault {
     }
 }
 
-const MB: f64 = 1024.0 * 1024.0;
 /// Fewer nodes than this are all scored.
 const FEW: usize = 100;
 
@@ -90,8 +89,7 @@ fn allocated_after(observation: &Observation<'_>, node: NodeId) -> (f64, f64) {
     )
 }
 
-/// Size of the image if a node has it, scaled by the share of nodes that have it, between 23 MiB
-/// (score 0) and 1,000 MiB (score 100).
+/// [`image_locality`] of the nodes that have the task's image.
 struct ImageLocality {
     image: Option<u32>,
     /// Nodes that have it, and all.
@@ -111,8 +109,6 @@ impl ImageLocality {
         let Some(image) = here else { return 0.0 };
         let arch = observation.cluster.topology.nodes[node as usize].arch;
         let bytes = observation.cluster.catalogue.image_bytes(image, arch).unwrap_or(0) as f64;
-        let scaled = (bytes * (self.with / self.of)).floor();
-        let (low, high) = (23.0 * MB, 1000.0 * MB);
-        100.0 * (scaled.clamp(low, high) - low) / (high - low)
+        image_locality(bytes * (self.with / self.of), 100.0)
     }
 }

@@ -57,3 +57,22 @@ fn nodes_to_score(nodes: usize, percentage: u32, few: usize) -> usize {
     let percentage = if percentage == 0 { adaptive() } else { f64::from(percentage) };
     ((nodes as f64 * percentage / 100.0) as usize).max(100)
 }
+
+/// `most` for an image of 1,000 MiB or more that all nodes have, nothing for one of 23 MiB or less:
+/// Kubernetes counts its bytes times the share of the nodes that have it.
+///
+/// Source: kubernetes `pkg/scheduler/framework/plugins/imagelocality`.
+fn image_locality(spread_bytes: f64, most: f64) -> f64 {
+    const MIB: f64 = 1024.0 * 1024.0;
+    let (low, high) = (23.0 * MIB, 1000.0 * MIB);
+    most * (whole(spread_bytes).clamp(low, high) - low) / (high - low)
+}
+
+/// The whole part of a number that is not negative; quicker than a call of `floor`.
+#[inline]
+fn whole(value: f64) -> f64 {
+    // From 2⁵² on a number has no fraction.
+    const WHOLE: f64 = 4_503_599_627_370_496.0;
+    let nearest = (value + WHOLE) - WHOLE;
+    if nearest > value { nearest - 1.0 } else { nearest }
+}
