@@ -1,5 +1,6 @@
 //! The commands of `remora`, one module each, and what they share.
 
+pub mod ablate;
 pub mod bench;
 pub mod cluster;
 pub mod evaluate;

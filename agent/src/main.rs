@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use remora_agent::commands::{
-    bench, cluster, evaluate, outcome, place, quickstart, scenario, serve, trace, train, tune,
+    ablate, bench, cluster, evaluate, outcome, place, quickstart, scenario, serve, trace, train, tune,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -35,6 +35,7 @@ enum Command {
     Scenario(scenario::Args),
     Trace(trace::Args),
     Train(train::Args),
+    Ablate(ablate::Args),
     Evaluate(evaluate::Args),
     Tune(tune::Args),
     Serve(serve::Args),
@@ -54,6 +55,7 @@ impl Command {
                 Command::Scenario(args) => scenario::run(&args, json),
                 Command::Trace(args) => trace::run(&args, json),
                 Command::Train(args) => train::run(&args, json),
+                Command::Ablate(args) => ablate::run(&args, json),
                 Command::Evaluate(args) => evaluate::run(&args, json),
                 Command::Tune(args) => tune::run(&args, json),
                 Command::Serve(args) => serve::run(args, json).await,

@@ -4,7 +4,8 @@
 //! The simulator keeps one as its truth, the service keeps one from what orchestrators report, and
 //! both hand it to the same [`Observation`](crate::Observation). Nothing here knows the future.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
 use crate::catalogue::{Catalogue, DatasetId, ExecutionTime, ImageId, LayerId, Requests, Task};
@@ -12,7 +13,7 @@ use crate::device::Arch;
 pub use crate::fit::Class;
 use crate::fit::Fits;
 use crate::time::Time;
-use crate::topology::{ChannelId, NodeId, Topology, VertexId};
+use crate::topology::{ChannelId, Direction, NodeId, Topology, VertexId};
 
 /// Identity of a placed task; the simulator counts arrivals, the service counts decisions.
 pub type TaskId = u64;
@@ -22,12 +23,38 @@ pub type TaskId = u64;
 pub struct Commitment {
     pub id: TaskId,
     pub task: Arc<Task>,
-    /// When it was expected to end, at the moment of its placement.
+    /// When it is expected to end: estimated at its placement, again when its node admits it, and as those
+    /// that it shares the node with come and go.
     pub expected_end: Time,
+    /// How long it is expected to take once admitted.
+    pub span: Time,
     /// Whether the node has set its requests aside; otherwise it waits in the node's queue.
     pub admitted: bool,
     /// Which accelerators it holds, as indices into [`NodeState::accelerator_free_millis`].
     pub accelerators: Vec<u32>,
+}
+
+/// How long a task is expected to wait in the queue of its node, and to take from then on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expected {
+    pub wait: Time,
+    pub span: Time,
+}
+
+impl Commitment {
+    /// When it is expected to end, as it looks at `now`: what is late is expected to be so for as long again,
+    /// but no longer than it was to take.
+    pub fn expected_end_from(&self, now: Time) -> Time {
+        let late = now - self.expected_end;
+        if late > Time::ZERO { now + late.min(self.span) } else { self.expected_end }
+    }
+}
+
+impl NodeState {
+    /// What the node has set resources aside for.
+    pub fn admitted(&self) -> impl Iterator<Item = &Commitment> {
+        self.commitments.iter().filter(|commitment| commitment.admitted)
+    }
 }
 
 /// Something on a node's disk.
@@ -66,6 +93,14 @@ pub struct NodeState {
     pub queued: u32,
     pub disk_used_bytes: u64,
     disk: BTreeMap<Item, Stored>,
+}
+
+/// A transfer to a node's disk that is under way.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Arriving {
+    begun: Time,
+    /// When it is to end, as it looked when it began.
+    expected: Time,
 }
 
 /// Recent arrivals of one sort: a count that decays by half every five minutes.
@@ -150,6 +185,9 @@ pub struct Cluster {
     channel_share: Vec<f64>,
     layer_present: LayerNodes,
     layer_arriving: LayerNodes,
+    arriving: BTreeMap<(Item, NodeId), Arriving>,
+    /// For each dataset to how many nodes it is on its way.
+    dataset_arriving: Vec<u32>,
     /// Nodes with the current version of each dataset, in ascending order.
     dataset_holders: Vec<Arc<Vec<NodeId>>>,
     /// How often each dataset was renewed: a copy of an older version is worthless.
@@ -191,6 +229,8 @@ impl Cluster {
             channel_share: topology.channels().iter().map(|c| c.capacity_bytes_per_s).collect(),
             layer_present: layers.clone(),
             layer_arriving: layers,
+            arriving: BTreeMap::new(),
+            dataset_arriving: vec![0; catalogue.datasets.len()],
             dataset_holders: vec![Arc::default(); catalogue.datasets.len()],
             dataset_version: vec![0; catalogue.datasets.len()],
             image_rate: vec![Rate::default(); catalogue.images.len()],
@@ -297,12 +337,18 @@ impl Cluster {
     }
 
     /// Commits a task to a node; it is admitted at once where it fits and nobody waits, else it
-    /// joins the node's queue. Returns whether it was admitted.
-    pub fn place(&mut self, id: TaskId, task: Arc<Task>, node: NodeId, expected_end: Time) -> bool {
+    /// joins the node's queue, and is expected to wait and then to take so long. Returns whether it was
+    /// admitted.
+    pub fn place(&mut self, id: TaskId, task: Arc<Task>, node: NodeId, expected: Expected) -> bool {
         let admitted = self.fits_now(&task, node);
-        let mut commitment = Commitment { id, task, expected_end, admitted: false, accelerators: Vec::new() };
+        let Expected { wait, span } = expected;
+        let expected_end = self.now + wait + span;
+        let accelerators = Vec::new();
+        let mut commitment = Commitment { id, task, expected_end, span, admitted: false, accelerators };
         if admitted {
+            let before = self.nodes[node as usize].cpu_use_millis;
             self.admit(node, &mut commitment);
+            self.stretch(node, before);
         } else {
             self.node_mut(node).queued += 1;
         }
@@ -324,6 +370,34 @@ impl Cluster {
             state.accelerator_free_millis[index as usize] -= kind.requests.accelerator_millis;
         }
         commitment.admitted = true;
+    }
+
+    /// After the CPU in use on a node has changed from `before` thousandths: where that is or was more than
+    /// there is, what is left of those executing is stretched or shrinks with it.
+    fn stretch(&mut self, node: NodeId, before: u64) {
+        let (now, capacity) = (self.now, u64::from(self.class(node).cpu_millis));
+        let state = self.node_mut(node);
+        let (before, after) = (before.max(capacity), state.cpu_use_millis.max(capacity));
+        if before != after {
+            let executing = state.commitments.iter_mut().filter(|commitment| commitment.admitted);
+            for commitment in executing.filter(|commitment| commitment.expected_end > now) {
+                let left_s = commitment.expected_end.since_s(now) * after as f64 / before as f64;
+                commitment.expected_end = now.after_s(left_s);
+            }
+        }
+    }
+
+    /// When the room for one more task on a node is expected, if nothing is placed there in between: first
+    /// come, first served, each that ends makes room for one.
+    pub fn expected_room(&self, node: NodeId) -> Time {
+        let state = &self.nodes[node as usize];
+        let mut ends: BinaryHeap<Reverse<Time>> =
+            state.admitted().map(|running| Reverse(running.expected_end_from(self.now))).collect();
+        for waiting in state.commitments.iter().filter(|waiting| !waiting.admitted) {
+            let room = ends.pop().map_or(self.now, |Reverse(end)| end);
+            ends.push(Reverse(room + waiting.span));
+        }
+        ends.pop().map_or(self.now, |Reverse(end)| end)
     }
 
     /// Enters a task that runs or waits on the node already, as an orchestrator reports it. An
@@ -370,6 +444,8 @@ impl Cluster {
             for &index in &ended.accelerators {
                 state.accelerator_free_millis[index as usize] += kind.requests.accelerator_millis;
             }
+            let before = state.cpu_use_millis + u64::from(kind.cpu_use_millis);
+            self.stretch(node, before);
         } else {
             state.queued -= 1;
         }
@@ -384,7 +460,10 @@ impl Cluster {
                 break;
             }
             let mut commitment = self.node_mut(node).commitments.remove(index);
+            let before = self.nodes[node as usize].cpu_use_millis;
             self.admit(node, &mut commitment);
+            self.stretch(node, before);
+            commitment.expected_end = self.now + commitment.span;
             admitted.push(commitment.id);
             let state = self.node_mut(node);
             state.commitments.insert(index, commitment);
@@ -486,6 +565,56 @@ impl Cluster {
         self.nodes[node as usize].disk.get(&item).is_some_and(|stored| !stored.present)
     }
 
+    /// Seconds until an item on its way to the node is expected there; `None` where it is not on its way. What
+    /// is late is expected to be so for as long again, but no longer than it was to take.
+    #[inline]
+    pub fn arriving_s(&self, item: Item, node: NodeId) -> Option<f64> {
+        if let Item::Dataset(dataset) = item
+            && self.dataset_arriving[dataset as usize] == 0
+        {
+            return None;
+        }
+        let Arriving { begun, expected } = *self.arriving.get(&(item, node))?;
+        let late = self.now - expected;
+        Some(if late > Time::ZERO { late.min(expected - begun).as_s() } else { expected.since_s(self.now) })
+    }
+
+    /// What is on its way to a node: how long until it is expected there, in seconds and negative where it is
+    /// late, and how many seconds it was to take.
+    pub fn arriving_at(&self, node: NodeId) -> impl Iterator<Item = (Item, f64, f64)> {
+        self.arriving.iter().filter(move |((_, to), _)| *to == node).map(|((item, _), arriving)| {
+            let Arriving { begun, expected } = *arriving;
+            (*item, expected.since_s(self.now) - self.now.since_s(expected), expected.since_s(begun))
+        })
+    }
+
+    /// Corrects what is expected of an item on its way to a node, as [`Cluster::arriving_at`] tells it.
+    pub fn expect(&mut self, node: NodeId, item: Item, remaining_s: f64, span_s: f64) {
+        let now = self.now;
+        if let Some(arriving) = self.arriving.get_mut(&(item, node)) {
+            arriving.expected = now.shifted_s(remaining_s);
+            arriving.begun = arriving.expected - Time::recorded(span_s);
+        }
+    }
+
+    /// Nothing of the item is on its way to the node any more.
+    fn arrived(&mut self, item: Item, node: NodeId) {
+        if let (Some(_), Item::Dataset(dataset)) = (self.arriving.remove(&(item, node)), item) {
+            self.dataset_arriving[dataset as usize] -= 1;
+        }
+    }
+
+    /// Seconds that one more transfer of the item to the node would take now.
+    fn transfer_s(&self, node: NodeId, item: Item) -> f64 {
+        let source = match item {
+            Item::Layer(layer) => self.layer_source(layer, node),
+            Item::Dataset(dataset) => self.dataset_source(dataset, node),
+        };
+        let share = |channel| self.channel_share(channel);
+        let path = source.and_then(|source| self.topology.path_with(source, node, Direction::From, share));
+        path.map_or(0.0, |path| path.latency_s + self.item_bytes(item) as f64 / path.bytes_per_s)
+    }
+
     fn item_bytes(&self, item: Item) -> u64 {
         match item {
             Item::Layer(layer) => self.catalogue.layers[layer as usize].bytes,
@@ -515,6 +644,16 @@ impl Cluster {
             let state = self.node_mut(node);
             state.disk_used_bytes += bytes;
             state.disk.insert(item, Stored { bytes, last_used: now, pins: 0, present, home });
+            if !present {
+                let expected = now.after_s(self.transfer_s(node, item));
+                self.arriving.insert((item, node), Arriving { begun: now, expected });
+                if let Item::Dataset(dataset) = item {
+                    self.dataset_arriving[dataset as usize] += 1;
+                }
+            }
+        }
+        if present {
+            self.arrived(item, node);
         }
         self.index(node, item);
     }
@@ -538,6 +677,7 @@ impl Cluster {
         if let Some(stored) = state.disk.remove(&item) {
             state.disk_used_bytes -= stored.bytes;
         }
+        self.arrived(item, node);
         self.index(node, item);
     }
 

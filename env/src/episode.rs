@@ -114,8 +114,7 @@ impl Episode {
         let cluster = self.simulation.observed();
         let choice = Candidate::of(cluster, planned, node);
         let choice = choice.unwrap_or_else(|| panic!("node {node} is no candidate for task {task}"));
-        let expected_end = cluster.now.after_s(choice.completion_s());
-        self.simulation.place(task, node, expected_end);
+        self.simulation.place(task, node, choice.expected());
         self.decisions += 1;
         self.advance();
         std::mem::take(&mut self.elapsed)

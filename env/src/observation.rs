@@ -36,26 +36,33 @@
 //! | 24 | accelerator-wasted | flag | 0, 1 | the node has accelerators and the task asks for none |
 //! | 25 | queued | log | 0.. | tasks waiting here |
 //! | 26 | committed | log | 0.. | tasks placed here |
-//! | 27 | contention | log | 0.. | slowdown of everybody here, this task included |
-//! | 28 | slowness | log | 0.. | execution against the fastest device: the node's aptitude |
-//! | 29 | busy-path | log | 0.. | transfers on the busiest link from the registry |
-//! | 30 | image-demand | log of u | 0.. | what a minute's tasks of this image would pay to pull it: what having it here saves |
-//! | 31 | alpha | 1 | 0..1 | the dial: weight of data moved |
-//! | 32 | feasible | log/4 | 0.. | candidates in the cluster |
-//! | 33 | image-spread | share | 0..1 | candidates that have the image |
-//! | 34 | load | log of tasks | 0.. | arrivals during the soonest completion |
-//! | 35 | congestion | share | 0..1 | candidates where it would have to wait |
-//! | 36 | input-data | log of u | 0.. | moving all its inputs over a local link |
-//! | 37 | output-data | log of u | 0.. | moving its output over a local link |
-//! | 38 | shortest-execution | log of u | 0.. | how heavy it is at best |
+//! | 27 | backlog | log of u | 0.. | time that what is placed here still expects to take |
+//! | 28 | overdue | share | 0..1 | of the tasks placed here those past their expected end: estimates are too low |
+//! | 29 | contention | log | 0.. | slowdown of everybody here, this task included |
+//! | 30 | crowding | log of u | 0.. | time that the others here lose while it executes |
+//! | 31 | slowness | log | 0.. | execution against the fastest device: the node's aptitude |
+//! | 32 | busy-path | log | 0.. | transfers on the busiest link from the registry |
+//! | 33 | busy-data | log | 0.. | transfers on the busiest link that its data would cross |
+//! | 34 | idle-transfer | log of u | 0.. | time of its transfers if nothing else crossed the links: what is above it, others lose too |
+//! | 35 | image-demand | log of u | 0.. | what a minute's tasks of this image would pay to pull it: what having it here saves |
+//! | 36 | alpha | 1 | 0..1 | the dial: weight of data moved |
+//! | 37 | feasible | log/4 | 0.. | candidates in the cluster |
+//! | 38 | image-spread | share | 0..1 | candidates that have the image |
+//! | 39 | load | log of tasks | 0.. | arrivals during the soonest completion |
+//! | 40 | mean-backlog | log of u | 0.. | backlog of the candidates looked at |
+//! | 41 | congestion | share | 0..1 | candidates where it would have to wait |
+//! | 42 | input-data | log of u | 0.. | moving all its inputs over a local link |
+//! | 43 | output-data | log of u | 0.. | moving its output over a local link |
+//! | 44 | shortest-execution | log of u | 0.. | how heavy it is at best |
 
 use std::cell::OnceCell;
 
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue::{Dataset, ExecutionTime, Kind, LayerId, Task};
-use crate::cluster::{Cluster, Item, TaskId};
+use crate::cluster::{Cluster, Expected, Item, TaskId};
 use crate::episode::Episode;
+use crate::time::Time;
 use crate::topology::{Direction, NodeId, Path, VertexId};
 
 /// One number per candidate that the network reads.
@@ -71,7 +78,7 @@ const fn feature(name: &'static str, unit: &'static str, range: &'static str) ->
 }
 
 /// The columns of [`Observation::features`], as in the table of this module.
-pub const FEATURES: [Feature; 39] = [
+pub const FEATURES: [Feature; 45] = [
     feature("cost", "log of u", "0.."),
     feature("time-cost", "log of u", "0.."),
     feature("data-cost", "log of u", "0.."),
@@ -99,14 +106,20 @@ pub const FEATURES: [Feature; 39] = [
     feature("accelerator-wasted", "flag", "0, 1"),
     feature("queued", "log", "0.."),
     feature("committed", "log", "0.."),
+    feature("backlog", "log of u", "0.."),
+    feature("overdue", "share", "0..1"),
     feature("contention", "log", "0.."),
+    feature("crowding", "log of u", "0.."),
     feature("slowness", "log", "0.."),
     feature("busy-path", "log", "0.."),
+    feature("busy-data", "log", "0.."),
+    feature("idle-transfer", "log of u", "0.."),
     feature("image-demand", "log of u", "0.."),
     feature("alpha", "1", "0..1"),
     feature("feasible", "log/4", "0.."),
     feature("image-spread", "share", "0..1"),
     feature("load", "log of tasks", "0.."),
+    feature("mean-backlog", "log of u", "0.."),
     feature("congestion", "share", "0..1"),
     feature("input-data", "log of u", "0.."),
     feature("output-data", "log of u", "0.."),
@@ -211,6 +224,12 @@ impl Candidate {
     /// Expected response time, seconds.
     pub fn completion_s(&self) -> f64 {
         self.wait_s + self.pull_s + self.fetch_s + self.start_s + self.execution_s + self.store_s
+    }
+
+    /// The same, as a commitment keeps it.
+    pub fn expected(&self) -> Expected {
+        let wait = Time::ZERO.after_s(self.wait_s);
+        Expected { wait, span: Time::ZERO.after_s(self.completion_s()) - wait }
     }
 }
 
@@ -323,8 +342,8 @@ impl<'a> Observation<'a> {
         self.reference.cost(self.alpha, candidate.moved_bytes, candidate.completion_s())
     }
 
-    /// The cost if the image were on the node already.
-    fn warm_cost(&self, candidate: &Candidate) -> f64 {
+    /// The cost if the image were on the node already: without what pulling it invests.
+    pub fn warm_cost(&self, candidate: &Candidate) -> f64 {
         let moved = candidate.moved_bytes - candidate.image_moved_bytes;
         self.reference.cost(self.alpha, moved, candidate.completion_s() - candidate.pull_s)
     }
@@ -360,14 +379,15 @@ impl<'a> Observation<'a> {
     pub fn features(&self, shortlist: &[usize], out: &mut [f32]) {
         let scale = Scale::of(self, shortlist);
         let global = self.global_features(&scale);
-        for (&index, row) in shortlist.iter().zip(out.chunks_exact_mut(FEATURE_COUNT)) {
+        let rows = out.chunks_exact_mut(FEATURE_COUNT);
+        for (position, (&index, row)) in shortlist.iter().zip(rows).enumerate() {
             let (own, shared) = row.split_at_mut(FEATURE_COUNT - global.len());
-            own.copy_from_slice(&self.candidate_features(&self.candidates()[index], &scale));
+            own.copy_from_slice(&self.candidate_features(position, &self.candidates()[index], &scale));
             shared.copy_from_slice(&global);
         }
     }
 
-    fn candidate_features(&self, c: &Candidate, scale: &Scale) -> [f32; 31] {
+    fn candidate_features(&self, position: usize, c: &Candidate, scale: &Scale) -> [f32; 36] {
         let flag = |value: bool| f32::from(u8::from(value));
         let time = |seconds: f64| log(scale.time(seconds));
         let data = |bytes: f64| log(scale.data(bytes));
@@ -377,6 +397,8 @@ impl<'a> Observation<'a> {
         let accelerators = state.accelerator_free_millis.len() as f64 * 1000.0;
         let accelerators_free = f64::from(state.accelerator_free_millis.iter().sum::<u32>());
         let regret = (self.cost(c) - scale.least_cost) / scale.unit;
+        let now = self.cluster.now;
+        let overdue = state.commitments.iter().filter(|commitment| commitment.expected_end < now).count();
         [
             log(self.cost(c) / scale.unit),
             time(c.completion_s()),
@@ -405,14 +427,19 @@ impl<'a> Observation<'a> {
             flag(accelerators > 0.0 && requests.accelerators == 0),
             log(f64::from(state.queued)),
             log(state.commitments.len() as f64),
+            time(scale.backlog_s[position]),
+            share(overdue as f64, state.commitments.len() as f64),
             log(c.contention - 1.0),
+            time(self.crowding_s(c)),
             log(c.alone_s / scale.least_alone_s - 1.0),
             self.busy_path(c.node),
+            self.busy_data(c),
+            time(self.idle_transfer_s(c)),
             self.image_demand(c.node, scale),
         ]
     }
 
-    fn global_features(&self, scale: &Scale) -> [f32; 8] {
+    fn global_features(&self, scale: &Scale) -> [f32; 9] {
         let datasets = &self.cluster.catalogue.datasets;
         let bytes = |dataset: &u32| datasets[*dataset as usize].bytes as f64;
         let count = self.candidates().len() as f64;
@@ -421,6 +448,7 @@ impl<'a> Observation<'a> {
             log(count) / 4.0,
             share(f64::from(self.estimates().with_image), count),
             log(self.cluster.total_rate_per_s() * scale.least_completion_s),
+            log(scale.time(scale.backlog_s.iter().sum::<f64>() / scale.backlog_s.len() as f64)),
             share(f64::from(self.estimates().waiting), count),
             log(scale.data(self.task.inputs.iter().map(bytes).sum())),
             log(scale.data(self.task.outputs.iter().map(bytes).sum())),
@@ -430,14 +458,54 @@ impl<'a> Observation<'a> {
 
     /// Transfers on the busiest link between the registry and the node.
     fn busy_path(&self, node: NodeId) -> f32 {
-        let topology = &self.cluster.topology;
+        let registry = self.cluster.topology.registry_of(node);
+        log(f64::from(registry.map_or(0, |registry| self.busiest(registry, node, Direction::From))))
+    }
+
+    /// Transfers on the busiest link that missing inputs and the output would cross.
+    fn busy_data(&self, c: &Candidate) -> f32 {
+        let cluster = self.cluster;
+        let missing = self.task.inputs.iter().filter(|&&input| !cluster.has_dataset(input, c.node));
+        let sources = missing.filter_map(|&input| cluster.dataset_source(input, c.node));
+        let homes = self.task.outputs.iter().filter_map(|&output| {
+            cluster.catalogue.datasets[output as usize].homes.first().filter(|home| **home != c.node)
+        });
+        let reads = sources.map(|source| self.busiest(source, c.node, Direction::From));
+        let writes = homes.map(|&home| self.busiest(home, c.node, Direction::To));
+        log(f64::from(reads.chain(writes).max().unwrap_or(0)))
+    }
+
+    /// Seconds that all its transfers would take over idle links.
+    fn idle_transfer_s(&self, c: &Candidate) -> f64 {
+        let (read_s, store_s) = self.nominal_data_s(c.node);
+        self.nominal_pull_s(c.node, c.missing_image_bytes) + read_s + store_s
+    }
+
+    /// Transfers on the busiest link of a way.
+    fn busiest(&self, root: VertexId, node: NodeId, direction: Direction) -> u32 {
         let mut busiest = 0;
-        if let Some(registry) = topology.registry_of(node) {
-            topology.visit_route(registry, node, Direction::From, |channel, _| {
-                busiest = busiest.max(self.cluster.channel_load(channel));
-            });
-        }
-        log(f64::from(busiest))
+        self.cluster.topology.visit_route(root, node, direction, |channel, _| {
+            busiest = busiest.max(self.cluster.channel_load(channel));
+        });
+        busiest
+    }
+
+    /// Seconds that the tasks executing on the node lose together while this one executes too.
+    fn crowding_s(&self, c: &Candidate) -> f64 {
+        let state = &self.cluster.nodes[c.node as usize];
+        let capacity = f64::from(self.cluster.class(c.node).cpu_millis);
+        let before = (state.cpu_use_millis as f64 / capacity).max(1.0);
+        let others = state.admitted().count();
+        others as f64 * c.execution_s * (1.0 - before / c.contention.max(before))
+    }
+
+    /// Seconds that the tasks placed on a node still expect to take, all together.
+    fn backlog_s(&self, node: NodeId) -> f64 {
+        let now = self.cluster.now;
+        let commitments = self.cluster.nodes[node as usize].commitments.iter();
+        let left = commitments
+            .map(|placed| if placed.admitted { placed.expected_end_from(now) - now } else { placed.span });
+        left.map(Time::as_s).sum()
     }
 
     /// What the tasks of this image that arrive in a minute would pay, each on its own, to pull it
@@ -533,6 +601,8 @@ struct Scale {
     least_completion_s: f64,
     least_moved_bytes: f64,
     least_alone_s: f64,
+    /// [`Observation::backlog_s`] of each candidate looked at.
+    backlog_s: Vec<f64>,
 }
 
 /// Below this the unit says nothing (all candidates are free): a thousandth of the reference cost.
@@ -554,6 +624,7 @@ impl Scale {
             least_completion_s: least(&Candidate::completion_s),
             least_moved_bytes: least(&|c| c.moved_bytes),
             least_alone_s: least(&|c| c.alone_s).max(1e-3),
+            backlog_s: looked_at().map(|c| observation.backlog_s(c.node)).collect(),
         }
     }
 
@@ -635,7 +706,7 @@ impl<'a> Estimator<'a> {
         candidate.node = node;
         candidate.fits_now = self.cluster.fits_now(self.task, node);
         if !candidate.fits_now {
-            candidate.wait_s = self.wait_s(node);
+            candidate.wait_s = self.cluster.expected_room(node).since_s(self.cluster.now);
         }
         candidate.start_s = class.startup_s;
         candidate.alone_s = alone_s;
@@ -647,15 +718,6 @@ impl<'a> Estimator<'a> {
         self.pull(candidate);
         self.read_inputs(candidate);
         self.store_outputs(candidate);
-    }
-
-    /// First come, first served: with q tasks in the queue, the room for this one is made by the
-    /// (q + 1)-th task to end.
-    fn wait_s(&self, node: NodeId) -> f64 {
-        let state = &self.cluster.nodes[node as usize];
-        let mut ends: Vec<_> = state.commitments.iter().map(|commitment| commitment.expected_end).collect();
-        ends.sort_unstable();
-        ends.get(state.queued as usize).map_or(0.0, |end| end.since_s(self.cluster.now))
     }
 
     /// What a new transfer could expect now on the way between `root` and a node.
@@ -697,41 +759,48 @@ impl<'a> Estimator<'a> {
         }
         candidate.missing_image_bytes = missing;
         candidate.arriving_image_bytes = arriving;
-        if self.cluster.topology.peers {
-            let (cluster, arch) = (self.cluster, self.cluster.class(candidate.node).arch);
-            for &layer in cluster.catalogue.images[image as usize].layers(arch) {
+        let (cluster, arch) = (self.cluster, self.cluster.class(candidate.node).arch);
+        let layers = cluster.catalogue.images[image as usize].layers(arch);
+        if cluster.topology.peers {
+            for &layer in layers {
                 self.pull_layer(layer, candidate);
             }
-        } else {
-            let registry = self.cluster.topology.registry_of(candidate.node);
-            self.pull_from(registry, missing, missing - arriving, candidate);
+        } else if missing > arriving {
+            self.pull_from(cluster.topology.registry_of(candidate.node), missing - arriving, candidate);
+        }
+        if arriving > 0 {
+            let left_s = |&layer: &LayerId| cluster.arriving_s(Item::Layer(layer), candidate.node);
+            let last_s = layers.iter().filter_map(left_s).fold(0.0, f64::max);
+            candidate.pull_s = candidate.pull_s.max(last_s);
         }
     }
 
     fn pull_layer(&mut self, layer: LayerId, candidate: &mut Candidate) {
         let item = Item::Layer(layer);
-        if !self.cluster.has_item(item, candidate.node) {
-            let bytes = self.cluster.catalogue.layers[layer as usize].bytes;
-            let arriving = self.cluster.is_arriving(item, candidate.node);
+        if !self.cluster.has_item(item, candidate.node) && !self.cluster.is_arriving(item, candidate.node) {
             let source = self.cluster.layer_source(layer, candidate.node);
-            self.pull_from(source, bytes, if arriving { 0 } else { bytes }, candidate);
+            self.pull_from(source, self.cluster.catalogue.layers[layer as usize].bytes, candidate);
         }
     }
 
-    /// Adds the time for `missing` bytes and the move of `new` ones.
-    fn pull_from(&mut self, source: Option<VertexId>, missing: u64, new: u64, candidate: &mut Candidate) {
+    /// Adds the time and the move of so many bytes.
+    fn pull_from(&mut self, source: Option<VertexId>, bytes: u64, candidate: &mut Candidate) {
         let Some(path) = source.and_then(|s| self.path(s, candidate.node, Direction::From)) else { return };
-        candidate.pull_s += path.latency_s + missing as f64 / path.bytes_per_s;
-        let moved = new as f64 * path.price;
+        candidate.pull_s += path.latency_s + bytes as f64 / path.bytes_per_s;
+        let moved = bytes as f64 * path.price;
         candidate.image_moved_bytes += moved;
         candidate.moved_bytes += moved;
-        candidate.wan_bytes += if path.wan { new } else { 0 };
+        candidate.wan_bytes += if path.wan { bytes } else { 0 };
     }
 
     #[inline(always)]
     fn read_inputs(&mut self, candidate: &mut Candidate) {
         for &dataset in &self.task.inputs {
             if self.cluster.has_dataset(dataset, candidate.node) {
+                continue;
+            }
+            if let Some(left_s) = self.cluster.arriving_s(Item::Dataset(dataset), candidate.node) {
+                candidate.fetch_s = candidate.fetch_s.max(left_s);
                 continue;
             }
             let source = self.cluster.dataset_source(dataset, candidate.node);

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
 use crate::catalogue::normal_quantile;
-use crate::cluster::{Cluster, Item, TaskId};
+use crate::cluster::{Cluster, Expected, Item, TaskId};
 use crate::executor::Executor;
 use crate::faults::Change;
 use crate::network::{End, FlowId, Network};
@@ -254,18 +254,18 @@ impl Simulation {
     }
 
     /// Puts the task that just arrived on a node.
-    pub(crate) fn place(&mut self, task: u32, node: NodeId, expected_end: Time) {
+    pub(crate) fn place(&mut self, task: u32, node: NodeId, expected: Expected) {
         let placed = Arc::clone(&self.world.tasks[task as usize].task);
         let id = TaskId::from(task);
         if let Some(reported) = &mut self.reported {
-            reported.place(id, Arc::clone(&placed), node, expected_end);
+            reported.place(id, Arc::clone(&placed), node, expected);
         }
         if !self.cluster.takes(&placed, node) {
             // The decision was made on an old report.
             return self.lose(task);
         }
         self.active_mut(task).outcome.node = Some(node);
-        if self.cluster.place(id, placed, node, expected_end) {
+        if self.cluster.place(id, placed, node, expected) {
             self.admitted(task, node);
         }
     }

@@ -36,6 +36,12 @@ impl Time {
         self + Time::from_s(seconds)
     }
 
+    /// This moment `seconds` later, or earlier where they are negative, to the nearest nanosecond.
+    pub fn shifted_s(self, seconds: f64) -> Time {
+        let shift = Time::recorded(seconds.abs());
+        if seconds < 0.0 { self - shift } else { self + shift }
+    }
+
     /// Seconds from `earlier` to this moment; zero when `earlier` is later.
     pub fn since_s(self, earlier: Time) -> f64 {
         (self - earlier).as_s()

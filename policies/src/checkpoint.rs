@@ -210,7 +210,7 @@ mod tests {
     use burn::tensor::Device;
 
     fn checkpoint() -> Checkpoint {
-        let config = NetworkConfig { hidden: 8, shortlist: 16 };
+        let config = NetworkConfig { hidden: 8, ..NetworkConfig::default() };
         let network = ActorCritic::init(&config, 3, &Device::flex());
         Checkpoint::new(&network, config, 3, 0, serde_json::Value::Null, serde_json::Value::Null)
     }
@@ -251,6 +251,6 @@ mod tests {
         let mut other = checkpoint();
         other.about.network.hidden = 9;
         let error = other.network(&Device::flex()).unwrap_err().to_string();
-        assert!(error.contains("embed.weight has shape [39, 8], the network wants [39, 9]"), "{error}");
+        assert!(error.contains("embed.weight has shape [45, 8], the network wants [45, 9]"), "{error}");
     }
 }

@@ -20,12 +20,14 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Adds one decision, padded to `size` candidates.
-    pub fn push(&mut self, observation: &Observation<'_>, size: usize) {
+    /// Adds one decision as a network of this configuration sees it, padded to its shortlist.
+    pub fn push(&mut self, observation: &Observation<'_>, config: &NetworkConfig) {
+        let size = config.shortlist;
         let shortlist = observation.shortlist(size);
         let start = self.features.len();
         self.features.resize(start + size * FEATURE_COUNT, 0.0);
         observation.features(&shortlist, &mut self.features[start..]);
+        config.hide(&mut self.features[start..]);
         self.mask.extend((0..size).map(|index| f32::from(u8::from(index < shortlist.len()))));
         self.shortlists.push(shortlist);
     }
@@ -37,6 +39,38 @@ impl Inputs {
         self.mask.append(&mut other.mask);
     }
 
+    /// Some of the decisions.
+    pub fn rows(&self, rows: &[usize]) -> Inputs {
+        let size = self.mask.len() / self.shortlists.len().max(1);
+        Inputs {
+            shortlists: rows.iter().map(|&row| self.shortlists[row].clone()).collect(),
+            features: pick(&self.features, rows, size * FEATURE_COUNT),
+            mask: pick(&self.mask, rows, size),
+        }
+    }
+
+    /// Values of one feature of all candidates.
+    pub fn feature(&self, index: usize) -> impl Iterator<Item = f32> + Clone {
+        let values = self.features.iter().skip(index).step_by(FEATURE_COUNT);
+        values.zip(&self.mask).filter(|(_, present)| **present > 0.0).map(|(value, _)| *value)
+    }
+
+    /// Takes away the first decisions.
+    pub fn forget(&mut self, count: usize) {
+        let size = self.mask.len() / self.shortlists.len().max(1);
+        self.shortlists.drain(..count);
+        self.features.drain(..count * size * FEATURE_COUNT);
+        self.mask.drain(..count * size);
+    }
+
+    /// Features `[rows, size, FEATURE_COUNT]` and mask `[rows, size]` of some of the decisions.
+    pub fn batch(&self, rows: &[usize], size: usize, device: &Device) -> (Tensor<3>, Tensor<2>) {
+        let features = pick(&self.features, rows, size * FEATURE_COUNT);
+        let features = TensorData::new(features, [rows.len(), size, FEATURE_COUNT]);
+        let mask = TensorData::new(pick(&self.mask, rows, size), [rows.len(), size]);
+        (Tensor::from_data(features, device), Tensor::from_data(mask, device))
+    }
+
     /// Features `[decisions, size, FEATURE_COUNT]` and mask `[decisions, size]`.
     pub fn tensors(&self, size: usize, device: &Device) -> (Tensor<3>, Tensor<2>) {
         let decisions = self.shortlists.len();
@@ -44,6 +78,15 @@ impl Inputs {
         let mask = TensorData::new(self.mask.clone(), [decisions, size]);
         (Tensor::from_data(features, device), Tensor::from_data(mask, device))
     }
+}
+
+/// Rows of a flat matrix with `width` columns.
+pub fn pick(values: &[f32], rows: &[usize], width: usize) -> Vec<f32> {
+    let mut picked = Vec::with_capacity(rows.len() * width);
+    for &row in rows {
+        picked.extend_from_slice(&values[row * width..(row + 1) * width]);
+    }
+    picked
 }
 
 /// A trained network that places.
@@ -77,9 +120,9 @@ impl Policy for Learned {
     fn score(&mut self, observation: &Observation<'_>, scores: &mut Vec<f64>) {
         scores.resize(observation.count(), f64::NEG_INFINITY);
         let mut inputs = Inputs::default();
-        inputs.push(observation, self.config.shortlist);
+        inputs.push(observation, &self.config);
         let (features, mask) = inputs.tensors(self.config.shortlist, &self.device);
-        let logits = self.network.forward(features, mask).logits.into_data();
+        let logits = self.network.logits(features, mask).into_data();
         let logits = logits.as_slice::<f32>().expect("logits are 32-bit floats");
         for (&index, &logit) in inputs.shortlists[0].iter().zip(logits) {
             scores[index] = f64::from(logit);

@@ -16,6 +16,8 @@ pub mod network;
 pub mod rollout;
 pub mod tuned;
 
+use std::time::Duration;
+
 use remora_env::Observation;
 use remora_env::topology::NodeId;
 
@@ -25,7 +27,7 @@ use heuristics::{GreedyCompletion, GreedyMarginal, RoundRobin, Skippy};
 pub use checkpoint::Checkpoint;
 #[cfg(feature = "network")]
 pub use learned::Learned;
-pub use look_ahead::LookAhead;
+pub use look_ahead::{Guarded, LookAhead};
 
 /// Something that places tasks.
 pub trait Policy: Send {
@@ -35,6 +37,11 @@ pub trait Policy: Send {
     /// Writes one score per candidate, in the order of [`Observation::candidates`]; higher is
     /// better, negative infinity is "not considered". `scores` arrives empty.
     fn score(&mut self, observation: &Observation<'_>, scores: &mut Vec<f64>);
+
+    /// How many of its choices a guard has overruled so far.
+    fn overruled(&self) -> u64 {
+        0
+    }
 }
 
 /// The candidate that a policy chooses, with the scores of all.
@@ -152,8 +159,7 @@ pub const HEURISTICS: [Named; 22] =
             Box::new(GreedyMarginal::with("greedy-marginal-tuned", tuned::MARGINAL.to_vec()))
         }),
         named("look-ahead", "simulates the best candidates forward; slow", false, |seed| {
-            let base = GreedyMarginal::with("greedy-marginal-tuned", tuned::MARGINAL.to_vec());
-            Box::new(LookAhead::new("look-ahead", Box::new(base), seed))
+            Box::new(LookAhead::new("look-ahead", tuned_greedy(), tuned_greedy(), seed))
         }),
     ];
 
@@ -167,6 +173,8 @@ pub fn usual() -> impl Iterator<Item = &'static str> {
 pub enum PolicyError {
     #[error("no policy is called {0:?}: known are {known}, or the path of a checkpoint or of tuned weights", known = known())]
     Unknown(String),
+    #[error("the budget {0:?} is not understood; want, for example, +look-ahead=20ms")]
+    Budget(String),
     #[error(transparent)]
     Tuned(#[from] tuned::TunedError),
     #[cfg(feature = "network")]
@@ -179,10 +187,46 @@ fn known() -> String {
     format!("{}, pretrained", names.join(", "))
 }
 
+/// The heuristic that learned policies imitate first and that goes on where they look ahead.
+pub fn tuned_greedy() -> Box<dyn Policy> {
+    Box::new(GreedyMarginal::with("greedy-marginal-tuned", tuned::MARGINAL.to_vec()))
+}
+
 /// The policy of that name: a heuristic; the path of weights that `remora tune` found (`*.toml`);
-/// `pretrained`; or a checkpoint's path, which is then called by its content hash. `seed` is for
-/// policies that draw.
+/// `pretrained`; or a checkpoint's path, which is then called by its content hash. Behind the name may
+/// stand `+look-ahead`, with a budget of time for each decision `+look-ahead=20ms`, and `+guard`. `seed`
+/// is for policies that draw.
 pub fn by_name(name: &str, seed: u64) -> Result<Box<dyn Policy>, PolicyError> {
+    match name.rsplit_once('+') {
+        Some((policy, "guard")) => {
+            let policy = by_name(policy, seed)?;
+            let name = format!("{}+guard", policy.name());
+            Ok(Box::new(Guarded::new(&name, policy, tuned_greedy(), seed)))
+        }
+        Some((policy, suffix)) if suffix.starts_with("look-ahead") => {
+            let budget = budget(suffix).ok_or_else(|| PolicyError::Budget(suffix.to_owned()))?;
+            let policy = by_name(policy, seed)?;
+            let look_ahead =
+                LookAhead::new(&format!("{}+{suffix}", policy.name()), policy, tuned_greedy(), seed);
+            Ok(Box::new(match budget {
+                Some(budget) => look_ahead.within(budget),
+                None => look_ahead,
+            }))
+        }
+        _ => plain(name, seed),
+    }
+}
+
+/// The budget in `look-ahead` or `look-ahead=20ms`; `None` where it is malformed.
+fn budget(suffix: &str) -> Option<Option<Duration>> {
+    let Some((_, budget)) = suffix.split_once('=') else { return (suffix == "look-ahead").then_some(None) };
+    let milliseconds: f64 = budget.strip_suffix("ms")?.parse().ok()?;
+    let seconds = milliseconds / 1e3;
+    (seconds > 0.0).then(|| Duration::try_from_secs_f64(seconds).ok()).flatten().map(Some)
+}
+
+/// The policy of a name without a suffix.
+fn plain(name: &str, seed: u64) -> Result<Box<dyn Policy>, PolicyError> {
     if let Some(heuristic) = HEURISTICS.iter().find(|heuristic| heuristic.name == name) {
         return Ok((heuristic.make)(seed));
     }

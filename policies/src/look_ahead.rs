@@ -1,64 +1,74 @@
 //! Deciding by trying: what would each of the best candidates lead to?
 
+use std::time::Duration;
+#[allow(clippy::disallowed_types, reason = "a budget of time is the machine's, not the simulation's")]
+use std::time::Instant;
+
+use remora_env::outcome::Elapsed;
 use remora_env::random::{Purpose, unit};
+use remora_env::topology::NodeId;
 use remora_env::{Episode, Next, Observation};
+use serde::{Deserialize, Serialize};
 
 use crate::{Policy, choose};
 
-/// Rolls the simulator forward from each of a policy's best candidates, under that policy, through
+/// Rolls the simulator forward from each of a policy's best candidates, under a quick policy, through
 /// futures that could follow ([`Observation::imagine`]: arrivals of the recent past over again, nothing
-/// that nobody can know), the same ones for every candidate; the least mean cost wins. One step of
-/// policy improvement (rollout algorithm: Bertsekas, Tsitsiklis, Wu, *Rollout algorithms for
-/// combinatorial optimization*, J. Heuristics 3, 1997).
+/// that nobody can know), the same ones for every candidate. The cheapest wins if it is cheaper than the
+/// policy's own choice by more than chance. One step of policy improvement (rollout algorithm: Bertsekas,
+/// Tsitsiklis, Wu, *Rollout algorithms for combinatorial optimization*, J. Heuristics 3, 1997).
 ///
-/// Where there is no simulator behind an observation, the policy itself decides.
+/// The policy's own choice is there at once, and futures only improve on it: with a budget of time it
+/// looks into as many as there is time for. Where there is no simulator behind an observation, the policy
+/// itself decides.
 pub struct LookAhead {
     name: String,
-    base: Box<dyn Policy>,
+    policy: Box<dyn Policy>,
+    /// Goes on where a candidate was placed.
+    quick: Box<dyn Policy>,
     seed: u64,
-    /// How many of the base policy's best candidates are tried.
+    depth: Depth,
+    budget: Option<Duration>,
+}
+
+/// How far to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Depth {
+    /// How many candidates are tried.
     pub candidates: usize,
-    /// In how many futures.
+    /// In how many futures, at most.
     pub futures: usize,
     /// How many arrivals each has.
     pub tasks: usize,
 }
 
+impl Default for Depth {
+    fn default() -> Depth {
+        Depth { candidates: 4, futures: 8, tasks: 40 }
+    }
+}
+
+/// Futures that a budget of time may be spent on.
+const MOST_FUTURES: usize = 64;
+
 impl std::fmt::Debug for LookAhead {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let LookAhead { name, candidates, futures, tasks, .. } = self;
-        write!(f, "{name}: {candidates} candidates, {futures} futures of {tasks} tasks")
+        write!(f, "{}: {:?}, {:?}", self.name, self.depth, self.budget)
     }
 }
 
 impl LookAhead {
-    /// Looks ahead from the best candidates of `base`.
-    pub fn new(name: &str, base: Box<dyn Policy>, seed: u64) -> LookAhead {
-        LookAhead { name: name.to_owned(), base, seed, candidates: 4, futures: 6, tasks: 40 }
+    /// Looks ahead from the best candidates of `policy`, going on with `quick`.
+    pub fn new(name: &str, policy: Box<dyn Policy>, quick: Box<dyn Policy>, seed: u64) -> LookAhead {
+        LookAhead { name: name.to_owned(), policy, quick, seed, depth: Depth::default(), budget: None }
     }
 
-    /// Indices of the base policy's best candidates, best first.
-    fn best(&self, scores: &[f64]) -> Vec<usize> {
-        let mut best: Vec<usize> = (0..scores.len()).filter(|&index| scores[index].is_finite()).collect();
-        best.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
-        best.truncate(self.candidates);
-        best
-    }
-
-    /// What placing the waiting task on `node` and then going on with the base policy costs in a future.
-    fn cost(&mut self, future: &Episode, node: u32, alpha: f64) -> f64 {
-        let mut episode = future.clone();
-        let reference = episode.reference();
-        let mut total = 0.0;
-        let mut add = |elapsed: remora_env::outcome::Elapsed| {
-            total += reference.cost(alpha, elapsed.moved_bytes, elapsed.task_seconds);
-        };
-        add(episode.step(node));
-        while let Next::Decide(observation) = episode.next() {
-            let node = choose(self.base.as_mut(), &observation).node;
-            add(episode.step(node));
-        }
-        total
+    /// For so long per decision, however many futures that is; what it chooses depends on the machine.
+    pub fn within(mut self, budget: Duration) -> LookAhead {
+        self.depth.futures = MOST_FUTURES;
+        self.budget = Some(budget);
+        self
     }
 }
 
@@ -68,23 +78,184 @@ impl Policy for LookAhead {
     }
 
     fn score(&mut self, observation: &Observation<'_>, scores: &mut Vec<f64>) {
-        self.base.score(observation, scores);
-        let best = self.best(scores);
+        self.policy.score(observation, scores);
+        let scored: Vec<usize> = (0..scores.len()).filter(|&index| scores[index].is_finite()).collect();
+        let best = promising(observation, &scored, |index| scores[index], self.depth.candidates);
         if best.len() < 2 {
             return;
         }
-        let nodes: Vec<u32> = observation.nodes().collect();
-        let mut costs = vec![0.0; best.len()];
-        for future in 0..self.futures as u64 {
-            let seed = (unit(self.seed, Purpose::LookAhead, observation.id, future) * 2f64.powi(52)) as u64;
-            let Some(future) = observation.imagine(seed, self.tasks) else { return };
-            for (cost, &index) in costs.iter_mut().zip(&best) {
-                *cost += self.cost(&future, nodes[index], observation.alpha) / self.futures as f64;
-            }
-        }
+        let nodes: Vec<NodeId> = best.iter().map(|&index| observation.node(index)).collect();
+        let raced = race(self.quick.as_mut(), observation, &nodes, self.depth, self.seed, self.budget);
+        let Some(gains) = raced else { return };
         scores.fill(f64::NEG_INFINITY);
-        for (cost, &index) in costs.iter().zip(&best) {
-            scores[index] = -cost;
+        for (&index, gain) in best.iter().zip(gains) {
+            scores[index] = gain.mean - SURE * gain.error;
         }
+        // Of equals the policy's own choice, which is the first.
+        scores[best[0]] = 0f64.next_up();
+    }
+}
+
+/// Of the candidates at `indices` those worth simulating, at most `count`: those with the best scores, best
+/// first, and last the one that would cost least with the image there already, since what pulling it leads
+/// to shows only later.
+pub fn promising(
+    observation: &Observation<'_>,
+    indices: &[usize],
+    score: impl Fn(usize) -> f64,
+    count: usize,
+) -> Vec<usize> {
+    let mut promising = indices.to_vec();
+    promising.sort_by(|&a, &b| score(b).total_cmp(&score(a)));
+    let warm_cost = |&index: &usize| observation.warm_cost(&observation.candidates()[index]);
+    let rest = count.saturating_sub(1).min(promising.len());
+    let warmest = (rest..promising.len())
+        .min_by(|&a, &b| warm_cost(&promising[a]).total_cmp(&warm_cost(&promising[b])));
+    if let Some(warmest) = warmest {
+        promising.swap(rest, warmest);
+    }
+    promising.truncate(count);
+    promising
+}
+
+/// What simulating a candidate showed.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Gain {
+    /// Mean of what it costs less than the first candidate, over the futures that both were simulated in.
+    pub mean: f64,
+    /// Its standard error.
+    pub error: f64,
+}
+
+impl Gain {
+    fn of(first: &[f64], costs: &[f64]) -> Gain {
+        let gains = || first.iter().zip(costs).map(|(first, cost)| first - cost);
+        let count = gains().count() as f64;
+        let mean = gains().sum::<f64>() / count;
+        let variance = gains().map(|gain| (gain - mean).powi(2)).sum::<f64>() / (count - 1.0).max(1.0);
+        Gain { mean, error: (variance / count).sqrt() }
+    }
+
+    /// The part of it that is not chance.
+    pub fn sure(self) -> f64 {
+        self.mean.signum() * (self.mean.abs() - SURE * self.error).max(0.0)
+    }
+}
+
+/// Standard errors below which a difference counts as chance.
+const SURE: f64 = 2.0;
+/// Standard errors behind the best at which a candidate is given up.
+const HOPELESS: f64 = 4.0;
+
+/// Places the waiting task on each of `nodes` and goes on with `quick`, over futures that are the same for
+/// all, until only one is left that may be the best, or until the futures or the time are used up. `None`
+/// where nothing can be told: no simulator behind the observation, or time for less than two futures.
+#[allow(clippy::disallowed_types, reason = "see the import")]
+pub fn race(
+    quick: &mut dyn Policy,
+    observation: &Observation<'_>,
+    nodes: &[NodeId],
+    depth: Depth,
+    seed: u64,
+    budget: Option<Duration>,
+) -> Option<Vec<Gain>> {
+    let started = Instant::now();
+    let mut costs: Vec<Vec<f64>> = vec![Vec::new(); nodes.len()];
+    let mut running: Vec<usize> = (0..nodes.len()).collect();
+    for future in 0..depth.futures as u64 {
+        if running.len() < 2 || budget.is_some_and(|budget| started.elapsed() >= budget) {
+            break;
+        }
+        let seed = (unit(seed, Purpose::LookAhead, observation.id, future) * 2f64.powi(52)) as u64;
+        let future = observation.imagine(seed, depth.tasks)?;
+        for &candidate in &running {
+            costs[candidate].push(follow(quick, &future, nodes[candidate]));
+        }
+        give_up(&mut running, &costs);
+    }
+    // The first candidate may have been given up: others are compared over the futures that it had.
+    (costs[0].len() >= 2).then(|| costs.iter().map(|of| Gain::of(&costs[0], of)).collect())
+}
+
+/// Gives up the candidates that are far behind the best of those still running.
+fn give_up(running: &mut Vec<usize>, costs: &[Vec<f64>]) {
+    let sum = |candidate: &usize| costs[*candidate].iter().sum::<f64>();
+    let best = running.iter().copied().min_by(|a, b| sum(a).total_cmp(&sum(b)));
+    if let Some(best) = best.filter(|best| costs[*best].len() >= 2) {
+        running.retain(|&candidate| {
+            let behind = Gain::of(&costs[candidate], &costs[best]);
+            candidate == best || behind.mean <= HOPELESS * behind.error
+        });
+    }
+}
+
+/// What placing the waiting task on `node` and then going on with a policy costs in one future.
+fn follow(quick: &mut dyn Policy, future: &Episode, node: NodeId) -> f64 {
+    let mut episode = future.clone();
+    let (reference, alpha) = (episode.reference(), episode.alpha());
+    let mut total = 0.0;
+    let mut add =
+        |elapsed: Elapsed| total += reference.cost(alpha, elapsed.moved_bytes, elapsed.task_seconds);
+    add(episode.step(node));
+    while let Next::Decide(observation) = episode.next() {
+        let node = choose(quick, &observation).node;
+        add(episode.step(node));
+    }
+    total
+}
+
+/// A policy that may not cost much more than greedy's estimate says is possible, unless looking ahead shows
+/// that it pays: else the candidate with the least expected cost is taken.
+pub struct Guarded {
+    name: String,
+    policy: Box<dyn Policy>,
+    quick: Box<dyn Policy>,
+    seed: u64,
+    overruled: u64,
+}
+
+/// Expected cost above the least, in parts of it, that needs no proof.
+const TRUSTED: f64 = 0.5;
+
+impl std::fmt::Debug for Guarded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {} overruled", self.name, self.overruled)
+    }
+}
+
+impl Guarded {
+    /// Guards `policy`; looking ahead goes on with `quick`.
+    pub fn new(name: &str, policy: Box<dyn Policy>, quick: Box<dyn Policy>, seed: u64) -> Guarded {
+        Guarded { name: name.to_owned(), policy, quick, seed, overruled: 0 }
+    }
+
+    /// Whether looking ahead finds `chosen` cheaper than `greedy`.
+    fn confirms(&mut self, observation: &Observation<'_>, chosen: usize, greedy: usize) -> bool {
+        let nodes = [observation.node(chosen), observation.node(greedy)];
+        let raced = race(self.quick.as_mut(), observation, &nodes, Depth::default(), self.seed, None);
+        raced.is_some_and(|gains| gains[1].mean < 0.0)
+    }
+}
+
+impl Policy for Guarded {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn score(&mut self, observation: &Observation<'_>, scores: &mut Vec<f64>) {
+        self.policy.score(observation, scores);
+        let chosen = crate::argmax(scores);
+        let costs: Vec<f64> = observation.candidates().iter().map(|c| observation.cost(c)).collect();
+        let least = |a: &usize, b: &usize| costs[*a].total_cmp(&costs[*b]);
+        let greedy = (0..costs.len()).min_by(least).expect("an observation has a candidate");
+        let dear = costs[chosen] > costs[greedy] * (1.0 + TRUSTED);
+        if dear && !self.confirms(observation, chosen, greedy) {
+            self.overruled += 1;
+            scores[greedy] = scores[chosen].next_up();
+        }
+    }
+
+    fn overruled(&self) -> u64 {
+        self.overruled
     }
 }

@@ -7,7 +7,7 @@ use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
-use remora_env::observation::FEATURE_COUNT;
+use remora_env::observation::{FEATURE_COUNT, FEATURES};
 use remora_env::random::{Purpose, stream};
 use serde::{Deserialize, Serialize};
 
@@ -19,11 +19,47 @@ pub struct NetworkConfig {
     pub hidden: usize,
     /// How many candidates it looks at: see `Observation::shortlist`.
     pub shortlist: usize,
+    /// Whether each candidate is scored knowing what all of them look like together.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub context: bool,
+    /// What it does not see, to find out what that is worth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blind_to: Option<Blind>,
+}
+
+/// Features that a network may be blind to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Blind {
+    /// Where the dial stands.
+    Alpha,
+    /// How a candidate compares with the best of them.
+    Relative,
+}
+
+impl Blind {
+    /// Whether the feature of that name is hidden.
+    fn hides(self, feature: &str) -> bool {
+        match self {
+            Blind::Alpha => feature == "alpha",
+            Blind::Relative => feature.ends_with("regret"),
+        }
+    }
 }
 
 impl Default for NetworkConfig {
     fn default() -> NetworkConfig {
-        NetworkConfig { hidden: 64, shortlist: 16 }
+        NetworkConfig { hidden: 64, shortlist: 16, context: false, blind_to: None }
+    }
+}
+
+impl NetworkConfig {
+    /// Wipes from rows of features what the network does not see.
+    pub fn hide(&self, features: &mut [f32]) {
+        let Some(blind) = self.blind_to else { return };
+        for (index, _) in FEATURES.iter().enumerate().filter(|(_, feature)| blind.hides(feature.name)) {
+            features.iter_mut().skip(index).step_by(FEATURE_COUNT).for_each(|value| *value = 0.0);
+        }
     }
 }
 
@@ -58,15 +94,7 @@ pub struct ActorCritic {
     score: Linear,
     pool: Linear,
     value: Linear,
-}
-
-/// What the network says of a batch of decisions.
-#[derive(Clone, Debug)]
-pub struct Judgement {
-    /// Preference for each candidate; hugely negative where masked. `[batch, candidates]`
-    pub logits: Tensor<2>,
-    /// Expected return. `[batch]`
-    pub value: Tensor<1>,
+    context: bool,
 }
 
 /// Taken off the logits of candidates that are not there.
@@ -121,7 +149,7 @@ impl ActorCritic {
         }
         let [embed, mix, score, pool, value] =
             <[Linear; 5]>::try_from(layers).expect("one layer for each entry of PARAMETERS");
-        Ok(ActorCritic { embed, mix, score, pool, value })
+        Ok(ActorCritic { embed, mix, score, pool, value, context: config.context })
     }
 
     /// Names of all parameters, in the order of [`ActorCritic::weights`].
@@ -147,27 +175,46 @@ impl ActorCritic {
             .collect()
     }
 
-    /// Judges a batch of decisions.
+    /// Preference for each candidate of a batch of decisions, `[batch, candidates]`; hugely negative where
+    /// masked.
     ///
     /// # Shapes
     /// - `features`: `[batch, candidates, FEATURE_COUNT]`
     /// - `mask`: `[batch, candidates]`, 1 where there is a candidate, 0 where there is padding
-    pub fn forward(&self, features: Tensor<3>, mask: Tensor<2>) -> Judgement {
+    pub fn logits(&self, features: Tensor<3>, mask: Tensor<2>) -> Tensor<2> {
         let [batch, candidates, _] = features.dims();
-        let x = relu(self.embed.forward(features)); // [batch, candidates, hidden]
-        let x = relu(self.mix.forward(x)); // [batch, candidates, hidden]
-        let logits = self.score.forward(x.clone()).reshape([batch, candidates]); // [batch, candidates]
-        let logits = logits + (mask.clone() - 1.0) * ABSENT;
+        let mut x = self.look(features); // [batch, candidates, hidden]
+        if self.context {
+            let pooled = self.together(x.clone(), mask.clone()); // [batch, hidden]
+            x = x + pooled.unsqueeze_dim(1); // [batch, candidates, hidden]
+        }
+        let logits = self.score.forward(x).reshape([batch, candidates]); // [batch, candidates]
+        logits + (mask - 1.0) * ABSENT
+    }
 
+    /// Expected return of each decision of a batch, `[batch]`; shapes as for [`ActorCritic::logits`].
+    pub fn value(&self, features: Tensor<3>, mask: Tensor<2>) -> Tensor<1> {
+        let [batch, _, _] = features.dims();
+        let pooled = self.together(self.look(features), mask); // [batch, hidden]
+        self.value.forward(pooled).reshape([batch]) // [batch]
+    }
+
+    /// Each candidate by itself.
+    fn look(&self, features: Tensor<3>) -> Tensor<3> {
+        let x = relu(self.embed.forward(features)); // [batch, candidates, hidden]
+        relu(self.mix.forward(x)) // [batch, candidates, hidden]
+    }
+
+    /// All candidates of a decision together: their mean and their maximum.
+    fn together(&self, x: Tensor<3>, mask: Tensor<2>) -> Tensor<2> {
+        let [batch, candidates, _] = x.dims();
         // Rectified activations are not negative, so a masked zero never wins the maximum.
         let present = mask.clone().reshape([batch, candidates, 1]); // [batch, candidates, 1]
         let x = x * present;
         let count = mask.sum_dim(1).clamp_min(1.0); // [batch, 1]
         let mean = x.clone().sum_dim(1).squeeze_dim::<2>(1) / count; // [batch, hidden]
         let most = x.max_dim(1).squeeze_dim::<2>(1); // [batch, hidden]
-        let pooled = relu(self.pool.forward(Tensor::cat(vec![mean, most], 1))); // [batch, hidden]
-        let value = self.value.forward(pooled).reshape([batch]); // [batch]
-        Judgement { logits, value }
+        relu(self.pool.forward(Tensor::cat(vec![mean, most], 1))) // [batch, hidden]
     }
 }
 

@@ -11,86 +11,13 @@ use rand_chacha::ChaCha8Rng;
 use remora_env::observation::Reference;
 use remora_env::random::{Purpose, stream};
 use remora_env::world::When;
-use remora_env::{Episode, Next, Observation, Scenario, Scenarios, Time, World};
-use remora_policies::heuristics::GreedyCompletion;
+use remora_env::{Episode, Next, Observation, Time, World};
 use remora_policies::learned::Inputs;
 use remora_policies::network::ActorCritic;
-use remora_policies::rollout::{self, Figures};
+use remora_policies::{Policy, tuned_greedy};
 
-use crate::config::Config;
-
-/// Training seeds start here. Evaluation uses small seeds, validation [`VALIDATION_SEEDS`],
-/// references others still: the ranges cannot meet.
-pub const TRAINING_SEEDS: u64 = 1 << 32;
-
-/// First seed of the worlds on which checkpoints are compared.
-pub const VALIDATION_SEEDS: u64 = 1 << 24;
-
-/// What to learn on: worlds of a scenario, or members of a family, cut off after so many tasks.
-#[derive(Clone, Debug)]
-pub struct Course {
-    scenarios: Scenarios,
-    tasks: u32,
-    /// Of a scenario; members of a family have each their own.
-    units: Option<Units>,
-}
-
-/// What figures are measured in.
-#[derive(Clone, Copy, Debug)]
-pub struct Units {
-    /// What the dial's ends are measured in: `kube-default`.
-    pub reference: Reference,
-    /// Figures of `greedy-completion`: the unit of rewards and horizons.
-    pub greedy: Reference,
-}
-
-/// A world with its units.
-#[derive(Clone, Debug)]
-pub struct Lesson {
-    pub world: Arc<World>,
-    pub units: Units,
-}
-
-impl Units {
-    fn of(scenario: &Scenario, tasks: u32) -> Units {
-        let reference = rollout::reference(scenario);
-        let mut short = scenario.clone();
-        short.file.workload.tasks = Some(tasks);
-        let world = Arc::new(short.world(VALIDATION_SEEDS - 1));
-        let greedy =
-            Figures::of(&rollout::play(&world, &mut GreedyCompletion::default(), 0.0, reference)).reference();
-        Units { reference, greedy }
-    }
-}
-
-impl Course {
-    /// Measures a scenario with episodes of `tasks` tasks.
-    pub fn new(scenarios: Scenarios, tasks: u32) -> Course {
-        let units = match &scenarios {
-            Scenarios::One(scenario) => Some(Units::of(scenario, tasks)),
-            Scenarios::Family(_) => None,
-        };
-        Course { scenarios, tasks, units }
-    }
-
-    /// The course's world for a seed.
-    pub fn lesson(&self, seed: u64) -> Lesson {
-        let mut scenario = self.scenarios.at(seed).into_owned();
-        let units = self.units.unwrap_or_else(|| Units::of(&scenario, self.tasks));
-        scenario.file.workload.tasks = Some(self.tasks);
-        Lesson { world: Arc::new(scenario.world(seed)), units }
-    }
-
-    /// Whether every seed is another scenario.
-    pub fn is_family(&self) -> bool {
-        matches!(self.scenarios, Scenarios::Family(_))
-    }
-
-    /// Where checkpoints are compared: other worlds of the same scenario, or the validation family.
-    pub fn for_validation(&self) -> Course {
-        Course { scenarios: self.scenarios.for_validation(), ..self.clone() }
-    }
-}
+use crate::config::{Baseline, Config};
+use crate::course::{Course, Exercise, Lesson, Units, exercise};
 
 /// Decisions of one iteration, flat, with what became of them.
 #[derive(Clone, Debug, Default)]
@@ -98,8 +25,8 @@ pub struct Experience {
     pub inputs: Inputs,
     /// Position in the shortlist that was chosen.
     pub actions: Vec<i32>,
-    /// Position in the shortlist that costs least by today's estimate: the greedy choice.
-    pub greedy: Vec<i32>,
+    /// Position in the shortlist that the heuristic to imitate would choose.
+    pub teacher: Vec<i32>,
     /// Log-probability of the choice when it was made.
     pub log_probs: Vec<f32>,
     pub advantages: Vec<f32>,
@@ -122,7 +49,7 @@ impl Experience {
     pub fn append(&mut self, mut other: Experience) {
         self.inputs.append(other.inputs);
         self.actions.append(&mut other.actions);
-        self.greedy.append(&mut other.greedy);
+        self.teacher.append(&mut other.teacher);
         self.log_probs.append(&mut other.log_probs);
         self.advantages.append(&mut other.advantages);
         self.targets.append(&mut other.targets);
@@ -135,25 +62,16 @@ struct Step {
     task: usize,
     row: usize,
     action: i32,
-    greedy: i32,
+    teacher: i32,
     log_prob: f32,
     /// When it was made.
     at: Time,
 }
 
-/// The `index`-th world of a training run: its course, seed and α.
-fn draw(config: &Config, courses: &[Course], index: u64) -> (usize, u64, f64) {
-    let seed = TRAINING_SEEDS.wrapping_add(config.seed << 40).wrapping_add(index);
-    let mut rng = stream(seed, Purpose::Policy, 0);
-    // Half of them at the ends and quarters of the dial, half anywhere on it.
-    let alpha = if rng.random() { f64::from(rng.random_range(0..5_u8)) / 4.0 } else { rng.random() };
-    (index as usize % courses.len(), seed, alpha)
-}
-
 /// Plays all rollouts of the `index`-th world, one batched forward pass per decision.
 pub fn collect(config: &Config, courses: &[Course], network: &ActorCritic, index: u64) -> Experience {
-    let (course, seed, alpha) = draw(config, courses, index);
-    let Lesson { world, units: Units { reference, greedy: unit } } = courses[course].lesson(seed);
+    let Exercise { seed, alpha, lesson } = exercise(config, courses, index);
+    let Lesson { world, units: Units { reference, greedy: unit } } = lesson;
     let size = config.network.shortlist;
     let horizon_s = config.horizon * unit.response_s;
     let unit = reference.cost(alpha, unit.moved_bytes, unit.response_s);
@@ -162,19 +80,20 @@ pub fn collect(config: &Config, courses: &[Course], network: &ActorCritic, index
     let mut rngs: Vec<ChaCha8Rng> =
         (0..config.rollouts).map(|rollout| stream(seed, Purpose::Policy, rollout as u64 + 1)).collect();
     let mut steps: Vec<Vec<Step>> = (0..config.rollouts).map(|_| Vec::new()).collect();
+    let mut teacher = tuned_greedy();
     let mut inputs = Inputs::default();
     loop {
         let first = inputs.shortlists.len();
         let mut asked = Inputs::default();
         let mut deciding = Vec::new();
         let mut candidates = Vec::new();
-        let mut greedy = Vec::new();
+        let mut teachers = Vec::new();
         for (rollout, episode) in episodes.iter().enumerate() {
             if let Next::Decide(observation) = episode.next() {
-                asked.push(&observation, size);
+                asked.push(&observation, &config.network);
                 let shortlist = &asked.shortlists[asked.shortlists.len() - 1];
                 candidates.push(shortlist.iter().map(|&i| observation.candidates()[i]).collect::<Vec<_>>());
-                greedy.push(cheapest(&observation, shortlist));
+                teachers.push(choice_of(teacher.as_mut(), &observation, shortlist));
                 deciding.push(rollout);
             }
         }
@@ -193,7 +112,7 @@ pub fn collect(config: &Config, courses: &[Course], network: &ActorCritic, index
                 task,
                 row: first + row,
                 action: action as i32,
-                greedy: greedy[row],
+                teacher: teachers[row],
                 log_prob: row_log_probs[action],
                 at,
             });
@@ -202,7 +121,8 @@ pub fn collect(config: &Config, courses: &[Course], network: &ActorCritic, index
     let ledgers: Vec<Ledger> =
         episodes.iter().map(|episode| Ledger::of(episode, alpha, reference, unit)).collect();
     let clocks = clocks(&world);
-    let mut experience = credit(&steps, inputs, &ledgers, &clocks, horizon_s);
+    let expected = (config.baseline == Baseline::Critic).then(|| expect(network, &inputs, size));
+    let mut experience = credit(&steps, inputs, &ledgers, &clocks, horizon_s, expected.as_deref());
     let costs = ledgers.iter().flat_map(|ledger| ledger.costs.iter());
     experience.relative_costs.push((costs.sum::<f64>() / (ledgers.len() * clocks.len()) as f64) as f32);
     experience
@@ -243,18 +163,25 @@ fn clocks(world: &World) -> Vec<f64> {
     clocks
 }
 
-/// Position in the shortlist of the candidate with the least expected cost.
-fn cheapest(observation: &Observation<'_>, shortlist: &[usize]) -> i32 {
-    let cost = |position: usize| observation.cost(&observation.candidates()[shortlist[position]]);
-    let positions = 0..shortlist.len();
-    positions.min_by(|&a, &b| cost(a).total_cmp(&cost(b))).expect("an observation has a candidate") as i32
+/// Position in the shortlist of the candidate that a policy likes best.
+fn choice_of(policy: &mut dyn Policy, observation: &Observation<'_>, shortlist: &[usize]) -> i32 {
+    let mut scores = Vec::with_capacity(observation.count());
+    policy.score(observation, &mut scores);
+    let by_score = |&a: &usize, &b: &usize| scores[shortlist[a]].total_cmp(&scores[shortlist[b]]);
+    (0..shortlist.len()).rev().max_by(by_score).expect("an observation has a candidate") as i32
 }
 
 /// Log-probabilities of all positions of some decisions, `[decisions, size]` row by row.
 fn judge(network: &ActorCritic, asked: &Inputs, size: usize) -> Vec<f32> {
     let (features, mask) = asked.tensors(size, &Device::flex());
-    let logits = network.forward(features, mask).logits;
+    let logits = network.logits(features, mask);
     log_softmax(logits, 1).into_data().try_to_vec().expect("log-probabilities are 32-bit floats")
+}
+
+/// What a critic expects of some decisions, in units of their mean size.
+fn expect(network: &ActorCritic, inputs: &Inputs, size: usize) -> Vec<f32> {
+    let (features, mask) = inputs.tensors(size, &Device::flex());
+    network.value(features, mask).into_data().try_to_vec().expect("values are 32-bit floats")
 }
 
 /// Draws a position with these log-probabilities.
@@ -295,13 +222,14 @@ fn returns(steps: &[Step], ledger: &Ledger, clocks: &[f64], horizon_s: f64) -> V
 /// Advantages against the mean return of the same task's decisions in all rollouts: the arrivals,
 /// the luck and the links are the same, so the mean is a baseline that knows the future without
 /// biasing the gradient (Mao et al. 2018, *Variance Reduction for Reinforcement Learning in
-/// Input-Driven Environments*).
+/// Input-Driven Environments*). Or against what a critic `expected` of each row.
 fn credit(
     steps: &[Vec<Step>],
     inputs: Inputs,
     ledgers: &[Ledger],
     clocks: &[f64],
     horizon_s: f64,
+    expected: Option<&[f32]>,
 ) -> Experience {
     let (rollouts, tasks) = (steps.len(), clocks.len());
     let mut returns = Array2::<f64>::from_elem((rollouts, tasks), f64::NAN);
@@ -324,7 +252,7 @@ fn credit(
     let mut experience = Experience {
         inputs,
         actions: vec![0; decisions],
-        greedy: vec![0; decisions],
+        teacher: vec![0; decisions],
         log_probs: vec![0.0; decisions],
         advantages: vec![0.0; decisions],
         targets: vec![0.0; decisions],
@@ -333,9 +261,10 @@ fn credit(
     for (rollout, steps) in steps.iter().enumerate() {
         for step in steps {
             let value = returns[[rollout, step.task]];
-            let advantage = (value - baselines[step.task]) / spread.max(1e-9);
+            let baseline = expected.map_or(baselines[step.task], |values| size * f64::from(values[step.row]));
+            let advantage = (value - baseline) / spread.max(1e-9);
             experience.actions[step.row] = step.action;
-            experience.greedy[step.row] = step.greedy;
+            experience.teacher[step.row] = step.teacher;
             experience.log_probs[step.row] = step.log_prob;
             experience.advantages[step.row] = advantage.clamp(-5.0, 5.0) as f32;
             experience.targets[step.row] = (value / size) as f32;

@@ -1,19 +1,36 @@
 //! Every hyper-parameter of a training run in one place.
 
+use remora_env::family::Family;
 use remora_policies::network::NetworkConfig;
 use serde::{Deserialize, Serialize};
+
+use crate::device::Accelerator;
+use crate::labels::LabelConfig;
 
 /// Configuration of a training run: the `config.toml` of its folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     pub seed: u64,
+    /// What computes the gradients.
+    #[serde(skip_serializing_if = "is_default")]
+    pub device: Accelerator,
+    /// The checkpoint that it began from, by its content hash; else from weights drawn with the seed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
     /// What to train on, in turn: built-in names, families or files.
     pub scenarios: Vec<String>,
     /// Iterations of collecting and updating.
     pub iterations: u64,
-    /// Of them, the first ones imitate `greedy-marginal` on the states that the network reaches.
+    /// Of them, the first ones imitate `greedy-marginal-tuned` on the states that the network reaches.
     pub imitate: u64,
+    /// The look-ahead labels that it learns from next.
+    pub labels: LabelConfig,
+    /// Train for one position of the dial, not for all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alpha: Option<f64>,
+    /// What a decision's return is compared with.
+    pub baseline: Baseline,
     /// Worlds per iteration, each with its own seed and α.
     pub worlds: usize,
     /// Rollouts of each world; their mean return is the baseline of each.
@@ -43,20 +60,39 @@ pub struct Config {
     pub network: NetworkConfig,
 }
 
+fn is_default(device: &Accelerator) -> bool {
+    *device == Accelerator::default()
+}
+
+/// What a decision's return is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Baseline {
+    /// The mean of the same task's decisions in all rollouts of its world.
+    Group,
+    /// What a critic expects.
+    Critic,
+}
+
 impl Default for Config {
     fn default() -> Config {
         Config {
             seed: 0,
-            scenarios: remora_env::scenario::built_in().map(str::to_owned).collect(),
-            iterations: 100,
+            device: Accelerator::Cpu,
+            from: None,
+            scenarios: default_scenarios(),
+            iterations: 90,
             imitate: 10,
+            labels: LabelConfig::default(),
+            alpha: None,
+            baseline: Baseline::Group,
             worlds: 6,
             rollouts: 8,
-            tasks: 200,
+            tasks: 400,
             horizon: 4.0,
-            epochs: 6,
+            epochs: 4,
             minibatch: 256,
-            learning_rate: 3e-3,
+            learning_rate: 2e-3,
             clip: 0.2,
             entropy: 0.003,
             value_weight: 0.5,
@@ -66,6 +102,12 @@ impl Default for Config {
             network: NetworkConfig::default(),
         }
     }
+}
+
+/// The built-in scenarios, and as many members of the train family.
+fn default_scenarios() -> Vec<String> {
+    let family = |scenario: &str| [Family::Train.name().to_owned(), scenario.to_owned()];
+    remora_env::scenario::built_in().flat_map(family).collect()
 }
 
 impl Config {
@@ -91,6 +133,13 @@ impl Config {
             ("minibatch", self.minibatch as u64),
             ("validate_every", self.validate_every),
             ("network.hidden", self.network.hidden as u64),
+            ("labels.worlds", self.labels.worlds as u64),
+            ("labels.per_world", u64::from(self.labels.per_world)),
+            ("labels.depth.futures", self.labels.depth.futures as u64),
+            ("labels.depth.tasks", self.labels.depth.tasks as u64),
+            ("labels.replay", self.labels.replay as u64),
+            ("labels.updates", self.labels.updates as u64),
+            ("labels.minibatch", self.labels.minibatch as u64),
         ] {
             let (holds, problem) = count(name, value);
             demand(holds, problem);
@@ -113,6 +162,23 @@ impl Config {
         ] {
             demand(value.is_finite() && value > 0.0, format!("{name} is {value}, want a number above 0"));
         }
+        if let Some(alpha) = self.alpha {
+            demand((0.0..=1.0).contains(&alpha), format!("alpha is {alpha}, want 0 to 1"));
+        }
+        let LabelConfig { until, depth, .. } = self.labels;
+        demand((0.0..=1.0).contains(&until), format!("labels.until is {until}, want 0 to 1"));
+        demand(
+            depth.candidates >= 2,
+            format!("labels.depth.candidates is {}, want at least 2 to compare", depth.candidates),
+        );
+        let built = self.device.device().is_some();
+        let device = self.device.name();
+        demand(
+            built,
+            format!(
+                "device is {device}, which this build was made without: build it with --features {device}"
+            ),
+        );
         for (name, value) in [("entropy", self.entropy), ("value_weight", self.value_weight)] {
             demand(value.is_finite() && value >= 0.0, format!("{name} is {value}, want a number from 0"));
         }

@@ -49,6 +49,9 @@ pub struct Row {
     pub failed: usize,
     /// How often tasks were lost and tried again.
     pub retries: usize,
+    /// Share of its choices that a guard has overruled.
+    #[serde(default)]
+    pub overruled: f64,
     /// Wall time per decision, observation included; the only figure that differs between runs.
     pub decision_us: f64,
 }
@@ -245,6 +248,7 @@ fn run(job: &Job<'_>) -> Result<Played, EvaluationError> {
         unplaceable: figures.unplaceable,
         failed: figures.failed,
         retries: figures.retries,
+        overruled: policy.overruled() as f64 / episode.outcomes().len().max(1) as f64,
         decision_us: seconds * 1e6 / completed,
     };
     Ok(Played { row, response_s: quantiles(&episode) })

@@ -1,9 +1,14 @@
-//! The learning: PPO on the simulated cluster, fair evaluation, run folders and reports.
+//! The learning: look-ahead labels and PPO on the simulated cluster, fair evaluation, run folders and reports.
 
+pub mod board;
 pub mod collect;
 pub mod config;
+pub mod course;
+pub mod device;
 pub mod evaluate;
 pub mod journal;
+pub mod labels;
+pub mod learner;
 pub mod nsga2;
 pub mod plot;
 pub mod ppo;

@@ -6,20 +6,21 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use burn::module::Module;
 use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
 use remora_env::file::write_whole;
+use remora_env::observation::FEATURES;
 use remora_env::{Scenarios, scenario::ScenarioError};
 use remora_policies::checkpoint::CheckpointError;
 use remora_policies::heuristics::GreedyMarginal;
 use remora_policies::rollout::{Figures, play};
 use remora_policies::{Checkpoint, Learned, Policy};
 use serde::{Deserialize, Serialize};
-use tensorboard_rs::summary_writer::SummaryWriter;
 
-use crate::collect::{Course, Lesson, VALIDATION_SEEDS};
+use crate::board::Board;
 use crate::config::Config;
-use crate::ppo::{Learner, Metrics};
+use crate::course::{Course, Lesson, Units, VALIDATION_SEEDS};
+use crate::labels::Labels;
+use crate::learner::{BadBatch, Learner, Metrics, Phase};
 use crate::statistics::geometric_mean;
 
 /// When to stop.
@@ -38,6 +39,8 @@ pub struct Options {
     pub budget: Budget,
     /// Go on with the run in `folder`.
     pub resume: bool,
+    /// Begin with these weights, on a network of their shape, and without imitation.
+    pub from: Option<Checkpoint>,
 }
 
 /// Why a run could not start or go on.
@@ -54,9 +57,10 @@ pub enum RunError {
     #[error("cannot read {path}: {reason}")]
     Read { path: PathBuf, reason: String },
     #[error(
-        "iteration {0} ended in weights that are not numbers; lower learning_rate (the last good checkpoint is kept)"
+        "iteration {iteration} came to a loss that is no number and was stopped; lower learning_rate. The last good \
+         checkpoint is kept, and the batch is in {batch}"
     )]
-    Diverged(u64),
+    Diverged { iteration: u64, batch: PathBuf },
     #[error(transparent)]
     Scenario(#[from] ScenarioError),
     #[error(transparent)]
@@ -67,16 +71,25 @@ pub enum RunError {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Line {
     pub iteration: u64,
+    /// What it learnt from.
+    #[serde(default)]
+    pub phase: Phase,
     /// Decisions made so far.
     pub decisions: u64,
     /// Mean cost per task while exploring, over that of `greedy-completion`.
     pub exploring_cost: f64,
     pub policy_loss: f64,
-    pub value_loss: f64,
-    pub explained_variance: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_loss: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explained_variance: Option<f64>,
     pub entropy: f64,
     pub kl: f64,
     pub clip_fraction: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label_regret: Option<f64>,
+    #[serde(default)]
+    pub gradient_norm: f64,
     /// Cost over `greedy-marginal` on the validation worlds, where it was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation: Option<Validation>,
@@ -94,7 +107,7 @@ pub struct Validation {
 /// Positions of the dial at which policies are compared.
 pub const ALPHAS: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
 const VALIDATION_WORLDS: u64 = 4;
-const VALIDATION_MEMBERS: u64 = 16;
+const VALIDATION_MEMBERS: u64 = 48;
 
 /// What a run tells while it goes.
 #[derive(Clone, Debug)]
@@ -130,6 +143,9 @@ impl Folder {
     fn best(&self) -> PathBuf {
         self.0.join("checkpoints/best.safetensors")
     }
+    fn replay(&self, iteration: u64) -> PathBuf {
+        self.0.join(format!("checkpoints/labels-{iteration}.safetensors"))
+    }
     fn optimizer(&self, iteration: u64) -> PathBuf {
         self.0.join(format!("checkpoints/optimizer-{iteration}.bpk"))
     }
@@ -146,8 +162,12 @@ pub fn train(
     watch: &mut dyn FnMut(&Report<'_>),
 ) -> Result<Finished, RunError> {
     let folder = Folder(options.folder.clone());
-    let config = if options.resume { read_config(&folder, &config)? } else { prepare(&folder, config)? };
-    let mut run = Run::new(config, folder, options.resume)?;
+    let config = match &options.from {
+        _ if options.resume => read_config(&folder, &config)?,
+        Some(from) => prepare(&folder, continued(config, from))?,
+        None => prepare(&folder, config)?,
+    };
+    let mut run = Run::new(config, folder, options)?;
     let started = Instant::now();
     loop {
         let progress = match options.budget {
@@ -157,13 +177,30 @@ pub fn train(
         if progress >= 1.0 {
             break;
         }
-        let metrics = run.learner.step(progress);
+        let metrics = run.learner.step(progress).map_err(|batch| run.diverged(&batch))?;
         let line = run.record(&metrics)?;
         let decisions_per_s = metrics.decisions as f64 / (metrics.collect_s + metrics.update_s);
         watch(&Report { line: &line, progress, decisions_per_s });
         run.lines.push(line);
     }
     run.finish()
+}
+
+/// The configuration of a run that begins with the weights of a checkpoint.
+fn continued(config: Config, from: &Checkpoint) -> Config {
+    Config { from: Some(from.id()), network: from.about.network, imitate: 0, ..config }
+}
+
+/// Bytes that a run writes before it has anything to show for them.
+const PROBE: usize = 32 << 20;
+
+/// Writes as much as a run will, and takes it away again: better to fail now than after an hour.
+fn probe(checkpoints: &Path) -> Result<(), RunError> {
+    let path = checkpoints.join("probe");
+    let written = write_whole(&path, |file| file.write_all(&vec![0; PROBE])).map_err(writing(&path));
+    // Best effort: a leftover is harmless.
+    let _ = fs::remove_file(&path);
+    written
 }
 
 fn prepare(folder: &Folder, config: Config) -> Result<Config, RunError> {
@@ -176,6 +213,7 @@ fn prepare(folder: &Folder, config: Config) -> Result<Config, RunError> {
     }
     let checkpoints = folder.0.join("checkpoints");
     fs::create_dir_all(&checkpoints).map_err(writing(&checkpoints))?;
+    probe(&checkpoints)?;
     let text = toml::to_string(&config).expect("plain data becomes TOML");
     write_whole(&folder.config(), |file| file.write_all(text.as_bytes()))
         .map_err(writing(&folder.config()))?;
@@ -198,35 +236,47 @@ struct Run {
     lessons: Vec<Lesson>,
     /// Cost of `greedy-marginal` on each validation world at each α.
     greedy: Vec<f64>,
+    /// Where it stands between response time and data moved at each α, and where the network stood last.
+    greedy_points: Vec<(f64, f64)>,
+    points: Vec<(f64, f64)>,
     best: f64,
     decisions: u64,
     lines: Vec<Line>,
-    board: SummaryWriter,
+    board: Board,
 }
 
 impl Run {
-    fn new(config: Config, folder: Folder, resume: bool) -> Result<Run, RunError> {
+    fn new(config: Config, folder: Folder, options: &Options) -> Result<Run, RunError> {
         let courses: Result<Vec<Course>, RunError> = config
             .scenarios
             .iter()
             .map(|name| Ok(Course::new(Scenarios::load(name)?, config.tasks)))
             .collect();
         let courses = courses?;
-        let lessons = lessons(&courses);
-        let learner = Learner::new(config, courses);
-        let board = SummaryWriter::new(folder.0.join("tensorboard"));
-        let greedy = validate(&lessons, &|| Box::new(GreedyMarginal::default()));
+        // What is named more often is trained on more often, and is validated once.
+        let named_before = |index: usize| config.scenarios[..index].contains(&config.scenarios[index]);
+        let once = courses.iter().enumerate().filter(|(index, _)| !named_before(*index));
+        let lessons = lessons(once.map(|(_, course)| course));
+        let mut learner = Learner::new(config, courses);
+        if let Some(from) = &options.from {
+            learner.begin_from(from).map_err(CheckpointError::Shape)?;
+        }
+        let hyperparameters = serde_json::to_value(&learner.config).expect("plain data becomes JSON");
+        let board = Board::new(&folder.0.join("tensorboard"), &hyperparameters);
+        let (greedy, greedy_points) = validate(&lessons, &|| Box::new(GreedyMarginal::default()));
         let mut run = Run {
             folder,
             learner,
             lessons,
             greedy,
+            greedy_points,
+            points: Vec::new(),
             best: f64::INFINITY,
             decisions: 0,
             lines: Vec::new(),
             board,
         };
-        if resume {
+        if options.resume {
             run.restore()?;
         }
         Ok(run)
@@ -246,6 +296,12 @@ impl Run {
         let read = |reason: String| RunError::Read { path: path.clone(), reason };
         let state = fs::read(&path).map_err(|error| read(error.to_string()))?;
         self.learner.restore(&checkpoint, state).map_err(read)?;
+        let path = self.folder.replay(iteration);
+        if path.exists() {
+            let read = |reason: String| RunError::Read { path: path.clone(), reason };
+            let bytes = fs::read(&path).map_err(|error| read(error.to_string()))?;
+            self.learner.replay = Labels::from_bytes(&bytes).map_err(read)?;
+        }
         let path = self.folder.metrics();
         let read = |reason: String| RunError::Read { path: path.clone(), reason };
         for line in fs::read_to_string(&path).map_err(|error| read(error.to_string()))?.lines() {
@@ -263,15 +319,24 @@ impl Run {
             .map_err(writing(&path))
     }
 
+    /// Saves a batch that the network could not learn from.
+    fn diverged(&self, batch: &BadBatch) -> RunError {
+        let path = self.folder.0.join("bad-batch.json");
+        let BadBatch { inputs, rows } = batch;
+        let text = serde_json::json!({ "rows": rows, "features": inputs.features, "mask": inputs.mask });
+        match write_whole(&path, |file| Ok(serde_json::to_writer(file, &text)?)) {
+            Ok(()) => RunError::Diverged { iteration: self.learner.iteration + 1, batch: path },
+            Err(source) => RunError::Write { path, source },
+        }
+    }
+
     /// Books an iteration: metrics, TensorBoard, and now and then a validation with a checkpoint.
     fn record(&mut self, metrics: &Metrics) -> Result<Line, RunError> {
         let iteration = self.learner.iteration;
-        if !metrics.policy_loss.is_finite() || !metrics.value_loss.is_finite() {
-            return Err(RunError::Diverged(iteration));
-        }
         self.decisions += metrics.decisions as u64;
         let mut line = Line {
             iteration,
+            phase: metrics.phase,
             decisions: self.decisions,
             exploring_cost: metrics.relative_cost,
             policy_loss: metrics.policy_loss,
@@ -280,6 +345,8 @@ impl Run {
             entropy: metrics.entropy,
             kl: metrics.kl,
             clip_fraction: metrics.clip_fraction,
+            label_regret: metrics.label_regret,
+            gradient_norm: metrics.gradient_norm,
             validation: None,
         };
         if iteration.is_multiple_of(self.learner.config.validate_every) {
@@ -298,10 +365,11 @@ impl Run {
 
     /// Measures the network as it stands and keeps it if it is the best so far.
     fn validate(&mut self) -> Result<Validation, RunError> {
-        let network = self.learner.network.valid();
+        let network = self.learner.playing();
         let config = self.learner.config.network;
-        let costs =
+        let (costs, points) =
             validate(&self.lessons, &|| Box::new(Learned::from_network("training", network.clone(), config)));
+        self.points = points;
         let ratios: Vec<f64> = costs.iter().zip(&self.greedy).map(|(ours, greedy)| ours / greedy).collect();
         let at =
             |alpha: usize| -> Vec<f64> { ratios.iter().skip(alpha).step_by(ALPHAS.len()).copied().collect() };
@@ -317,7 +385,7 @@ impl Run {
     fn checkpoint(&self, validation: &Validation) -> Checkpoint {
         let config = &self.learner.config;
         Checkpoint::new(
-            &self.learner.network.valid(),
+            &self.learner.playing(),
             config.network,
             config.seed,
             self.learner.iteration,
@@ -333,15 +401,22 @@ impl Run {
         let path = self.folder.optimizer(iteration);
         let state = self.learner.optimizer_bytes();
         write_whole(&path, |file| file.write_all(&state)).map_err(writing(&path))?;
+        if !self.learner.replay.is_empty() {
+            let path = self.folder.replay(iteration);
+            let labels = self.learner.replay.to_bytes();
+            write_whole(&path, |file| file.write_all(&labels)).map_err(writing(&path))?;
+        }
         self.checkpoint(validation).save(&self.folder.latest())?;
         let before = iteration.saturating_sub(self.learner.config.validate_every);
-        // Best effort: a leftover is harmless.
-        let _ = fs::remove_file(self.folder.optimizer(before));
+        for leftover in [self.folder.optimizer(before), self.folder.replay(before)] {
+            // Best effort: a leftover is harmless.
+            let _ = fs::remove_file(leftover);
+        }
         Ok(())
     }
 
     fn show(&mut self, line: &Line, metrics: &Metrics) {
-        let step = line.iteration as usize;
+        let step = line.iteration;
         let total_s = metrics.collect_s + metrics.update_s;
         let scalars = [
             ("cost/exploring_over_greedy_completion", line.exploring_cost),
@@ -349,20 +424,34 @@ impl Run {
             ("policy/entropy", line.entropy),
             ("policy/kl", line.kl),
             ("policy/clip_fraction", line.clip_fraction),
-            ("critic/loss", line.value_loss),
-            ("critic/explained_variance", line.explained_variance),
+            ("policy/gradient_norm", line.gradient_norm),
             ("speed/decisions_per_s", metrics.decisions as f64 / total_s),
             ("speed/gradient_samples_per_s", metrics.gradient_samples as f64 / metrics.update_s),
             ("speed/collect_s", metrics.collect_s),
             ("speed/update_s", metrics.update_s),
         ];
-        for (tag, value) in scalars {
-            self.board.add_scalar(tag, value as f32, step);
+        let sometimes = [
+            ("critic/loss", line.value_loss),
+            ("critic/explained_variance", line.explained_variance),
+            ("labels/regret", line.label_regret),
+        ];
+        let sometimes = sometimes.into_iter().filter_map(|(tag, value)| Some((tag, value?)));
+        for (tag, value) in scalars.into_iter().chain(sometimes) {
+            self.board.scalar(tag, value, step);
         }
         if let Some(validation) = &line.validation {
-            self.board.add_scalar("validation/cost_over_greedy_marginal", validation.cost as f32, step);
+            self.board.scalar("validation/cost_over_greedy_marginal", validation.cost, step);
             for (alpha, cost) in ALPHAS.iter().zip(&validation.by_alpha) {
-                self.board.add_scalar(&format!("validation/alpha_{alpha}"), *cost as f32, step);
+                self.board.scalar(&format!("validation/alpha_{alpha}"), *cost, step);
+            }
+            self.board.front("validation/front", &self.points, &self.greedy_points, step);
+            self.board.histogram("policy/probability", metrics.probabilities.iter().copied(), step);
+            for (index, feature) in FEATURES.iter().enumerate() {
+                self.board.histogram(
+                    &format!("features/{}", feature.name),
+                    metrics.seen.feature(index),
+                    step,
+                );
             }
         }
         self.board.flush();
@@ -393,26 +482,38 @@ fn write_line(file: &mut dyn Write, line: &Line) -> std::io::Result<()> {
 }
 
 /// The worlds on which checkpoints are compared: as many of each course, more of a family.
-fn lessons(courses: &[Course]) -> Vec<Lesson> {
+fn lessons<'a>(courses: impl Iterator<Item = &'a Course>) -> Vec<Lesson> {
     let seeds = |course: &Course| {
         let worlds = if course.is_family() { VALIDATION_MEMBERS } else { VALIDATION_WORLDS };
         VALIDATION_SEEDS..VALIDATION_SEEDS + worlds
     };
     let wanted: Vec<(Course, u64)> =
-        courses.iter().flat_map(|course| seeds(course).map(|seed| (course.for_validation(), seed))).collect();
-    wanted.par_iter().map(|(course, seed)| course.lesson(*seed)).collect()
+        courses.flat_map(|course| seeds(course).map(|seed| (course.for_validation(), seed))).collect();
+    wanted.par_iter().map(|(course, seed)| course.lesson(*seed, 1)).collect()
 }
 
-/// Costs on the validation worlds: for each scenario and seed, at each of [`ALPHAS`].
-fn validate(lessons: &[Lesson], policy: &(dyn Fn() -> Box<dyn Policy> + Sync)) -> Vec<f64> {
-    lessons
+/// Costs on the validation worlds, for each scenario and seed at each of [`ALPHAS`]; and at each α the
+/// geometric means of response time and data moved, over the references.
+fn validate(
+    lessons: &[Lesson],
+    policy: &(dyn Fn() -> Box<dyn Policy> + Sync),
+) -> (Vec<f64>, Vec<(f64, f64)>) {
+    let played: Vec<(f64, f64, f64)> = lessons
         .par_iter()
-        .flat_map_iter(|Lesson { world, units }| {
+        .flat_map_iter(|Lesson { world, units: Units { reference, .. } }| {
             ALPHAS.into_iter().map(|alpha| {
-                let episode = play(world, policy().as_mut(), alpha, units.reference);
-                let figures = Figures::of(&episode);
-                units.reference.cost(alpha, figures.moved_bytes_per_task(), figures.response_mean_s)
+                let figures = Figures::of(&play(world, policy().as_mut(), alpha, *reference));
+                let (moved, response_s) = (figures.moved_bytes_per_task(), figures.response_mean_s);
+                let relative = (response_s / reference.response_s, moved / reference.moved_bytes);
+                (reference.cost(alpha, moved, response_s), relative.0, relative.1)
             })
         })
-        .collect()
+        .collect();
+    let mean = |alpha: usize, of: fn(&(f64, f64, f64)) -> f64| {
+        // What moves no data at all still has a logarithm.
+        let values = played.iter().skip(alpha).step_by(ALPHAS.len()).map(|played| of(played).max(1e-6));
+        geometric_mean(&values.collect::<Vec<_>>())
+    };
+    let points = (0..ALPHAS.len()).map(|alpha| (mean(alpha, |p| p.1), mean(alpha, |p| p.2)));
+    (played.iter().map(|played| played.0).collect(), points.collect())
 }

@@ -55,10 +55,10 @@ pub struct Evaluation {
     pub timeline: Option<Timeline>,
 }
 
-/// Whether a name is of a checkpoint rather than of a heuristic.
+/// Whether a name is of a checkpoint rather than of a heuristic, looking ahead or not.
 pub fn is_learned(policy: &str) -> bool {
-    let weights = policy.ends_with(".toml");
-    !is_heuristic(policy) && !weights && !CLAIRVOYANT.contains(&policy)
+    let policy = policy.split('+').next().unwrap_or(policy);
+    !is_heuristic(policy) && !policy.ends_with(".toml") && !CLAIRVOYANT.contains(&policy)
 }
 
 /// Whether a name is of a rule: a heuristic that simulates nothing, perhaps with tuned weights.

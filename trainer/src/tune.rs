@@ -11,7 +11,7 @@ use remora_policies::rollout::{self, Figures, play};
 use remora_policies::tuned::Tunable;
 use serde::{Deserialize, Serialize};
 
-use crate::collect::{TRAINING_SEEDS, VALIDATION_SEEDS};
+use crate::course::{TRAINING_SEEDS, VALIDATION_SEEDS};
 use crate::nsga2::{Search, search};
 use crate::statistics::{Ratio, paired_ratio};
 

@@ -2,6 +2,7 @@
 
 mod env;
 mod policy;
+mod train;
 
 use anyhow::Result;
 use clap::{Args as ClapArgs, Subcommand};
@@ -22,11 +23,14 @@ enum Command {
     Env(env::Args),
     /// The policies: CPU time of one decision.
     Policy(policy::Args),
+    /// The learner: decisions, labels and samples per second, beside PyTorch and Stable-Baselines3.
+    Train(train::Args),
 }
 
 pub fn run(args: &Args, json: bool) -> Result<()> {
     match &args.command {
         Command::Env(args) => env::run(args, json),
         Command::Policy(args) => policy::run(args, json),
+        Command::Train(args) => train::run(args, json),
     }
 }

@@ -64,7 +64,8 @@ pub async fn run(args: Args, json: bool) -> Result<()> {
         }
     };
     say(introduction(args.minutes))?;
-    let options = Options { folder: args.out.clone(), budget: Budget::Minutes(args.minutes), resume: false };
+    let budget = Budget::Minutes(args.minutes);
+    let options = Options { folder: args.out.clone(), budget, resume: false, from: None };
     let finished = train::with_progress(Config { seed: args.seed, ..Config::default() }, &options)?;
     say(format!(
         "1. Trained: {} iterations, {} decisions. On validation worlds it costs {:.3} of greedy-marginal.\n",

@@ -1,10 +1,12 @@
 //! `remora train`: a policy from experience.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args as ClapArgs;
+use remora_policies::Checkpoint;
 use remora_trainer::Config;
+use remora_trainer::device::Accelerator;
 use remora_trainer::run::{Budget, Finished, Options, Report, train};
 
 use super::{print, tables};
@@ -36,6 +38,17 @@ pub struct Args {
     /// Go on with the interrupted run in --out.
     #[arg(long)]
     resume: bool,
+    /// Begin with the weights of a checkpoint: its path, or `pretrained`.
+    #[arg(long, conflicts_with = "resume")]
+    from: Option<String>,
+    /// What computes the gradients: cpu, wgpu or cuda.
+    #[arg(long, value_parser = device)]
+    device: Option<Accelerator>,
+}
+
+fn device(text: &str) -> Result<Accelerator, String> {
+    let named = Accelerator::ALL.iter().find(|(name, _)| *name == text);
+    named.map(|(_, device)| *device).ok_or_else(|| "want cpu, wgpu or cuda".to_owned())
 }
 
 pub fn run(args: &Args, json: bool) -> Result<()> {
@@ -46,7 +59,12 @@ pub fn run(args: &Args, json: bool) -> Result<()> {
         None => Budget::Iterations,
     };
     let folder = args.out.clone().unwrap_or_else(|| free_folder(config.seed));
-    let options = Options { folder: folder.clone(), budget, resume: args.resume };
+    let from = match args.from.as_deref() {
+        Some("pretrained") => Some(Checkpoint::pretrained()?),
+        Some(path) => Some(Checkpoint::load(Path::new(path))?),
+        None => None,
+    };
+    let options = Options { folder: folder.clone(), budget, resume: args.resume, from };
     let finished = with_progress(config, &options)?;
     if json {
         return tables::print_rows(&[serde_json::json!({
@@ -77,20 +95,21 @@ fn free_folder(seed: u64) -> PathBuf {
 }
 
 fn configuration(args: &Args) -> Result<Config> {
-    let mut config: Config = match &args.config {
-        Some(path) => {
-            let text =
-                std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-            Config::parse(&text).with_context(|| path.display().to_string())?
-        }
-        None => Config::default(),
-    };
+    let mut config = configuration_from(args.config.as_deref())?;
     if !args.scenario.is_empty() {
         config.scenarios.clone_from(&args.scenario);
     }
     config.seed = args.seed.unwrap_or(config.seed);
+    config.device = args.device.unwrap_or(config.device);
     config.iterations = args.steps.unwrap_or(config.iterations);
     Ok(config)
+}
+
+/// The configuration in a file, or the default one.
+pub fn configuration_from(path: Option<&Path>) -> Result<Config> {
+    let Some(path) = path else { return Ok(Config::default()) };
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Config::parse(&text).with_context(|| path.display().to_string())
 }
 
 /// Trains behind a progress bar.

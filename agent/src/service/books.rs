@@ -175,8 +175,8 @@ impl Books {
     fn commit(&mut self, order: &Order, task: Task, commitment: TaskId, answer: &Arc<Answer>) {
         let Candidate { node, .. } = answer.chosen.candidate;
         let task = Arc::new(task);
-        let expected_end = self.cluster.now.after_s(answer.chosen.candidate.completion_s());
-        if self.cluster.place(commitment, Arc::clone(&task), node, expected_end) {
+        let expected = answer.chosen.candidate.expected();
+        if self.cluster.place(commitment, Arc::clone(&task), node, expected) {
             self.begin(node, &task);
         }
         if let Some(request_id) = &order.request_id {

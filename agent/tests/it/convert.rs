@@ -84,6 +84,7 @@ const CHANGES: &[Change] = &[
     |_, f, _, v| f.nodes[0].images.push(v.text.clone()),
     |_, f, _, v| f.nodes[0].arriving_layers.push(v.text.clone()),
     |_, f, _, v| f.nodes[0].placed[0].expected_remaining_s = Some(v.number),
+    |_, f, _, v| f.nodes[0].placed[0].expected_span_s = Some(v.number),
     |_, f, _, v| f.nodes[0].placed[0].queued = v.flag,
     |_, f, _, v| f.nodes[0].placed[0].accelerators.push(v.whole),
     |_, f, _, v| f.nodes[0].placed[0].decision_id = v.text.clone(),
@@ -134,6 +135,7 @@ fn busy_cluster() -> wire::RegisterClusterRequest {
     let task = wire::PlacedTask {
         task: Some(small_task()),
         expected_remaining_s: Some(3.5),
+        expected_span_s: None,
         ..wire::PlacedTask::default()
     };
     let desk = wire::NodeFacts { node: "desk".to_owned(), placed: vec![task], ..wire::NodeFacts::default() };
@@ -171,7 +173,8 @@ fn survives(request: &wire::RegisterClusterRequest) -> bool {
         for (commitment, before) in node.commitments.iter_mut().zip(&before.commitments) {
             // Seconds hold nanoseconds for a hundred days.
             assert!(commitment.expected_end.0.abs_diff(before.expected_end.0) < 1000);
-            commitment.expected_end = before.expected_end;
+            assert!(commitment.span.0.abs_diff(before.span.0) < 1000);
+            (commitment.expected_end, commitment.span) = (before.expected_end, before.span);
         }
         assert_eq!(node, **before);
     }

@@ -38,6 +38,13 @@ epochs = 1
 minibatch = 32
 validate_every = 2
 network = { hidden = 16, shortlist = 16 }
+[labels]
+until = 0.5
+worlds = 2
+per_world = 10
+updates = 2
+minibatch = 16
+depth = { candidates = 3, futures = 3, tasks = 5 }
 ";
 
 #[test]
@@ -64,8 +71,16 @@ fn a_training_run_is_repeated_byte_for_byte_and_read_by_tensorboard() {
 const READ: &str = "
 import json, sys
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-events = EventAccumulator(sys.argv[1]).Reload()
-print(json.dumps({tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()['scalars']}))
+from tensorboard.plugins.hparams import plugin_data_pb2
+events = EventAccumulator(sys.argv[1], size_guidance={'histograms': 0, 'images': 0}).Reload()
+hparams = EventAccumulator(sys.argv[1] + '/hparams').Reload().summary_metadata['_hparams_/session_start_info']
+start = plugin_data_pb2.HParamsPluginData.FromString(hparams.plugin_data.content).session_start_info
+print(json.dumps({
+    'scalars': {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()['scalars']},
+    'histograms': {tag: events.Histograms(tag)[-1].histogram_value.num for tag in events.Tags()['histograms']},
+    'images': {tag: [i.width, i.height] for tag in events.Tags()['images'] for i in events.Images(tag)[-1:]},
+    'tasks': start.hparams['tasks'].number_value,
+}))
 ";
 
 fn read_by_tensorboard(run: &Path) {
@@ -75,7 +90,12 @@ fn read_by_tensorboard(run: &Path) {
     };
     let output = Command::new(python).args(["-c", READ]).arg(run.join("tensorboard")).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let scalars: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let scalars = &shown["scalars"];
+    assert!(shown["histograms"]["features/wait"].as_f64().unwrap() > 0.0, "{shown}");
+    assert!(shown["histograms"]["policy/probability"].as_f64().unwrap() > 0.0, "{shown}");
+    assert_eq!(shown["images"]["validation/front"], serde_json::json!([320, 320]));
+    assert_eq!(shown["tasks"], 20.0);
     let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let lines: Vec<Value> = metrics.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let entropy = scalars["policy/entropy"].as_array().unwrap();

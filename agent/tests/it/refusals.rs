@@ -114,6 +114,7 @@ async fn wrong_facts() {
     let placed = || wire::PlacedTask {
         task: Some(small_task()),
         expected_remaining_s: Some(3.0),
+        expected_span_s: None,
         ..wire::PlacedTask::default()
     };
     refused_cluster(s, "facts.nodes[0].node: no node is called \"attic\"", |_, f| {

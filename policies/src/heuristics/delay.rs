@@ -55,9 +55,9 @@ impl DelayScheduling {
             return 0.0;
         }
         let state = &observation.cluster.nodes[candidate.node as usize];
-        let running = state.commitments.iter().filter(|commitment| commitment.admitted);
-        let next = running.map(|running| running.expected_end).min();
-        next.map_or(0.0, |end| end.since_s(observation.cluster.now))
+        let now = observation.cluster.now;
+        let next = state.admitted().map(|running| running.expected_end_from(now)).min();
+        next.map_or(0.0, |end| end.since_s(now))
     }
 }
 

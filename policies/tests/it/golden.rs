@@ -8,7 +8,7 @@ use std::sync::Arc;
 use remora_env::catalogue::{
     Catalogue, Dataset, ExecutionTime, Image, Kind, Layer, Requests, Task, numbered,
 };
-use remora_env::cluster::Item;
+use remora_env::cluster::{Expected, Item};
 use remora_env::device::Arch;
 use remora_env::observation::Reference;
 use remora_env::power::Power;
@@ -241,7 +241,12 @@ fn replay(path: &Path) -> usize {
         for item in cluster.needs(&task, chosen).into_iter().filter(|item| matches!(item, Item::Layer(_))) {
             cluster.store(chosen, item, true);
         }
-        cluster.place(number as u64, Arc::new(task), chosen, Time(u64::MAX));
+        cluster.place(
+            number as u64,
+            Arc::new(task),
+            chosen,
+            Expected { wait: Time::ZERO, span: Time(u64::MAX) },
+        );
     }
     golden.steps.len()
 }

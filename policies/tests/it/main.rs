@@ -59,11 +59,46 @@ fn an_unknown_policy_is_refused_with_the_known_ones() {
     assert!(error.to_string().contains("random, round-robin, first-fit"), "{error}");
 }
 
+/// What may stand behind a name, and what may not.
+#[test]
+fn suffixes_wrap_a_policy() {
+    for name in
+        ["greedy-marginal+look-ahead", "skippy+look-ahead=5ms", "random+guard", "random+look-ahead+guard"]
+    {
+        assert_eq!(by_name(name, 0).unwrap().name(), name);
+    }
+    for (name, problem) in [
+        ("random+look-ahead=fast", "look-ahead=fast"),
+        ("random+look-ahead=-3ms", "look-ahead=-3ms"),
+        ("random+magic", "random+magic"),
+        ("randum+guard", "randum"),
+    ] {
+        let Err(error) = by_name(name, 0) else { panic!("{name} was accepted") };
+        assert!(error.to_string().contains(problem), "{error}");
+    }
+}
+
+/// A guard lets nothing through that costs much more than greedy's estimate without looking whether it pays.
+#[test]
+fn a_guard_overrules_what_does_not_pay() {
+    let world = world("urban-sensing", 1);
+    let cost = |name: &str| {
+        let mut policy = by_name(name, 0).unwrap();
+        let episode = play(&world, policy.as_mut(), 0.5, neutral());
+        (Figures::of(&episode).response_mean_s, policy.overruled())
+    };
+    let ((alone, _), (guarded, overruled), (_, never)) =
+        (cost("random"), cost("random+guard"), cost("greedy-marginal+guard"));
+    assert!(guarded < alone, "{guarded} s with and {alone} s without a guard");
+    assert!(overruled > 0);
+    assert_eq!(never, 0, "greedy's own choice is never dear");
+}
+
 /// A decision's logits may not depend on what else is in the batch, on padding, or on the order of
 /// the candidates.
 #[test]
 fn the_network_judges_each_candidate_on_its_own() {
-    let config = NetworkConfig { hidden: 16, shortlist: 16 };
+    let config = NetworkConfig { hidden: 16, shortlist: 24, ..NetworkConfig::default() };
     let device = Device::flex();
     let network = ActorCritic::init(&config, 5, &device);
     let world = world("urban-sensing", 1);
@@ -73,16 +108,16 @@ fn the_network_judges_each_candidate_on_its_own() {
     let mut greedy = by_name("greedy-marginal", 0).unwrap();
     for _ in 0..20 {
         let Next::Decide(observation) = episode.next() else { panic!("ended early") };
-        together.push(&observation, 24);
+        together.push(&observation, &config);
         let mut single = Inputs::default();
-        single.push(&observation, 24);
+        single.push(&observation, &config);
         alone.push(single);
         let node = choose(greedy.as_mut(), &observation).node;
         episode.step(node);
     }
     let logits = |inputs: &Inputs| {
         let (features, mask) = inputs.tensors(24, &device);
-        network.forward(features, mask).logits.into_data().try_to_vec::<f32>().unwrap()
+        network.logits(features, mask).into_data().try_to_vec::<f32>().unwrap()
     };
     let all = logits(&together);
     for (row, single) in alone.iter().enumerate() {
@@ -102,7 +137,7 @@ fn the_network_judges_each_candidate_on_its_own() {
 
 #[test]
 fn masked_candidates_have_no_chance() {
-    let config = NetworkConfig { hidden: 8, shortlist: 16 };
+    let config = NetworkConfig { hidden: 8, ..NetworkConfig::default() };
     let device = Device::flex();
     let network = ActorCritic::init(&config, 5, &device);
     let inputs = Inputs {
@@ -111,7 +146,7 @@ fn masked_candidates_have_no_chance() {
         mask: vec![1.0, 1.0, 0.0, 0.0],
     };
     let (features, mask) = inputs.tensors(4, &device);
-    let logits = network.forward(features, mask).logits;
+    let logits = network.logits(features, mask);
     let chances = burn::tensor::activation::softmax(logits, 1).into_data().try_to_vec::<f32>().unwrap();
     assert!((chances[0] - 0.5).abs() < 1e-5 && chances[2] == 0.0 && chances[3] == 0.0, "{chances:?}");
 }

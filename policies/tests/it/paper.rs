@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use remora_env::catalogue::Task;
-use remora_env::cluster::Item;
+use remora_env::cluster::{Expected, Item};
 use remora_env::observation::Reference;
 use remora_env::topology::{Direction, NodeId};
 use remora_env::{Cluster, Observation, Scenario, Time};
@@ -73,7 +73,12 @@ impl Deployed<'_> {
             Ties::First => choice.node,
             Ties::OverSites => self.first_over_sites(&observation, &choice.scores),
         };
-        self.pods.place(id, Arc::new(task.clone()), node, Time(u64::MAX));
+        self.pods.place(
+            id,
+            Arc::new(task.clone()),
+            node,
+            Expected { wait: Time::ZERO, span: Time(u64::MAX) },
+        );
         for item in self.pods.needs(task, node) {
             if let Item::Layer(_) = item {
                 self.pods.store(node, item, true);

@@ -4,7 +4,12 @@
 
 use std::path::Path;
 
+use remora_policies::Checkpoint;
+use remora_policies::look_ahead::Depth;
+use remora_policies::network::NetworkConfig;
 use remora_trainer::Config;
+use remora_trainer::device::Accelerator;
+use remora_trainer::labels::LabelConfig;
 use remora_trainer::run::{Budget, Finished, Options, RunError, train};
 
 fn small(iterations: u64) -> Config {
@@ -22,11 +27,20 @@ fn small(iterations: u64) -> Config {
         ..Config::default()
     };
     config.network.hidden = 16;
+    config.labels = LabelConfig {
+        worlds: 2,
+        per_world: 6,
+        depth: Depth { candidates: 3, futures: 2, tasks: 5 },
+        replay: 24,
+        updates: 3,
+        minibatch: 16,
+        ..config.labels
+    };
     config
 }
 
 fn run(config: Config, folder: &Path, resume: bool) -> Result<Finished, RunError> {
-    let options = Options { folder: folder.to_owned(), budget: Budget::Iterations, resume };
+    let options = Options { folder: folder.to_owned(), budget: Budget::Iterations, resume, from: None };
     train(config, &options, &mut |_| {})
 }
 
@@ -66,7 +80,8 @@ fn a_resumed_run_ends_where_an_uninterrupted_one_does() {
     // Before the first checkpoint, which is the second iteration's, and after it.
     for last in [1, 5] {
         let broken = folder.path().join(format!("broken-{last}"));
-        let options = Options { folder: broken.clone(), budget: Budget::Iterations, resume: false };
+        let options =
+            Options { folder: broken.clone(), budget: Budget::Iterations, resume: false, from: None };
         let stopped = std::panic::catch_unwind(|| {
             train(small(6), &options, &mut |report| {
                 assert!(report.line.iteration < last, "stopped on purpose")
@@ -94,4 +109,42 @@ fn bad_figures_are_all_named() {
     for field in ["rollouts is 1", "clip is NaN", "scenarios is empty"] {
         assert!(error.contains(field), "{error}");
     }
+}
+
+#[test]
+fn a_run_begins_with_the_weights_of_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second] = ["first", "second"].map(|name| folder.path().join(name));
+    let from = Checkpoint::load(&run(small(2), &first, false).unwrap().best).unwrap();
+    // A step of learning so small that nothing moves.
+    let still = Config { learning_rate: 1e-30, network: NetworkConfig::default(), ..small(2) };
+    let options = Options {
+        folder: second.clone(),
+        budget: Budget::Iterations,
+        resume: false,
+        from: Some(from.clone()),
+    };
+    let finished = train(still, &options, &mut |_| {}).unwrap();
+    let tuned = Checkpoint::load(&finished.best).unwrap();
+    assert_eq!(tuned.weights, from.weights);
+    assert_eq!(tuned.about.training["from"], from.id());
+}
+
+#[test]
+fn a_device_that_the_build_lacks_is_refused_before_the_run_begins() {
+    let lacking = Accelerator::ALL.iter().find(|(_, device)| device.device().is_none());
+    let Some((name, device)) = lacking else { return eprintln!("skipped: this build has all devices") };
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { device: *device, ..small(1) };
+    let error = run(config, &folder.path().join("run"), false).unwrap_err().to_string();
+    assert!(error.contains(&format!("--features {name}")), "{error}");
+    assert!(!folder.path().join("run").exists());
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("file"), "in the way").unwrap();
+    let error = run(small(1), &folder.path().join("file/run"), false).unwrap_err().to_string();
+    assert!(error.contains("cannot write") && error.contains("--out"), "{error}");
 }

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use remora_env::Cluster;
 use remora_env::catalogue::{Catalogue, Dataset, DatasetId, Image, ImageId, Kind, LayerId, Task};
 use remora_env::cluster::{Item, TaskId};
 use remora_env::device::Arch;
 use remora_env::observation::Reference;
 use remora_env::topology::{Node, NodeId, Topology, VertexId};
+use remora_env::{Cluster, Time};
 use remora_proto::v1 as wire;
 
 use super::MAX_S;
@@ -146,7 +146,7 @@ pub(super) fn task(task: &Task, catalogue: &Catalogue) -> wire::Task {
 fn facts(cluster: &Cluster, layers: &[String], decisions: &BTreeMap<TaskId, String>) -> wire::Facts {
     let nodes = (0..cluster.nodes.len() as NodeId).map(|node| node_facts(cluster, node, layers, decisions));
     let idle = |facts: &wire::NodeFacts| {
-        facts.layers.is_empty() && facts.arriving_layers.is_empty() && facts.placed.is_empty()
+        facts.layers.is_empty() && facts.arriving.is_empty() && facts.placed.is_empty()
     };
     let images = cluster.catalogue.images.iter().enumerate().map(|(id, image)| wire::ImageFacts {
         image: image.name.clone(),
@@ -171,20 +171,37 @@ fn node_facts(
         let layers = layers.iter().enumerate().filter(|(id, _)| wanted(Item::Layer(*id as LayerId)));
         layers.map(|(_, name)| name.clone()).collect()
     };
+    let arriving = |(item, remaining_s, span_s): (Item, f64, f64)| {
+        let (layer, dataset) = match item {
+            Item::Layer(layer) => (layers[layer as usize].clone(), String::new()),
+            Item::Dataset(dataset) => {
+                (String::new(), cluster.catalogue.datasets[dataset as usize].name.clone())
+            }
+        };
+        let expected_remaining_s = Some(remaining_s.clamp(-MAX_S, MAX_S));
+        wire::Arriving { layer, dataset, expected_remaining_s, expected_span_s: Some(span_s.min(MAX_S)) }
+    };
     let placed = cluster.nodes[node as usize].commitments.iter().map(|commitment| wire::PlacedTask {
         task: Some(task(&commitment.task, &cluster.catalogue)),
-        expected_remaining_s: Some(commitment.expected_end.since_s(cluster.now).min(MAX_S)),
+        expected_remaining_s: Some(remaining_s(commitment.expected_end, cluster.now)),
         queued: !commitment.admitted,
         accelerators: commitment.accelerators.iter().map(|&index| index.into()).collect(),
         decision_id: decisions.get(&commitment.id).cloned().unwrap_or_default(),
+        expected_span_s: Some(commitment.span.as_s().min(MAX_S)),
     });
     wire::NodeFacts {
         node: cluster.topology.nodes[node as usize].name.clone(),
         images: Vec::new(),
         layers: with(&|item| cluster.has_item(item, node)),
-        arriving_layers: with(&|item| cluster.is_arriving(item, node)),
+        arriving_layers: Vec::new(),
         placed: placed.collect(),
+        arriving: cluster.arriving_at(node).map(arriving).collect(),
     }
+}
+
+/// Seconds until a moment; negative where it has passed.
+fn remaining_s(moment: Time, now: Time) -> f64 {
+    (moment.since_s(now) - now.since_s(moment)).clamp(-MAX_S, MAX_S)
 }
 
 /// Datasets that are elsewhere than at their homes.

@@ -139,6 +139,28 @@ impl Reported<'_> {
                 self.store(node, Item::Layer(layer), present);
             }
         }
+        for (index, arriving) in facts.arriving.iter().enumerate() {
+            self.arriving(at.item("arriving", index), node, arriving)?;
+        }
+        Ok(())
+    }
+
+    fn arriving(&mut self, at: Field<'_>, node: NodeId, arriving: &wire::Arriving) -> Result<(), Invalid> {
+        let item = match (arriving.layer.as_str(), arriving.dataset.as_str()) {
+            (layer, "") => Item::Layer(look_up(at.field("layer"), "layer", layer, &self.layers)?),
+            ("", dataset) => {
+                Item::Dataset(look_up(at.field("dataset"), "dataset", dataset, &self.names.datasets)?)
+            }
+            _ => return Err(at.refuse("names a layer and a dataset, want one of them")),
+        };
+        if self.cluster.has_item(item, node) || self.cluster.is_arriving(item, node) {
+            return Err(at.refuse("is there or on its way already"));
+        }
+        let remaining_s =
+            at.field("expected_remaining_s").number(arriving.expected_remaining_s, -MAX_S..=MAX_S)?;
+        let span_s = at.field("expected_span_s").number(arriving.expected_span_s, 0.0..=MAX_S)?;
+        self.store(node, item, false);
+        self.cluster.expect(node, item, remaining_s, span_s);
         Ok(())
     }
 
@@ -146,18 +168,27 @@ impl Reported<'_> {
         let at_task = at.field("task");
         let task = self.names.task(at_task, &named_task(at_task, at_task.given(&placed.task)?)?)?;
         let remaining_s =
-            at.field("expected_remaining_s").number(placed.expected_remaining_s, 0.0..=MAX_S)?;
-        // Rounded, not up: a time in nanoseconds survives the way through seconds.
-        let expected_end = self.cluster.now + Time((remaining_s * 1e9).round() as u64);
+            at.field("expected_remaining_s").number(placed.expected_remaining_s, -MAX_S..=MAX_S)?;
+        let expected_end = self.cluster.now.shifted_s(remaining_s);
         let accelerators = placed.accelerators.iter().enumerate();
         let accelerators =
             accelerators.map(|(index, &which)| at.item("accelerators", index).whole32(which, 0..=999));
         let id = self.next;
         self.next += 1;
+        let at_span = at.field("expected_span_s");
+        let span_s = match placed.expected_span_s {
+            Some(_) => at_span.number(placed.expected_span_s, 0.0..=MAX_S)?,
+            None => self
+                .cluster
+                .execution(&task, node)
+                .map_or(0.0, |time| time.mean_s + self.cluster.topology.nodes[node as usize].startup_s),
+        };
+        let span = Time::recorded(span_s);
         let commitment = Commitment {
             id,
             task: Arc::new(task),
             expected_end,
+            span,
             admitted: !placed.queued,
             accelerators: accelerators.collect::<Result<_, _>>()?,
         };

@@ -1,0 +1,61 @@
+"""What PyTorch and Stable-Baselines3 make of the same network, batch and simulator; a JSON object on stdout."""
+
+import json
+import sys
+import time
+
+features, hidden, shortlist, batch, seconds = (int(argument) for argument in sys.argv[1:6])
+rows = {}
+
+try:
+    import torch
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Linear(features, hidden),
+        torch.nn.ReLU(),
+        torch.nn.Linear(hidden, hidden),
+        torch.nn.ReLU(),
+        torch.nn.Linear(hidden, 1),
+    )
+    adam = torch.optim.Adam(network.parameters(), lr=1e-3, eps=1e-5)
+    x = torch.rand(batch, shortlist, features)
+    mask = torch.ones(batch, shortlist)
+    actions = torch.randint(shortlist, (batch, 1))
+    old, advantages = torch.full((batch,), -2.77), torch.randn(batch)
+
+    def step():
+        log_probs = torch.log_softmax(network(x).squeeze(-1) + (mask - 1) * 1e9, 1)
+        log_ratio = log_probs.gather(1, actions).squeeze(1) - old
+        ratio = log_ratio.exp()
+        gain = torch.minimum(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages).mean()
+        entropy = -(log_probs.exp() * log_probs * mask).sum(1).mean()
+        adam.zero_grad()
+        (-gain - 0.003 * entropy).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5)
+        adam.step()
+
+    for _ in range(20):
+        step()
+    started, steps = time.process_time(), 0
+    while time.process_time() - started < seconds:
+        step()
+        steps += 1
+    rows["pytorch"] = steps * batch / (time.process_time() - started)
+except ImportError as error:
+    rows["pytorch_missing"] = str(error)
+
+try:
+    from remora_env import PlacementEnv
+    from sb3_contrib import MaskablePPO
+
+    env = PlacementEnv("urban-sensing", alpha=0.5)
+    model = MaskablePPO("MlpPolicy", env, n_steps=1024, batch_size=256, n_epochs=3, device="cpu", seed=0)
+    started = time.perf_counter()
+    model.learn(4096)
+    rows["sb3"] = 4096 / (time.perf_counter() - started)
+except ImportError as error:
+    rows["sb3_missing"] = str(error)
+
+print(json.dumps(rows))
