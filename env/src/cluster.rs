@@ -42,11 +42,9 @@ pub struct Expected {
 }
 
 impl Commitment {
-    /// When it is expected to end, as it looks at `now`: what is late is expected to be so for as long again,
-    /// but no longer than it was to take.
+    /// When it is expected to end, as it looks at `now`: see [`Time::expected_from`].
     pub fn expected_end_from(&self, now: Time) -> Time {
-        let late = now - self.expected_end;
-        if late > Time::ZERO { now + late.min(self.span) } else { self.expected_end }
+        self.expected_end.expected_from(now, self.span)
     }
 }
 
@@ -565,8 +563,8 @@ impl Cluster {
         self.nodes[node as usize].disk.get(&item).is_some_and(|stored| !stored.present)
     }
 
-    /// Seconds until an item on its way to the node is expected there; `None` where it is not on its way. What
-    /// is late is expected to be so for as long again, but no longer than it was to take.
+    /// Seconds until an item on its way to the node is expected there; `None` where it is not on its way. See
+    /// [`Time::expected_from`].
     #[inline]
     pub fn arriving_s(&self, item: Item, node: NodeId) -> Option<f64> {
         if let Item::Dataset(dataset) = item
@@ -575,8 +573,7 @@ impl Cluster {
             return None;
         }
         let Arriving { begun, expected } = *self.arriving.get(&(item, node))?;
-        let late = self.now - expected;
-        Some(if late > Time::ZERO { late.min(expected - begun).as_s() } else { expected.since_s(self.now) })
+        Some(expected.expected_from(self.now, expected - begun).since_s(self.now))
     }
 
     /// What is on its way to a node: how long until it is expected there, in seconds and negative where it is
@@ -584,7 +581,7 @@ impl Cluster {
     pub fn arriving_at(&self, node: NodeId) -> impl Iterator<Item = (Item, f64, f64)> {
         self.arriving.iter().filter(move |((_, to), _)| *to == node).map(|((item, _), arriving)| {
             let Arriving { begun, expected } = *arriving;
-            (*item, expected.since_s(self.now) - self.now.since_s(expected), expected.since_s(begun))
+            (*item, expected.signed_s_since(self.now), expected.since_s(begun))
         })
     }
 

@@ -42,6 +42,18 @@ impl Time {
         if seconds < 0.0 { self - shift } else { self + shift }
     }
 
+    /// Seconds from another moment to this one; negative when the other is later.
+    pub fn signed_s_since(self, other: Time) -> f64 {
+        self.since_s(other) - other.since_s(self)
+    }
+
+    /// Of something that was to take `span` and to end at this moment: when it is expected to end, as it looks
+    /// at `now`. What is late is expected to be so for as long again, but no longer than it was to take.
+    pub fn expected_from(self, now: Time, span: Time) -> Time {
+        let late = now - self;
+        if late > Time::ZERO { now + late.min(span) } else { self }
+    }
+
     /// Seconds from `earlier` to this moment; zero when `earlier` is later.
     pub fn since_s(self, earlier: Time) -> f64 {
         (self - earlier).as_s()

@@ -140,7 +140,7 @@ impl Checkpoint {
             for &side in &weight.shape {
                 hasher.update((side as u64).to_le_bytes());
             }
-            hasher.update(little_endian(&weight.values));
+            hasher.update(to_little_endian(&weight.values));
         }
         hex(&hasher.finalize())
     }
@@ -153,7 +153,7 @@ impl Checkpoint {
             reason = "the container's own type; with one entry it has one order"
         )]
         let metadata = std::collections::HashMap::from([(KEY.to_owned(), header)]);
-        let data: Vec<_> = self.weights.iter().map(|weight| little_endian(&weight.values)).collect();
+        let data: Vec<_> = self.weights.iter().map(|weight| to_little_endian(&weight.values)).collect();
         let views = self.weights.iter().zip(&data).map(|(weight, data)| {
             let view = TensorView::new(Dtype::F32, weight.shape.clone(), data);
             (weight.name, view.expect("a weight has as many values as its shape says"))
@@ -177,8 +177,7 @@ impl Checkpoint {
             if tensor.dtype() != Dtype::F32 {
                 return Err(foreign(&format!("{name} is {:?}, want F32", tensor.dtype())));
             }
-            let values =
-                tensor.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+            let values = from_little_endian(tensor.data());
             weights.push(Weight { name, shape: tensor.shape().to_vec(), values });
         }
         let checkpoint = Checkpoint { about, weights };
@@ -195,8 +194,14 @@ impl Checkpoint {
     }
 }
 
-fn little_endian(values: &[f32]) -> Vec<u8> {
+/// Numbers as a safetensors file holds them.
+pub fn to_little_endian(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// The numbers again.
+pub fn from_little_endian(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -49,6 +49,12 @@ impl Inputs {
         }
     }
 
+    /// What a network on the processor says of them, `[decisions, size]` row by row.
+    pub fn logits(&self, network: &ActorCritic, size: usize) -> Vec<f32> {
+        let (features, mask) = self.tensors(size, &Device::flex());
+        network.logits(features, mask).into_data().try_to_vec().expect("logits are 32-bit floats")
+    }
+
     /// Values of one feature of all candidates.
     pub fn feature(&self, index: usize) -> impl Iterator<Item = f32> + Clone {
         let values = self.features.iter().skip(index).step_by(FEATURE_COUNT);
@@ -95,19 +101,17 @@ pub struct Learned {
     name: String,
     network: ActorCritic,
     config: NetworkConfig,
-    device: Device,
 }
 
 impl Learned {
     pub fn new(name: &str, checkpoint: &Checkpoint) -> Result<Learned, CheckpointError> {
-        let device = Device::flex();
-        let network = checkpoint.network(&device)?;
-        Ok(Learned { name: name.to_owned(), network, config: checkpoint.about.network, device })
+        let network = checkpoint.network(&Device::flex())?;
+        Ok(Learned { name: name.to_owned(), network, config: checkpoint.about.network })
     }
 
     /// A network in training, as it stands.
     pub fn from_network(name: &str, network: ActorCritic, config: NetworkConfig) -> Learned {
-        Learned { name: name.to_owned(), network, config, device: Device::flex() }
+        Learned { name: name.to_owned(), network, config }
     }
 }
 
@@ -121,10 +125,8 @@ impl Policy for Learned {
         scores.resize(observation.count(), f64::NEG_INFINITY);
         let mut inputs = Inputs::default();
         inputs.push(observation, &self.config);
-        let (features, mask) = inputs.tensors(self.config.shortlist, &self.device);
-        let logits = self.network.logits(features, mask).into_data();
-        let logits = logits.as_slice::<f32>().expect("logits are 32-bit floats");
-        for (&index, &logit) in inputs.shortlists[0].iter().zip(logits) {
+        let logits = inputs.logits(&self.network, self.config.shortlist);
+        for (&index, &logit) in inputs.shortlists[0].iter().zip(&logits) {
             scores[index] = f64::from(logit);
         }
     }

@@ -25,7 +25,7 @@ const BARS: usize = 40;
 const SIDE: u32 = 320;
 
 impl Board {
-    /// Event files in a folder. `hyperparameters` go into a folder beside it, for the page of that name;
+    /// Event files in a folder. `hyperparameters` go into a folder in it, for the page of that name;
     /// two writers on one folder would overwrite each other.
     pub fn new(folder: &Path, hyperparameters: &serde_json::Value) -> Board {
         let mut writer = FileWriter::new(folder.join("hparams"));
@@ -34,6 +34,7 @@ impl Board {
         Board(SummaryWriter::new(folder))
     }
 
+    /// One point of a curve.
     pub fn scalar(&mut self, tag: &str, value: f64, step: u64) {
         self.0.add_scalar(tag, value as f32, step as usize);
     }
@@ -64,12 +65,13 @@ impl Board {
     }
 
     /// Points on the way from response time to data moved, each over the reference, of a policy (blue) and of
-    /// its opponent (orange), from 0 to `most` both ways.
+    /// its opponent (orange), from 0 both ways.
     pub fn front(&mut self, tag: &str, ours: &[(f64, f64)], theirs: &[(f64, f64)], step: u64) {
         let image = draw(ours, theirs);
         self.0.add_image(tag, &image, &[3, SIDE as usize, SIDE as usize], step as usize);
     }
 
+    /// Writes what was added; what is not flushed is lost.
     pub fn flush(&mut self) {
         self.0.flush();
     }

@@ -23,11 +23,8 @@ impl Accelerator {
 
     /// As the command line and files spell it.
     pub fn name(self) -> &'static str {
-        match self {
-            Accelerator::Cpu => "cpu",
-            Accelerator::Wgpu => "wgpu",
-            Accelerator::Cuda => "cuda",
-        }
+        let named = Accelerator::ALL.iter().find(|(_, device)| *device == self);
+        named.expect("all of them have a name").0
     }
 
     /// Burn's name for it; `None` where this build was made without it.

@@ -12,6 +12,7 @@ use rand::{Rng, RngExt};
 use remora_env::random::{Purpose, stream};
 use remora_env::topology::NodeId;
 use remora_env::{Episode, Next, Observation};
+use remora_policies::checkpoint::{from_little_endian, to_little_endian};
 use remora_policies::learned::{Inputs, pick};
 use remora_policies::look_ahead::{Depth, promising, race};
 use remora_policies::network::ActorCritic;
@@ -101,7 +102,7 @@ impl Labels {
     /// The bytes of a safetensors file, for [`Labels::from_bytes`].
     pub fn to_bytes(&self) -> Vec<u8> {
         let width = |values: &[f32]| values.len() / self.len().max(1);
-        let bytes = self.columns().map(|(name, values)| (name, width(values), little_endian(values)));
+        let bytes = self.columns().map(|(name, values)| (name, width(values), to_little_endian(values)));
         let views = bytes.iter().map(|(name, width, bytes)| {
             let view = TensorView::new(Dtype::F32, vec![self.len(), *width], bytes);
             (*name, view.expect("as many bytes as the shape wants"))
@@ -114,8 +115,7 @@ impl Labels {
         let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
         let column = |name: &str| -> Result<(usize, Vec<f32>), String> {
             let view = file.tensor(name).map_err(|error| error.to_string())?;
-            let values = view.data().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes));
-            Ok((view.shape().first().copied().unwrap_or(0), values.collect()))
+            Ok((view.shape().first().copied().unwrap_or(0), from_little_endian(view.data())))
         };
         let [features, mask, costs, tried] = COLUMNS.map(column);
         let (rows, mask) = mask?;
@@ -158,7 +158,7 @@ pub(crate) fn label(config: &Config, courses: &[Course], network: &ActorCritic, 
     while let Next::Decide(observation) = episode.next() {
         let mut inputs = Inputs::default();
         inputs.push(&observation, &config.network);
-        let logits = logits(network, &inputs, config.network.shortlist);
+        let logits = inputs.logits(network, config.network.shortlist);
         let by_logit = |a: &usize, b: &usize| logits[*a].total_cmp(&logits[*b]);
         let mut best = (0..logits.len()).max_by(by_logit).expect("an observation has a candidate");
         let shortlist = &inputs.shortlists[0];
@@ -187,10 +187,6 @@ pub(crate) fn label(config: &Config, courses: &[Course], network: &ActorCritic, 
     let cost = reference.cost(alpha, figures.moved_bytes_per_task(), figures.response_mean_s);
     labels.relative_costs.push(cost / unit);
     labels
-}
-
-fn little_endian(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
 impl Labels {
@@ -245,11 +241,6 @@ fn candidates(
         tried.push(others[rng.random_range(0..others.len())]);
     }
     tried
-}
-
-fn logits(network: &ActorCritic, inputs: &Inputs, size: usize) -> Vec<f32> {
-    let (features, mask) = inputs.tensors(size, &Device::flex());
-    network.logits(features, mask).into_data().try_to_vec().expect("logits are 32-bit floats")
 }
 
 impl Learner {

@@ -135,6 +135,8 @@ pub(crate) type Loss<'a, const N: usize> =
     dyn Fn(&ActorCritic, &Device, &[usize]) -> (Tensor<1>, [Tensor<1>; N]) + 'a;
 
 impl Learner {
+    /// A learner that knows nothing yet: weights drawn with the configuration's seed.
+    ///
     /// # Panics
     /// Where the configuration has problems.
     pub fn new(config: Config, courses: Vec<Course>) -> Learner {

@@ -110,7 +110,7 @@ fn introduction(minutes: f64) -> String {
     format!(
         "Remora learns where to run AI tasks on an edge cluster, so that less data crosses thin links and\n\
          results come sooner. It now trains a policy for {minutes} minutes on three simulated clusters (91 to 449\n\
-         nodes), compares it with {} heuristics, writes a report, and serves the policy.\n",
+         nodes) and on generated ones, compares it with {} heuristics, writes a report, and serves the policy.\n",
         usual().count()
     )
 }

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use remora_env::Cluster;
 use remora_env::catalogue::{Catalogue, Dataset, DatasetId, Image, ImageId, Kind, LayerId, Task};
 use remora_env::cluster::{Item, TaskId};
 use remora_env::device::Arch;
 use remora_env::observation::Reference;
 use remora_env::topology::{Node, NodeId, Topology, VertexId};
-use remora_env::{Cluster, Time};
 use remora_proto::v1 as wire;
 
 use super::MAX_S;
@@ -183,7 +183,7 @@ fn node_facts(
     };
     let placed = cluster.nodes[node as usize].commitments.iter().map(|commitment| wire::PlacedTask {
         task: Some(task(&commitment.task, &cluster.catalogue)),
-        expected_remaining_s: Some(remaining_s(commitment.expected_end, cluster.now)),
+        expected_remaining_s: Some(commitment.expected_end.signed_s_since(cluster.now).clamp(-MAX_S, MAX_S)),
         queued: !commitment.admitted,
         accelerators: commitment.accelerators.iter().map(|&index| index.into()).collect(),
         decision_id: decisions.get(&commitment.id).cloned().unwrap_or_default(),
@@ -197,11 +197,6 @@ fn node_facts(
         placed: placed.collect(),
         arriving: cluster.arriving_at(node).map(arriving).collect(),
     }
-}
-
-/// Seconds until a moment; negative where it has passed.
-fn remaining_s(moment: Time, now: Time) -> f64 {
-    (moment.since_s(now) - now.since_s(moment)).clamp(-MAX_S, MAX_S)
 }
 
 /// Datasets that are elsewhere than at their homes.
