@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use remora_agent::commands::{
-    ablate, bench, cluster, evaluate, outcome, place, quickstart, scenario, serve, trace, train, tune,
+    ablate, bench, cluster, evaluate, learn, outcome, place, quickstart, scenario, serve, trace, train, tune,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -35,6 +35,7 @@ enum Command {
     Scenario(scenario::Args),
     Trace(trace::Args),
     Train(train::Args),
+    Learn(learn::Args),
     Ablate(ablate::Args),
     Evaluate(evaluate::Args),
     Tune(tune::Args),
@@ -55,6 +56,7 @@ impl Command {
                 Command::Scenario(args) => scenario::run(&args, json),
                 Command::Trace(args) => trace::run(&args, json),
                 Command::Train(args) => train::run(&args, json),
+                Command::Learn(args) => learn::run(&args, json),
                 Command::Ablate(args) => ablate::run(&args, json),
                 Command::Evaluate(args) => evaluate::run(&args, json),
                 Command::Tune(args) => tune::run(&args, json),

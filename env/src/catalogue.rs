@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use statrs::function::erf::{erf, erf_inv};
 
 use crate::device::Arch;
+use crate::scenario::ExecutionFile;
 use crate::topology::NodeId;
 
 pub type ImageId = u32;
@@ -86,6 +87,21 @@ impl ExecutionTime {
         let mut time = ExecutionTime { distribution, mean_s: 0.0 };
         time.mean_s = (0..256).map(|i| time.quantile((f64::from(i) + 0.5) / 256.0)).sum::<f64>() / 256.0;
         time
+    }
+
+    /// As a scenario file says it, `factor` times as long.
+    pub(crate) fn to_file(self, factor: f64) -> ExecutionFile {
+        match self.distribution {
+            Distribution::Constant => ExecutionFile::Constant { seconds: self.mean_s * factor },
+            Distribution::Exponential => ExecutionFile::Exponential { mean_s: self.mean_s * factor },
+            Distribution::LogNormal { shape, loc_s, scale_s, min_s, max_s } => ExecutionFile::LogNormal {
+                shape,
+                loc_s: loc_s * factor,
+                scale_s: scale_s * factor,
+                min_s: min_s * factor,
+                max_s: max_s * factor,
+            },
+        }
     }
 
     /// The time that a share `u` in (0, 1) of executions stays under.

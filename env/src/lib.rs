@@ -11,6 +11,7 @@ mod accept;
 pub mod bandwidth;
 pub mod batch;
 pub mod bottleneck;
+pub mod calibrate;
 pub mod catalogue;
 pub mod cluster;
 pub mod contract;

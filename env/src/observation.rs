@@ -342,6 +342,22 @@ impl<'a> Observation<'a> {
         self.reference.cost(self.alpha, candidate.moved_bytes, candidate.completion_s())
     }
 
+    /// What a second and a byte cost at this α.
+    pub fn rates(&self) -> (f64, f64) {
+        (self.reference.cost(self.alpha, 0.0, 1.0), self.reference.cost(self.alpha, 1.0, 0.0))
+    }
+
+    /// Share of the candidates where the task would have to wait.
+    pub fn congestion(&self) -> f64 {
+        f64::from(self.estimates().waiting) / self.candidates().len() as f64
+    }
+
+    /// Arrivals during the soonest completion, as ln(1 + x).
+    pub fn load(&self) -> f64 {
+        let soonest = self.candidates().iter().map(Candidate::completion_s).fold(f64::INFINITY, f64::min);
+        (self.cluster.total_rate_per_s() * soonest).ln_1p()
+    }
+
     /// The cost if the image were on the node already: without what pulling it invests.
     pub fn warm_cost(&self, candidate: &Candidate) -> f64 {
         let moved = candidate.moved_bytes - candidate.image_moved_bytes;
@@ -374,17 +390,17 @@ impl<'a> Observation<'a> {
         chosen
     }
 
-    /// Writes the features of the candidates `shortlist` into `out`, one row of
-    /// [`FEATURE_COUNT`] after the other.
-    pub fn features(&self, shortlist: &[usize], out: &mut [f32]) {
+    /// Writes the features of the candidates `shortlist` into the first [`FEATURE_COUNT`] places of each of
+    /// `rows`; returns u, the cost that they are measured in.
+    pub fn features<'r>(&self, shortlist: &[usize], rows: impl Iterator<Item = &'r mut [f32]>) -> f64 {
         let scale = Scale::of(self, shortlist);
         let global = self.global_features(&scale);
-        let rows = out.chunks_exact_mut(FEATURE_COUNT);
         for (position, (&index, row)) in shortlist.iter().zip(rows).enumerate() {
-            let (own, shared) = row.split_at_mut(FEATURE_COUNT - global.len());
+            let (own, shared) = row[..FEATURE_COUNT].split_at_mut(FEATURE_COUNT - global.len());
             own.copy_from_slice(&self.candidate_features(position, &self.candidates()[index], &scale));
             shared.copy_from_slice(&global);
         }
+        scale.unit
     }
 
     fn candidate_features(&self, position: usize, c: &Candidate, scale: &Scale) -> [f32; 36] {
@@ -447,9 +463,9 @@ impl<'a> Observation<'a> {
             self.alpha as f32,
             log(count) / 4.0,
             share(f64::from(self.estimates().with_image), count),
-            log(self.cluster.total_rate_per_s() * scale.least_completion_s),
+            self.load() as f32,
             log(scale.time(scale.backlog_s.iter().sum::<f64>() / scale.backlog_s.len() as f64)),
-            share(f64::from(self.estimates().waiting), count),
+            self.congestion() as f32,
             log(scale.data(self.task.inputs.iter().map(bytes).sum())),
             log(scale.data(self.task.outputs.iter().map(bytes).sum())),
             log(scale.time(scale.least_alone_s)),
@@ -476,7 +492,7 @@ impl<'a> Observation<'a> {
     }
 
     /// Seconds that all its transfers would take over idle links.
-    fn idle_transfer_s(&self, c: &Candidate) -> f64 {
+    pub fn idle_transfer_s(&self, c: &Candidate) -> f64 {
         let (read_s, store_s) = self.nominal_data_s(c.node);
         self.nominal_pull_s(c.node, c.missing_image_bytes) + read_s + store_s
     }
@@ -500,7 +516,7 @@ impl<'a> Observation<'a> {
     }
 
     /// Seconds that the tasks placed on a node still expect to take, all together.
-    fn backlog_s(&self, node: NodeId) -> f64 {
+    pub fn backlog_s(&self, node: NodeId) -> f64 {
         let now = self.cluster.now;
         let commitments = self.cluster.nodes[node as usize].commitments.iter();
         let left = commitments
@@ -615,10 +631,11 @@ impl Scale {
         let mut costs: Vec<f64> = looked_at().map(|c| observation.cost(c)).collect();
         costs.sort_unstable_by(f64::total_cmp);
         let unit = costs[costs.len() / 2].max(LEAST_UNIT);
+        let (second, byte) = observation.rates();
         Scale {
             unit,
-            per_s: observation.reference.cost(observation.alpha, 0.0, 1.0) / unit,
-            per_byte: observation.reference.cost(observation.alpha, 1.0, 0.0) / unit,
+            per_s: second / unit,
+            per_byte: byte / unit,
             least_cost: costs[0],
             least_warm_cost: least(&|c| observation.warm_cost(c)),
             least_completion_s: least(&Candidate::completion_s),
@@ -642,7 +659,7 @@ fn log(x: f64) -> f32 {
 }
 
 /// Resolves differences of a hundredth as well as of a hundred.
-fn fine_log(x: f64) -> f32 {
+pub fn fine_log(x: f64) -> f32 {
     log(100.0 * x) / 2.0
 }
 

@@ -38,6 +38,8 @@ pub enum Purpose {
     LookAhead = 14,
     /// What a search for weights draws.
     Tuning = 15,
+    /// How the prices of a generation differ.
+    Evolution = 16,
 }
 
 /// The generator for `purpose` under `seed`; `index` separates parallel users of one purpose.

@@ -203,6 +203,23 @@ impl Trace {
         })
     }
 
+    /// What arrived, cut into traces of `size` arrivals, each from its own beginning; what is left over is left
+    /// out. What came after tasks of an earlier window comes when it was known to come.
+    pub fn windows(&self, size: usize) -> Vec<Trace> {
+        let arrivals: Vec<&Arrival> = self.arrivals().collect();
+        let windows = arrivals.chunks_exact(size.max(1));
+        let window = |window: &[&Arrival]| {
+            let names: BTreeSet<&str> = window.iter().map(|arrival| arrival.name.as_str()).collect();
+            let arrivals = window.iter().map(|arrival| Arrival {
+                at_s: arrival.at_s - window[0].at_s,
+                after: arrival.after.iter().filter(|name| names.contains(name.as_str())).cloned().collect(),
+                ..(*arrival).clone()
+            });
+            Trace::of_arrivals(self.header.source.clone(), arrivals.collect())
+        };
+        windows.map(window).collect()
+    }
+
     /// Reads and checks a trace file.
     pub fn read(path: &Path) -> Result<Trace, TraceError> {
         let read = |source| TraceError::Read { path: path.to_owned(), source };

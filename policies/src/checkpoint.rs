@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use remora_env::file::write_whole;
-use remora_env::observation::feature_schema;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::learned::input_schema;
 use crate::network::{ActorCritic, NetworkConfig, Weight};
 
 /// What a checkpoint says about itself.
@@ -71,9 +71,9 @@ pub enum CheckpointError {
 const FORMAT: u32 = 1;
 const KEY: &str = "remora";
 
-/// SHA-256 of the feature table of this revision.
+/// SHA-256 of the table of inputs of this revision.
 pub fn schema_hash() -> String {
-    hex(&Sha256::digest(feature_schema()))
+    hex(&Sha256::digest(input_schema()))
 }
 
 /// Names this build in checkpoints.
@@ -85,7 +85,6 @@ impl Checkpoint {
     /// Seals a network.
     pub fn new(
         network: &ActorCritic,
-        config: NetworkConfig,
         seed: u64,
         iterations: u64,
         training: serde_json::Value,
@@ -93,7 +92,7 @@ impl Checkpoint {
     ) -> Checkpoint {
         let about = About {
             format: FORMAT,
-            network: config,
+            network: network.config,
             feature_schema: schema_hash(),
             revision: revision(),
             seed,
@@ -217,7 +216,7 @@ mod tests {
     fn checkpoint() -> Checkpoint {
         let config = NetworkConfig { hidden: 8, ..NetworkConfig::default() };
         let network = ActorCritic::init(&config, 3, &Device::flex());
-        Checkpoint::new(&network, config, 3, 0, serde_json::Value::Null, serde_json::Value::Null)
+        Checkpoint::new(&network, 3, 0, serde_json::Value::Null, serde_json::Value::Null)
     }
 
     #[test]
@@ -256,6 +255,6 @@ mod tests {
         let mut other = checkpoint();
         other.about.network.hidden = 9;
         let error = other.network(&Device::flex()).unwrap_err().to_string();
-        assert!(error.contains("embed.weight has shape [45, 8], the network wants [45, 9]"), "{error}");
+        assert!(error.contains("embed.weight has shape [47, 8], the network wants [47, 9]"), "{error}");
     }
 }

@@ -2,32 +2,59 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use remora_env::Observation;
-use remora_env::observation::FEATURE_COUNT;
+use remora_env::observation::{FEATURE_COUNT, FEATURES, Feature, feature_schema, fine_log};
 
 use crate::Policy;
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::network::{ActorCritic, NetworkConfig};
+use crate::network::ActorCritic;
+use crate::prices::{PARTS, SITUATIONS};
+
+/// What the network's prices say of a candidate, beside the facts of [`FEATURES`]: its cost above the least, in
+/// u, the median cost of the candidates looked at.
+pub const ADVICE: [Feature; 2] = [
+    Feature { name: "priced-regret", unit: "u", range: "0..20" },
+    Feature { name: "log-priced-regret", unit: "fine of u", range: "0.." },
+];
+
+/// Numbers per candidate that the network reads: [`FEATURES`], then [`ADVICE`].
+pub const INPUT_COUNT: usize = FEATURE_COUNT + ADVICE.len();
+
+/// Every input of the network, in order.
+pub fn inputs() -> impl Iterator<Item = &'static Feature> {
+    FEATURES.iter().chain(&ADVICE)
+}
+
+/// Text that changes whenever the meaning of an input does; a checkpoint carries its hash.
+pub fn input_schema() -> String {
+    let advice: String = ADVICE.iter().map(|f| format!("{}|{}|{}\n", f.name, f.unit, f.range)).collect();
+    format!("{}{advice}{PARTS:?}\n{SITUATIONS:?}\n", feature_schema())
+}
 
 /// Observations as the rows that a network takes: shortlist, features and mask of each.
 #[derive(Clone, Debug, Default)]
 pub struct Inputs {
     /// Indices of the candidates looked at, one list per decision.
     pub shortlists: Vec<Vec<usize>>,
-    /// `[decisions, shortlist, FEATURE_COUNT]`, row by row, zero where padded.
+    /// `[decisions, shortlist, INPUT_COUNT]`, row by row, zero where padded.
     pub features: Vec<f32>,
     /// `[decisions, shortlist]`, 1 where there is a candidate.
     pub mask: Vec<f32>,
 }
 
 impl Inputs {
-    /// Adds one decision as a network of this configuration sees it, padded to its shortlist.
-    pub fn push(&mut self, observation: &Observation<'_>, config: &NetworkConfig) {
-        let size = config.shortlist;
+    /// Adds one decision as a network sees it, padded to its shortlist.
+    pub fn push(&mut self, observation: &Observation<'_>, network: &ActorCritic) {
+        let size = network.config.shortlist;
         let shortlist = observation.shortlist(size);
         let start = self.features.len();
-        self.features.resize(start + size * FEATURE_COUNT, 0.0);
-        observation.features(&shortlist, &mut self.features[start..]);
-        config.hide(&mut self.features[start..]);
+        self.features.resize(start + size * INPUT_COUNT, 0.0);
+        let rows = &mut self.features[start..];
+        let unit = observation.features(&shortlist, rows.chunks_exact_mut(INPUT_COUNT));
+        if network.config.advised {
+            let costs = network.prices.costs(observation, &shortlist);
+            advise(&costs, unit, rows);
+        }
+        network.config.hide(rows);
         self.mask.extend((0..size).map(|index| f32::from(u8::from(index < shortlist.len()))));
         self.shortlists.push(shortlist);
     }
@@ -44,20 +71,20 @@ impl Inputs {
         let size = self.mask.len() / self.shortlists.len().max(1);
         Inputs {
             shortlists: rows.iter().map(|&row| self.shortlists[row].clone()).collect(),
-            features: pick(&self.features, rows, size * FEATURE_COUNT),
+            features: pick(&self.features, rows, size * INPUT_COUNT),
             mask: pick(&self.mask, rows, size),
         }
     }
 
     /// What a network on the processor says of them, `[decisions, size]` row by row.
-    pub fn logits(&self, network: &ActorCritic, size: usize) -> Vec<f32> {
-        let (features, mask) = self.tensors(size, &Device::flex());
+    pub fn logits(&self, network: &ActorCritic) -> Vec<f32> {
+        let (features, mask) = self.tensors(network.config.shortlist, &Device::flex());
         network.logits(features, mask).into_data().try_to_vec().expect("logits are 32-bit floats")
     }
 
     /// Values of one feature of all candidates.
     pub fn feature(&self, index: usize) -> impl Iterator<Item = f32> + Clone {
-        let values = self.features.iter().skip(index).step_by(FEATURE_COUNT);
+        let values = self.features.iter().skip(index).step_by(INPUT_COUNT);
         values.zip(&self.mask).filter(|(_, present)| **present > 0.0).map(|(value, _)| *value)
     }
 
@@ -65,24 +92,33 @@ impl Inputs {
     pub fn forget(&mut self, count: usize) {
         let size = self.mask.len() / self.shortlists.len().max(1);
         self.shortlists.drain(..count);
-        self.features.drain(..count * size * FEATURE_COUNT);
+        self.features.drain(..count * size * INPUT_COUNT);
         self.mask.drain(..count * size);
     }
 
-    /// Features `[rows, size, FEATURE_COUNT]` and mask `[rows, size]` of some of the decisions.
+    /// Features `[rows, size, INPUT_COUNT]` and mask `[rows, size]` of some of the decisions.
     pub fn batch(&self, rows: &[usize], size: usize, device: &Device) -> (Tensor<3>, Tensor<2>) {
-        let features = pick(&self.features, rows, size * FEATURE_COUNT);
-        let features = TensorData::new(features, [rows.len(), size, FEATURE_COUNT]);
+        let features = pick(&self.features, rows, size * INPUT_COUNT);
+        let features = TensorData::new(features, [rows.len(), size, INPUT_COUNT]);
         let mask = TensorData::new(pick(&self.mask, rows, size), [rows.len(), size]);
         (Tensor::from_data(features, device), Tensor::from_data(mask, device))
     }
 
-    /// Features `[decisions, size, FEATURE_COUNT]` and mask `[decisions, size]`.
+    /// Features `[decisions, size, INPUT_COUNT]` and mask `[decisions, size]`.
     pub fn tensors(&self, size: usize, device: &Device) -> (Tensor<3>, Tensor<2>) {
         let decisions = self.shortlists.len();
-        let features = TensorData::new(self.features.clone(), [decisions, size, FEATURE_COUNT]);
+        let features = TensorData::new(self.features.clone(), [decisions, size, INPUT_COUNT]);
         let mask = TensorData::new(self.mask.clone(), [decisions, size]);
         (Tensor::from_data(features, device), Tensor::from_data(mask, device))
+    }
+}
+
+/// Writes [`ADVICE`] on candidates of these costs into the last places of their rows.
+fn advise(costs: &[f64], unit: f64, rows: &mut [f32]) {
+    let least = costs.iter().copied().fold(f64::INFINITY, f64::min);
+    for (cost, row) in costs.iter().zip(rows.chunks_exact_mut(INPUT_COUNT)) {
+        let regret = (cost - least) / unit;
+        row[FEATURE_COUNT..].copy_from_slice(&[regret.min(20.0) as f32, fine_log(regret)]);
     }
 }
 
@@ -96,22 +132,21 @@ pub fn pick(values: &[f32], rows: &[usize], width: usize) -> Vec<f32> {
 }
 
 /// A trained network that places.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Learned {
     name: String,
     network: ActorCritic,
-    config: NetworkConfig,
 }
 
 impl Learned {
     pub fn new(name: &str, checkpoint: &Checkpoint) -> Result<Learned, CheckpointError> {
         let network = checkpoint.network(&Device::flex())?;
-        Ok(Learned { name: name.to_owned(), network, config: checkpoint.about.network })
+        Ok(Learned::from_network(name, network))
     }
 
     /// A network in training, as it stands.
-    pub fn from_network(name: &str, network: ActorCritic, config: NetworkConfig) -> Learned {
-        Learned { name: name.to_owned(), network, config }
+    pub fn from_network(name: &str, network: ActorCritic) -> Learned {
+        Learned { name: name.to_owned(), network }
     }
 }
 
@@ -124,8 +159,8 @@ impl Policy for Learned {
     fn score(&mut self, observation: &Observation<'_>, scores: &mut Vec<f64>) {
         scores.resize(observation.count(), f64::NEG_INFINITY);
         let mut inputs = Inputs::default();
-        inputs.push(observation, &self.config);
-        let logits = inputs.logits(&self.network, self.config.shortlist);
+        inputs.push(observation, &self.network);
+        let logits = inputs.logits(&self.network);
         for (&index, &logit) in inputs.shortlists[0].iter().zip(&logits) {
             scores[index] = f64::from(logit);
         }

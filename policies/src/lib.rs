@@ -13,6 +13,7 @@ pub mod learned;
 pub mod look_ahead;
 #[cfg(feature = "network")]
 pub mod network;
+pub mod prices;
 pub mod rollout;
 pub mod tuned;
 
@@ -187,7 +188,7 @@ fn known() -> String {
     format!("{}, pretrained", names.join(", "))
 }
 
-/// The heuristic that learned policies imitate first and that goes on where they look ahead.
+/// The heuristic that learned policies begin with, and that goes on where others look ahead.
 pub fn tuned_greedy() -> Box<dyn Policy> {
     Box::new(GreedyMarginal::with("greedy-marginal-tuned", tuned::MARGINAL.to_vec()))
 }
@@ -199,15 +200,16 @@ pub fn tuned_greedy() -> Box<dyn Policy> {
 pub fn by_name(name: &str, seed: u64) -> Result<Box<dyn Policy>, PolicyError> {
     match name.rsplit_once('+') {
         Some((policy, "guard")) => {
+            let quick = quick(policy)?;
             let policy = by_name(policy, seed)?;
             let name = format!("{}+guard", policy.name());
-            Ok(Box::new(Guarded::new(&name, policy, tuned_greedy(), seed)))
+            Ok(Box::new(Guarded::new(&name, policy, quick, seed)))
         }
         Some((policy, suffix)) if suffix.starts_with("look-ahead") => {
             let budget = budget(suffix).ok_or_else(|| PolicyError::Budget(suffix.to_owned()))?;
+            let quick = quick(policy)?;
             let policy = by_name(policy, seed)?;
-            let look_ahead =
-                LookAhead::new(&format!("{}+{suffix}", policy.name()), policy, tuned_greedy(), seed);
+            let look_ahead = LookAhead::new(&format!("{}+{suffix}", policy.name()), policy, quick, seed);
             Ok(Box::new(match budget {
                 Some(budget) => look_ahead.within(budget),
                 None => look_ahead,
@@ -225,23 +227,47 @@ fn budget(suffix: &str) -> Option<Option<Duration>> {
     (seconds > 0.0).then(|| Duration::try_from_secs_f64(seconds).ok()).flatten().map(Some)
 }
 
+/// What goes on where the policy of that name looks ahead: the prices of a network, else the tuned greedy.
+#[cfg(feature = "network")]
+fn quick(name: &str) -> Result<Box<dyn Policy>, PolicyError> {
+    if let Some(checkpoint) = checkpoint(name.split('+').next().unwrap_or(name)) {
+        let network = checkpoint?.network(&burn::tensor::Device::flex())?;
+        return Ok(Box::new(network.priced()));
+    }
+    Ok(tuned_greedy())
+}
+
+#[cfg(not(feature = "network"))]
+fn quick(_: &str) -> Result<Box<dyn Policy>, PolicyError> {
+    Ok(tuned_greedy())
+}
+
+/// The checkpoint of that name, if it is one's.
+#[cfg(feature = "network")]
+fn checkpoint(name: &str) -> Option<Result<Checkpoint, checkpoint::CheckpointError>> {
+    let path = std::path::Path::new(name);
+    let weights = path.extension().is_some_and(|extension| extension == "toml");
+    match name {
+        "pretrained" => Some(Checkpoint::pretrained()),
+        _ if HEURISTICS.iter().any(|heuristic| heuristic.name == name) || weights || !path.exists() => None,
+        _ => Some(Checkpoint::load(path)),
+    }
+}
+
 /// The policy of a name without a suffix.
 fn plain(name: &str, seed: u64) -> Result<Box<dyn Policy>, PolicyError> {
     if let Some(heuristic) = HEURISTICS.iter().find(|heuristic| heuristic.name == name) {
         return Ok((heuristic.make)(seed));
     }
+    #[cfg(feature = "network")]
+    if let Some(checkpoint) = checkpoint(name) {
+        let checkpoint = checkpoint?;
+        let called = if name == "pretrained" { name.to_owned() } else { checkpoint.id() };
+        return Ok(Box::new(Learned::new(&called, &checkpoint)?));
+    }
     let path = std::path::Path::new(name);
-    Ok(match name {
-        #[cfg(feature = "network")]
-        "pretrained" => Box::new(Learned::new("pretrained", &Checkpoint::pretrained()?)?),
-        _ if !path.exists() => return Err(PolicyError::Unknown(name.to_owned())),
-        _ if path.extension().is_some_and(|extension| extension == "toml") => tuned::load(path, seed)?,
-        #[cfg(feature = "network")]
-        _ => {
-            let checkpoint = Checkpoint::load(path)?;
-            Box::new(Learned::new(&checkpoint.id(), &checkpoint)?)
-        }
-        #[cfg(not(feature = "network"))]
-        _ => return Err(PolicyError::Unknown(name.to_owned())),
-    })
+    match path.extension() {
+        Some(extension) if extension == "toml" && path.exists() => Ok(tuned::load(path, seed)?),
+        _ => Err(PolicyError::Unknown(name.to_owned())),
+    }
 }

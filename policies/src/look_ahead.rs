@@ -136,6 +136,11 @@ impl Gain {
         Gain { mean, error: (variance / count).sqrt() }
     }
 
+    /// Of what the simulation does not rule out, the nearest to a `guess`.
+    pub fn nearest(self, guess: f64) -> f64 {
+        guess.clamp(self.mean - SURE * self.error, self.mean + SURE * self.error)
+    }
+
     /// The part of it that is not chance.
     pub fn sure(self) -> f64 {
         self.mean.signum() * (self.mean.abs() - SURE * self.error).max(0.0)

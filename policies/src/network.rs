@@ -7,9 +7,11 @@ use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
-use remora_env::observation::{FEATURE_COUNT, FEATURES};
 use remora_env::random::{Purpose, stream};
 use serde::{Deserialize, Serialize};
+
+use crate::learned::{ADVICE, INPUT_COUNT, inputs};
+use crate::prices::{ANCHORS, PARTS, Priced, Prices, SITUATIONS};
 
 /// Shape of the network; saved beside its weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,9 +24,16 @@ pub struct NetworkConfig {
     /// Whether each candidate is scored knowing what all of them look like together.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub context: bool,
+    /// Whether it is advised by prices, and begins with doing what they say.
+    #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
+    pub advised: bool,
     /// What it does not see, to find out what that is worth.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blind_to: Option<Blind>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Features that a network may be blind to.
@@ -49,7 +58,7 @@ impl Blind {
 
 impl Default for NetworkConfig {
     fn default() -> NetworkConfig {
-        NetworkConfig { hidden: 64, shortlist: 16, context: false, blind_to: None }
+        NetworkConfig { hidden: 64, shortlist: 16, context: false, advised: true, blind_to: None }
     }
 }
 
@@ -57,8 +66,8 @@ impl NetworkConfig {
     /// Wipes from rows of features what the network does not see.
     pub fn hide(&self, features: &mut [f32]) {
         let Some(blind) = self.blind_to else { return };
-        for (index, _) in FEATURES.iter().enumerate().filter(|(_, feature)| blind.hides(feature.name)) {
-            features.iter_mut().skip(index).step_by(FEATURE_COUNT).for_each(|value| *value = 0.0);
+        for (index, _) in inputs().enumerate().filter(|(_, input)| blind.hides(input.name)) {
+            features.iter_mut().skip(index).step_by(INPUT_COUNT).for_each(|value| *value = 0.0);
         }
     }
 }
@@ -71,19 +80,30 @@ pub struct Weight {
     pub values: Vec<f32>,
 }
 
+impl Weight {
+    fn of(prices: &Prices) -> Weight {
+        let shape = vec![ANCHORS.len(), SITUATIONS.len(), PARTS.len()];
+        Weight { name: PRICES, shape, values: prices.flat() }
+    }
+}
+
+/// Name of the prices in [`Weight`] lists: they go last.
+const PRICES: &str = "prices";
+
 /// Names of the layers, each with a `weight` and a `bias`, in the order of [`Weight`] lists.
-const PARAMETERS: [[&str; 2]; 5] = [
+const PARAMETERS: [[&str; 2]; 6] = [
     ["embed.weight", "embed.bias"],
     ["mix.weight", "mix.bias"],
     ["score.weight", "score.bias"],
     ["pool.weight", "pool.bias"],
     ["value.weight", "value.bias"],
+    ["advice.weight", "advice.bias"],
 ];
 
 /// Inputs and outputs of the layers, in the order of [`PARAMETERS`].
-fn layer_shapes(config: &NetworkConfig) -> [[usize; 2]; 5] {
+fn layer_shapes(config: &NetworkConfig) -> [[usize; 2]; 6] {
     let h = config.hidden;
-    [[FEATURE_COUNT, h], [h, h], [h, 1], [2 * h, h], [h, 1]]
+    [[INPUT_COUNT, h], [h, h], [h, 1], [2 * h, h], [h, 1], [ADVICE.len(), 1]]
 }
 
 /// Scorer and critic.
@@ -94,30 +114,46 @@ pub struct ActorCritic {
     score: Linear,
     pool: Linear,
     value: Linear,
-    context: bool,
+    /// From the advice straight to the logits.
+    advice: Linear,
+    /// Where the advice comes from. No gradients: an evolution strategy learns them.
+    #[module(skip)]
+    pub prices: Prices,
+    #[module(skip)]
+    pub config: NetworkConfig,
 }
+
+/// Weight of the advice in the logits of a network that has learnt nothing: a candidate advised against by
+/// a hundredth of u is a quarter as likely, by a tenth a hundredth.
+const TRUST: [f32; ADVICE.len()] = [0.0, -4.0];
 
 /// Taken off the logits of candidates that are not there.
 const ABSENT: f32 = 1e9;
 
 impl ActorCritic {
     /// Weights drawn from `seed`: variance 2 / inputs before a rectifier (He et al. 2015), and nearly
-    /// zero at the two heads, so that the first policy is nearly uniform (Andrychowicz et al. 2021).
+    /// zero at the heads (Andrychowicz et al. 2021). The first policy does what it is advised, or, not advised,
+    /// is nearly uniform.
     pub fn init(config: &NetworkConfig, seed: u64, device: &Device) -> ActorCritic {
         let mut rng = stream(seed, Purpose::Weights, 0);
-        let weights: Vec<Weight> = PARAMETERS
+        let mut weights: Vec<Weight> = PARAMETERS
             .iter()
             .zip(layer_shapes(config))
             .flat_map(|([weight, bias], [inputs, outputs])| {
-                let head = outputs == 1;
-                let deviation = if head { 0.01 } else { (2.0 / inputs as f64).sqrt() };
-                let values = normal(inputs * outputs, deviation, &mut rng);
+                let deviation = if outputs == 1 { 0.01 } else { (2.0 / inputs as f64).sqrt() };
+                let drawn = normal(inputs * outputs, deviation, &mut rng);
+                let values = match (*weight, config.advised) {
+                    ("advice.weight", true) => TRUST.to_vec(),
+                    ("advice.weight", false) | ("score.weight", true) => vec![0.0; inputs],
+                    _ => drawn,
+                };
                 [
                     Weight { name: weight, shape: vec![inputs, outputs], values },
                     Weight { name: bias, shape: vec![outputs], values: vec![0.0; outputs] },
                 ]
             })
             .collect();
+        weights.push(Weight::of(&Prices::default()));
         ActorCritic::from_weights(config, &weights, device).expect("drawn weights have the network's shapes")
     }
 
@@ -127,69 +163,73 @@ impl ActorCritic {
         weights: &[Weight],
         device: &Device,
     ) -> Result<ActorCritic, String> {
+        let find = |name: &str, shape: &[usize]| {
+            let found = weights.iter().find(|w| w.name == name).ok_or(format!("{name} is missing"))?;
+            if found.shape != shape {
+                return Err(format!("{name} has shape {:?}, the network wants {shape:?}", found.shape));
+            }
+            Ok(found.values.clone())
+        };
+        let prices = find(PRICES, &[ANCHORS.len(), SITUATIONS.len(), PARTS.len()])?;
+        let prices = Prices::from_flat(&prices).ok_or(format!("{PRICES} is cut off"))?;
         let mut layers = Vec::new();
         for (index, ([weight, bias], [inputs, outputs])) in
             PARAMETERS.iter().zip(layer_shapes(config)).enumerate()
         {
-            let find = |name: &str, shape: &[usize]| {
-                let found = weights.iter().find(|w| w.name == name).ok_or(format!("{name} is missing"))?;
-                if found.shape != shape {
-                    return Err(format!("{name} has shape {:?}, the network wants {shape:?}", found.shape));
-                }
-                Ok(TensorData::new(found.values.clone(), shape.to_vec()))
+            let data = |name: &str, shape: &[usize]| {
+                Ok::<_, String>(TensorData::new(find(name, shape)?, shape.to_vec()))
             };
             // Fixed identities: the optimiser's state finds its parameter again after a restart.
             let id = |offset: usize| ParamId::from((2 * index + offset + 1) as u64);
-            let tensor = Tensor::<2>::from_data(find(weight, &[inputs, outputs])?, device);
-            let bias = Tensor::<1>::from_data(find(bias, &[outputs])?, device);
+            let tensor = Tensor::<2>::from_data(data(weight, &[inputs, outputs])?, device);
+            let bias = Tensor::<1>::from_data(data(bias, &[outputs])?, device);
             layers.push(Linear {
                 weight: Param::initialized(id(0), tracked(tensor)),
                 bias: Some(Param::initialized(id(1), tracked(bias))),
             });
         }
-        let [embed, mix, score, pool, value] =
-            <[Linear; 5]>::try_from(layers).expect("one layer for each entry of PARAMETERS");
-        Ok(ActorCritic { embed, mix, score, pool, value, context: config.context })
+        let [embed, mix, score, pool, value, advice] =
+            <[Linear; 6]>::try_from(layers).expect("one layer for each entry of PARAMETERS");
+        Ok(ActorCritic { embed, mix, score, pool, value, advice, prices, config: *config })
     }
 
     /// Names of all parameters, in the order of [`ActorCritic::weights`].
     pub fn parameter_names() -> impl Iterator<Item = &'static str> {
-        PARAMETERS.iter().flatten().copied()
+        PARAMETERS.iter().flatten().copied().chain([PRICES])
     }
 
     /// The weights, in a fixed order.
     pub fn weights(&self) -> Vec<Weight> {
-        let layers = [&self.embed, &self.mix, &self.score, &self.pool, &self.value];
+        let layers = [&self.embed, &self.mix, &self.score, &self.pool, &self.value, &self.advice];
         let values = |data: TensorData| data.try_to_vec::<f32>().expect("weights are 32-bit floats");
-        PARAMETERS
-            .iter()
-            .zip(layers)
-            .flat_map(|([weight, bias], layer)| {
-                let w = layer.weight.val();
-                let b = layer.bias.as_ref().expect("every layer has a bias").val();
-                [
-                    Weight { name: weight, shape: w.dims().to_vec(), values: values(w.into_data()) },
-                    Weight { name: bias, shape: b.dims().to_vec(), values: values(b.into_data()) },
-                ]
-            })
-            .collect()
+        let layers = PARAMETERS.iter().zip(layers).flat_map(|([weight, bias], layer)| {
+            let w = layer.weight.val();
+            let b = layer.bias.as_ref().expect("every layer has a bias").val();
+            [
+                Weight { name: weight, shape: w.dims().to_vec(), values: values(w.into_data()) },
+                Weight { name: bias, shape: b.dims().to_vec(), values: values(b.into_data()) },
+            ]
+        });
+        layers.chain([Weight::of(&self.prices)]).collect()
     }
 
     /// Preference for each candidate of a batch of decisions, `[batch, candidates]`; hugely negative where
     /// masked.
     ///
     /// # Shapes
-    /// - `features`: `[batch, candidates, FEATURE_COUNT]`
+    /// - `features`: `[batch, candidates, INPUT_COUNT]`
     /// - `mask`: `[batch, candidates]`, 1 where there is a candidate, 0 where there is padding
     pub fn logits(&self, features: Tensor<3>, mask: Tensor<2>) -> Tensor<2> {
-        let [batch, candidates, _] = features.dims();
+        let [batch, candidates, width] = features.dims();
+        let advice = features.clone().narrow(2, width - ADVICE.len(), ADVICE.len()); // [batch, candidates, 2]
+        let advice = self.advice.forward(advice).reshape([batch, candidates]); // [batch, candidates]
         let mut x = self.look(features); // [batch, candidates, hidden]
-        if self.context {
+        if self.config.context {
             let pooled = self.together(x.clone(), mask.clone()); // [batch, hidden]
             x = x + pooled.unsqueeze_dim(1); // [batch, candidates, hidden]
         }
         let logits = self.score.forward(x).reshape([batch, candidates]); // [batch, candidates]
-        logits + (mask - 1.0) * ABSENT
+        logits + advice + (mask - 1.0) * ABSENT
     }
 
     /// Expected return of each decision of a batch, `[batch]`; shapes as for [`ActorCritic::logits`].
@@ -197,6 +237,11 @@ impl ActorCritic {
         let [batch, _, _] = features.dims();
         let pooled = self.together(self.look(features), mask); // [batch, hidden]
         self.value.forward(pooled).reshape([batch]) // [batch]
+    }
+
+    /// What its prices alone would choose: quick, and not much worse.
+    pub fn priced(&self) -> Priced {
+        Priced { prices: self.prices.clone(), shortlist: self.config.shortlist }
     }
 
     /// Each candidate by itself.

@@ -9,12 +9,12 @@ use ndarray::Array2;
 use rand::{Rng, RngExt};
 use rand_chacha::ChaCha8Rng;
 use remora_env::observation::Reference;
+use remora_env::outcome::Outcome;
 use remora_env::random::{Purpose, stream};
 use remora_env::world::When;
-use remora_env::{Episode, Next, Observation, Time, World};
+use remora_env::{Episode, Next, Time, World};
 use remora_policies::learned::Inputs;
 use remora_policies::network::ActorCritic;
-use remora_policies::{Policy, tuned_greedy};
 
 use crate::config::{Baseline, Config};
 use crate::course::{Course, Exercise, Lesson, Units, exercise};
@@ -25,8 +25,6 @@ pub struct Experience {
     pub inputs: Inputs,
     /// Position in the shortlist that was chosen.
     pub actions: Vec<i32>,
-    /// Position in the shortlist that the heuristic to imitate would choose.
-    pub teacher: Vec<i32>,
     /// Log-probability of the choice when it was made.
     pub log_probs: Vec<f32>,
     pub advantages: Vec<f32>,
@@ -49,7 +47,6 @@ impl Experience {
     pub fn append(&mut self, mut other: Experience) {
         self.inputs.append(other.inputs);
         self.actions.append(&mut other.actions);
-        self.teacher.append(&mut other.teacher);
         self.log_probs.append(&mut other.log_probs);
         self.advantages.append(&mut other.advantages);
         self.targets.append(&mut other.targets);
@@ -62,7 +59,6 @@ struct Step {
     task: usize,
     row: usize,
     action: i32,
-    teacher: i32,
     log_prob: f32,
     /// When it was made.
     at: Time,
@@ -73,27 +69,23 @@ pub fn collect(config: &Config, courses: &[Course], network: &ActorCritic, index
     let Exercise { seed, alpha, lesson } = exercise(config, courses, index);
     let Lesson { world, units: Units { reference, greedy: unit } } = lesson;
     let size = config.network.shortlist;
-    let horizon_s = config.horizon * unit.response_s;
     let unit = reference.cost(alpha, unit.moved_bytes, unit.response_s);
     let mut episodes: Vec<Episode> =
         (0..config.rollouts).map(|_| Episode::new(Arc::clone(&world), alpha, reference)).collect();
     let mut rngs: Vec<ChaCha8Rng> =
         (0..config.rollouts).map(|rollout| stream(seed, Purpose::Policy, rollout as u64 + 1)).collect();
     let mut steps: Vec<Vec<Step>> = (0..config.rollouts).map(|_| Vec::new()).collect();
-    let mut teacher = tuned_greedy();
     let mut inputs = Inputs::default();
     loop {
         let first = inputs.shortlists.len();
         let mut asked = Inputs::default();
         let mut deciding = Vec::new();
         let mut candidates = Vec::new();
-        let mut teachers = Vec::new();
         for (rollout, episode) in episodes.iter().enumerate() {
             if let Next::Decide(observation) = episode.next() {
-                asked.push(&observation, &config.network);
+                asked.push(&observation, network);
                 let shortlist = &asked.shortlists[asked.shortlists.len() - 1];
                 candidates.push(shortlist.iter().map(|&i| observation.candidates()[i]).collect::<Vec<_>>());
-                teachers.push(choice_of(teacher.as_mut(), &observation, shortlist));
                 deciding.push(rollout);
             }
         }
@@ -112,63 +104,80 @@ pub fn collect(config: &Config, courses: &[Course], network: &ActorCritic, index
                 task,
                 row: first + row,
                 action: action as i32,
-                teacher: teachers[row],
                 log_prob: row_log_probs[action],
                 at,
             });
         }
     }
+    let played = episodes.iter().zip(&steps);
     let ledgers: Vec<Ledger> =
-        episodes.iter().map(|episode| Ledger::of(episode, alpha, reference, unit)).collect();
+        played.map(|(episode, steps)| Ledger::of(episode, steps, alpha, reference, unit)).collect();
     let clocks = clocks(&world);
     let expected = (config.baseline == Baseline::Critic).then(|| expect(network, &inputs, size));
-    let mut experience = credit(&steps, inputs, &ledgers, &clocks, horizon_s, expected.as_deref());
-    let costs = ledgers.iter().flat_map(|ledger| ledger.costs.iter());
-    experience.relative_costs.push((costs.sum::<f64>() / (ledgers.len() * clocks.len()) as f64) as f32);
+    let mut experience = credit(&steps, inputs, &ledgers, &clocks, config.horizon, expected.as_deref());
+    let total: f64 = ledgers.iter().map(|ledger| ledger.left(Time::ZERO, |_| 1.0)).sum();
+    experience.relative_costs.push((total / (ledgers.len() * clocks.len()) as f64) as f32);
     experience
 }
 
-/// What each task of an episode cost in the end.
+/// What the completed tasks of an episode cost, in units of greedy's mean.
 struct Ledger {
-    /// Cost of each task over greedy's mean.
-    costs: Vec<f64>,
-    completed: Vec<Time>,
+    entries: Vec<Entry>,
+    /// What a second costs.
+    second: f64,
+}
+
+struct Entry {
+    task: usize,
+    arrived: Time,
+    /// When it was placed, the last time.
+    placed: Time,
+    completed: Time,
+    /// What the data that it moved cost.
+    data: f64,
 }
 
 impl Ledger {
-    fn of(episode: &Episode, alpha: f64, reference: Reference, unit: f64) -> Ledger {
-        let tasks = episode.world().tasks.len();
-        let mut ledger = Ledger { costs: vec![0.0; tasks], completed: vec![Time::ZERO; tasks] };
-        for outcome in episode.outcomes().iter().filter(|outcome| outcome.is_completed()) {
-            let task = outcome.task as usize;
-            ledger.costs[task] = reference.cost(alpha, outcome.moved_bytes, outcome.response_s()) / unit;
-            ledger.completed[task] = outcome.completed;
-        }
-        ledger
+    fn of(episode: &Episode, steps: &[Step], alpha: f64, reference: Reference, unit: f64) -> Ledger {
+        let mut placed = vec![Time::ZERO; episode.world().tasks.len()];
+        steps.iter().for_each(|step| placed[step.task] = step.at);
+        let entry = |outcome: &Outcome| Entry {
+            task: outcome.task as usize,
+            arrived: outcome.arrived,
+            placed: placed[outcome.task as usize],
+            completed: outcome.completed,
+            data: reference.cost(alpha, outcome.moved_bytes, 0.0) / unit,
+        };
+        let completed = episode.outcomes().iter().filter(|outcome| outcome.is_completed());
+        Ledger { entries: completed.map(entry).collect(), second: reference.cost(alpha, 0.0, 1.0) / unit }
+    }
+
+    /// What is still to pay at `now`, each task with its weight.
+    fn left(&self, now: Time, weight: impl Fn(usize) -> f64) -> f64 {
+        let open = self.entries.iter().filter(|entry| entry.completed >= now);
+        let left = open.map(|entry| {
+            let data = if entry.placed >= now { entry.data } else { 0.0 };
+            weight(entry.task) * (data + self.second * entry.completed.since_s(entry.arrived.max(now)))
+        });
+        left.sum()
     }
 }
 
-/// The time of each task that no decision can shift, seconds: its arrival, or for a follower the
-/// arrival of the task that its chain began with.
+/// The place of each task in the order of arrivals, which no decision can shift: a follower has that of the
+/// task that its chain began with.
 fn clocks(world: &World) -> Vec<f64> {
     let mut clocks = vec![0.0; world.tasks.len()];
+    let mut arrivals = 0.0;
     for (index, planned) in world.tasks.iter().enumerate() {
-        if let When::At(at) = planned.when {
-            clocks[index] = at.as_s();
+        if let When::At(_) = planned.when {
+            clocks[index] = arrivals;
+            arrivals += 1.0;
         }
         for &follower in &planned.followers {
             clocks[follower as usize] = clocks[index];
         }
     }
     clocks
-}
-
-/// Position in the shortlist of the candidate that a policy likes best.
-fn choice_of(policy: &mut dyn Policy, observation: &Observation<'_>, shortlist: &[usize]) -> i32 {
-    let mut scores = Vec::with_capacity(observation.count());
-    policy.score(observation, &mut scores);
-    let by_score = |&a: &usize, &b: &usize| scores[shortlist[a]].total_cmp(&scores[shortlist[b]]);
-    (0..shortlist.len()).rev().max_by(by_score).expect("an observation has a candidate") as i32
 }
 
 /// Log-probabilities of all positions of some decisions, `[decisions, size]` row by row.
@@ -201,20 +210,17 @@ fn sample(log_probs: &[f32], rng: &mut impl Rng) -> usize {
     last
 }
 
-/// Returns of one rollout's decisions: minus the costs of all tasks that had not ended when the
-/// decision was made, each with the weight exp(−Δ / horizon), where Δ is how much later its clock
-/// is.
+/// Returns of one rollout's decisions: minus what was still to pay for all tasks when the decision was made,
+/// each with the weight exp(−Δ / horizon), where Δ is how many arrivals later it came.
 ///
-/// A task counts whole, and the discount goes by clocks that no decision can shift. With the usual
-/// discount by elapsed time, running a task slowly pays: it puts off what follows it.
-fn returns(steps: &[Step], ledger: &Ledger, clocks: &[f64], horizon_s: f64) -> Vec<(usize, f64)> {
+/// What is paid already, no decision can change: counted, it would tell apart rollouts in which a long task
+/// has just ended from those in which it is about to. And the discount goes by clocks that no decision can
+/// shift: with the usual discount by elapsed time, running a task slowly pays, as it puts off what follows.
+fn returns(steps: &[Step], ledger: &Ledger, clocks: &[f64], horizon: f64) -> Vec<(usize, f64)> {
     let of = |step: &Step| {
         let now = clocks[step.task];
-        let open = ledger.costs.iter().zip(&ledger.completed).zip(clocks);
-        let weighted = open
-            .filter(|((_, completed), _)| **completed > step.at)
-            .map(|((cost, _), clock)| cost * (-(clock - now).max(0.0) / horizon_s).exp());
-        (step.task, -weighted.sum::<f64>())
+        let weight = |task: usize| (-(clocks[task] - now).max(0.0) / horizon).exp();
+        (step.task, -ledger.left(step.at, weight))
     };
     steps.iter().map(of).collect()
 }
@@ -228,13 +234,13 @@ fn credit(
     inputs: Inputs,
     ledgers: &[Ledger],
     clocks: &[f64],
-    horizon_s: f64,
+    horizon: f64,
     expected: Option<&[f32]>,
 ) -> Experience {
     let (rollouts, tasks) = (steps.len(), clocks.len());
     let mut returns = Array2::<f64>::from_elem((rollouts, tasks), f64::NAN);
     for (rollout, steps) in steps.iter().enumerate() {
-        for (task, value) in self::returns(steps, &ledgers[rollout], clocks, horizon_s) {
+        for (task, value) in self::returns(steps, &ledgers[rollout], clocks, horizon) {
             returns[[rollout, task]] = value;
         }
     }
@@ -252,7 +258,6 @@ fn credit(
     let mut experience = Experience {
         inputs,
         actions: vec![0; decisions],
-        teacher: vec![0; decisions],
         log_probs: vec![0.0; decisions],
         advantages: vec![0.0; decisions],
         targets: vec![0.0; decisions],
@@ -264,7 +269,6 @@ fn credit(
             let baseline = expected.map_or(baselines[step.task], |values| size * f64::from(values[step.row]));
             let advantage = (value - baseline) / spread.max(1e-9);
             experience.actions[step.row] = step.action;
-            experience.teacher[step.row] = step.teacher;
             experience.log_probs[step.row] = step.log_prob;
             experience.advantages[step.row] = advantage.clamp(-5.0, 5.0) as f32;
             experience.targets[step.row] = (value / size) as f32;

@@ -5,6 +5,7 @@ use remora_policies::network::NetworkConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::device::Accelerator;
+use crate::evolution::EvolutionConfig;
 use crate::labels::LabelConfig;
 
 /// Configuration of a training run: the `config.toml` of its folder.
@@ -22,8 +23,8 @@ pub struct Config {
     pub scenarios: Vec<String>,
     /// Iterations of collecting and updating.
     pub iterations: u64,
-    /// Of them, the first ones imitate `greedy-marginal-tuned` on the states that the network reaches.
-    pub imitate: u64,
+    /// How prices are found, to begin with.
+    pub evolution: EvolutionConfig,
     /// The look-ahead labels that it learns from next.
     pub labels: LabelConfig,
     /// Train for one position of the dial, not for all.
@@ -37,7 +38,7 @@ pub struct Config {
     pub rollouts: usize,
     /// Tasks per episode.
     pub tasks: u32,
-    /// Discount horizon, in mean response times of `greedy-completion`.
+    /// Discount horizon, in arrivals.
     pub horizon: f64,
     /// Passes over each iteration's decisions.
     pub epochs: usize,
@@ -81,33 +82,34 @@ impl Default for Config {
             device: Accelerator::Cpu,
             from: None,
             scenarios: default_scenarios(),
-            iterations: 90,
-            imitate: 10,
+            iterations: 75,
+            evolution: EvolutionConfig::default(),
             labels: LabelConfig::default(),
             alpha: None,
             baseline: Baseline::Group,
             worlds: 6,
             rollouts: 8,
             tasks: 400,
-            horizon: 4.0,
+            horizon: 30.0,
             epochs: 4,
             minibatch: 256,
-            learning_rate: 2e-3,
+            learning_rate: 1e-3,
             clip: 0.2,
             entropy: 0.003,
             value_weight: 0.5,
             gradient_norm: 0.5,
             target_kl: 0.03,
-            validate_every: 10,
+            validate_every: 5,
             network: NetworkConfig::default(),
         }
     }
 }
 
-/// The built-in scenarios, and as many members of the train family.
+/// The built-in scenarios, and three members of the train family for each of their worlds.
 fn default_scenarios() -> Vec<String> {
-    let family = |scenario: &str| [Family::Train.name().to_owned(), scenario.to_owned()];
-    remora_env::scenario::built_in().flat_map(family).collect()
+    let family = Family::Train.name();
+    let four = |scenario: &str| [family, family, family, scenario].map(str::to_owned);
+    remora_env::scenario::built_in().flat_map(four).collect()
 }
 
 impl Config {
@@ -133,6 +135,7 @@ impl Config {
             ("minibatch", self.minibatch as u64),
             ("validate_every", self.validate_every),
             ("network.hidden", self.network.hidden as u64),
+            ("evolution.worlds", self.evolution.worlds as u64),
             ("labels.worlds", self.labels.worlds as u64),
             ("labels.per_world", u64::from(self.labels.per_world)),
             ("labels.depth.futures", self.labels.depth.futures as u64),
@@ -166,7 +169,18 @@ impl Config {
             demand((0.0..=1.0).contains(&alpha), format!("alpha is {alpha}, want 0 to 1"));
         }
         let LabelConfig { until, depth, .. } = self.labels;
-        demand((0.0..=1.0).contains(&until), format!("labels.until is {until}, want 0 to 1"));
+        for (name, until) in [("labels", until), ("evolution", self.evolution.until)] {
+            demand((0.0..=1.0).contains(&until), format!("{name}.until is {until}, want 0 to 1"));
+        }
+        let EvolutionConfig { population, deviation, .. } = self.evolution;
+        demand(
+            population >= 4 && population.is_multiple_of(2),
+            format!("evolution.population is {population}, want an even number from 4"),
+        );
+        demand(
+            deviation.is_finite() && deviation > 0.0,
+            format!("evolution.deviation is {deviation}, want a number above 0"),
+        );
         demand(
             depth.candidates >= 2,
             format!("labels.depth.candidates is {}, want at least 2 to compare", depth.candidates),

@@ -25,6 +25,9 @@ pub struct Row {
     pub policy: String,
     pub alpha: f64,
     pub seed: u64,
+    /// Of a family, the member that the world is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member: Option<u64>,
     pub tasks: usize,
     /// Price-weighted.
     pub data_moved_gb: f64,
@@ -63,8 +66,10 @@ pub struct Plan {
     /// Names as [`by_name`] knows them, paths of checkpoints or of weights, `hindsight` or `optimum`.
     pub policies: Vec<String>,
     pub alphas: Vec<f64>,
-    /// Worlds 0 to `seeds` − 1 of each scenario, or so many members of each family; training never sees these.
+    /// Worlds 0 to `seeds` − 1 of each scenario, or so many of each family; training never sees these.
     pub seeds: u64,
+    /// Of a family, how many of them are of one member.
+    pub per_member: u64,
     /// How many schedules `hindsight` tries for each world.
     pub tries: u64,
 }
@@ -87,6 +92,7 @@ pub enum EvaluationError {
 
 struct Job<'a> {
     scenario: &'a str,
+    member: Option<u64>,
     world: Arc<World>,
     reference: Reference,
     kube: Figures,
@@ -143,7 +149,9 @@ fn instance(
         known.iter().for_each(|_| tick());
         return Ok(known.into_iter().flatten().collect());
     }
-    let scenario = scenarios.at(seed);
+    let member = seed / plan.per_member.max(1);
+    let scenario = scenarios.at(member);
+    let member = matches!(scenarios, Scenarios::Family(_)).then_some(member);
     let reference = reference.unwrap_or_else(|| rollout::reference(&scenario));
     let world = Arc::new(scenario.world(seed));
     let kube = Figures::of(&play(&world, &mut KubeDefault::new(seed), 0.5, reference));
@@ -153,7 +161,7 @@ fn instance(
             None => {
                 let (scenario, world, alpha) = (scenarios.name(), Arc::clone(&world), *alpha);
                 let played =
-                    run(&Job { scenario, world, reference, kube, policy, alpha, tries: plan.tries })?;
+                    run(&Job { scenario, member, world, reference, kube, policy, alpha, tries: plan.tries })?;
                 journal.append(&played)?;
                 played
             }
@@ -234,6 +242,7 @@ fn run(job: &Job<'_>) -> Result<Played, EvaluationError> {
         policy: job.policy.to_owned(),
         alpha: job.alpha,
         seed: job.world.seed,
+        member: job.member,
         tasks: figures.tasks,
         data_moved_gb: figures.moved_bytes / 1e9,
         wan_gb: figures.wan_bytes / 1e9,

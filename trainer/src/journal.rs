@@ -31,6 +31,12 @@ struct Header {
     /// Name of each policy and what it was: for a checkpoint its content hash.
     policies: BTreeMap<String, String>,
     tries: u64,
+    #[serde(default = "one")]
+    per_member: u64,
+}
+
+fn one() -> u64 {
+    1
 }
 
 const VERSION: u32 = 1;
@@ -127,6 +133,7 @@ fn header(plan: &Plan) -> Header {
         scenarios: plan.scenarios.iter().map(content).collect(),
         policies: plan.policies.iter().map(identity).collect(),
         tries: plan.tries,
+        per_member: plan.per_member,
     }
 }
 
@@ -138,6 +145,9 @@ impl Header {
         }
         if earlier.tries != self.tries && earlier.policies.contains_key("hindsight") {
             return Err(format!("the number of tries ({})", earlier.tries));
+        }
+        if earlier.per_member != self.per_member {
+            return Err(format!("the number of worlds per member ({})", earlier.per_member));
         }
         include("scenario", &mut self.scenarios, earlier.scenarios)?;
         include("policy", &mut self.policies, earlier.policies)

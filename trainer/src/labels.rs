@@ -3,7 +3,7 @@
 //! what an episode of sampled choices says of each of them.
 //!
 //! Sources: rollout classification policy iteration (Lagoudakis and Parr, ICML 2003); the loss is the
-//! expected cost under the policy, its gradient exact over the candidates that were tried.
+//! expected cost under the policy, its gradient exact over all candidates.
 
 use std::time::Instant;
 
@@ -17,7 +17,6 @@ use remora_policies::learned::{Inputs, pick};
 use remora_policies::look_ahead::{Depth, promising, race};
 use remora_policies::network::ActorCritic;
 use remora_policies::rollout::Figures;
-use remora_policies::tuned_greedy;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
@@ -64,8 +63,8 @@ impl Default for LabelConfig {
 #[derive(Clone, Debug, Default)]
 pub struct Labels {
     pub inputs: Inputs,
-    /// `[decisions, shortlist]`: cost of a candidate above the mean of those tried, in units of a task of
-    /// greedy's; zero where it was not tried.
+    /// `[decisions, shortlist]`: cost of a candidate above the mean of all, in units of a task of greedy's; what
+    /// prices say where it was not tried.
     pub costs: Vec<f32>,
     /// `[decisions, shortlist]`, 1 where it was tried.
     pub tried: Vec<f32>,
@@ -151,31 +150,41 @@ pub(crate) fn label(config: &Config, courses: &[Course], network: &ActorCritic, 
     let Units { reference, greedy: unit } = lesson.units;
     let unit = reference.cost(alpha, unit.moved_bytes, unit.response_s);
     let mut rng = stream(seed, Purpose::LookAhead, 0);
-    let mut base = tuned_greedy();
+    let mut base = network.priced();
     let share = f64::from(config.labels.per_world) / lesson.world.tasks.len() as f64;
     let mut episode = Episode::new(lesson.world, alpha, reference);
     let mut labels = Labels::default();
     while let Next::Decide(observation) = episode.next() {
         let mut inputs = Inputs::default();
-        inputs.push(&observation, &config.network);
-        let logits = inputs.logits(network, config.network.shortlist);
+        inputs.push(&observation, network);
+        let logits = inputs.logits(network);
         let by_logit = |a: &usize, b: &usize| logits[*a].total_cmp(&logits[*b]);
         let mut best = (0..logits.len()).max_by(by_logit).expect("an observation has a candidate");
         let shortlist = &inputs.shortlists[0];
         let chosen = rng.random::<f64>();
+        let estimates = || -> Vec<f64> {
+            network.prices.costs(&observation, shortlist).iter().map(|cost| cost / unit).collect()
+        };
         if !is_contested(&observation, shortlist) {
             if chosen < share * PLAIN {
-                labels.add_estimates(&observation, inputs.clone(), unit, config.network.shortlist);
+                let all: Vec<usize> = (0..shortlist.len()).collect();
+                labels.add(inputs.clone(), &all, &estimates(), config.network.shortlist);
             }
         } else if chosen < share {
             let depth = config.labels.depth;
             let tried = candidates(&observation, shortlist, &logits, depth, &mut rng);
             let nodes: Vec<NodeId> =
                 tried.iter().map(|&position| observation.node(shortlist[position])).collect();
-            if let Some(gains) = race(base.as_mut(), &observation, &nodes, depth, rng.random(), None) {
+            if let Some(gains) = race(&mut base, &observation, &nodes, depth, rng.random(), None) {
                 let most = (0..gains.len()).max_by(|&a, &b| gains[a].sure().total_cmp(&gains[b].sure()));
                 best = tried[most.expect("at least one was tried")];
-                let costs: Vec<f64> = gains.iter().map(|gain| -gain.sure() / unit).collect();
+                // What was simulated, where it is beyond doubt, else what the prices say.
+                let mut costs = estimates();
+                let first = costs[tried[0]];
+                for (&position, gain) in tried.iter().zip(&gains) {
+                    let guess = (first - costs[position]) * unit;
+                    costs[position] = first - gain.nearest(guess) / unit;
+                }
                 labels.add(inputs.clone(), &tried, &costs, config.network.shortlist);
             }
         }
@@ -190,28 +199,17 @@ pub(crate) fn label(config: &Config, courses: &[Course], network: &ActorCritic, 
 }
 
 impl Labels {
-    /// Adds a decision whose costs, in units of a task, are known at some positions.
+    /// Adds a decision whose candidates cost so much, in units of a task; some of them were tried.
     fn add(&mut self, inputs: Inputs, tried: &[usize], costs: &[f64], size: usize) {
-        let costs = costs.iter().map(|cost| cost.clamp(-MOST, MOST));
-        let mean = costs.clone().sum::<f64>() / tried.len() as f64;
+        let least = costs.iter().copied().fold(f64::INFINITY, f64::min);
+        let costs: Vec<f64> = costs.iter().map(|cost| (cost - least).min(MOST)).collect();
+        let mean = costs.iter().sum::<f64>() / costs.len() as f64;
         let first = self.costs.len();
         self.costs.resize(first + size, 0.0);
         self.tried.resize(first + size, 0.0);
-        for (&position, cost) in tried.iter().zip(costs) {
-            self.costs[first + position] = (cost - mean) as f32;
-            self.tried[first + position] = 1.0;
-        }
+        self.costs[first..].iter_mut().zip(&costs).for_each(|(to, cost)| *to = (cost - mean) as f32);
+        tried.iter().for_each(|&position| self.tried[first + position] = 1.0);
         self.inputs.append(inputs);
-    }
-
-    /// Adds a decision where estimates say enough.
-    fn add_estimates(&mut self, observation: &Observation<'_>, inputs: Inputs, unit: f64, size: usize) {
-        let shortlist = &inputs.shortlists[0];
-        let cost = |&index: &usize| observation.cost(&observation.candidates()[index]) / unit;
-        let least = shortlist.iter().map(cost).fold(f64::INFINITY, f64::min);
-        let costs: Vec<f64> = shortlist.iter().map(|index| cost(index) - least).collect();
-        let all: Vec<usize> = (0..shortlist.len()).collect();
-        self.add(inputs, &all, &costs, size);
     }
 }
 

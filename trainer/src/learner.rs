@@ -1,7 +1,7 @@
 //! A policy in training: the network, its optimiser, and one iteration of learning at a time.
 //!
-//! A run begins by imitating a heuristic on the states that the network reaches, goes on with
-//! look-ahead labels ([`crate::labels`]) and ends with policy optimisation ([`crate::ppo`]).
+//! A run begins by finding prices that do well ([`crate::evolution`]), goes on with look-ahead labels
+//! ([`crate::labels`]) and ends with policy optimisation ([`crate::ppo`]), as far as it is asked to.
 
 use std::sync::Arc;
 
@@ -20,16 +20,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::collect::{Experience, collect};
 use crate::config::Config;
-use crate::course::Course;
+use crate::course::{Course, Lesson, exercise};
 use crate::labels::{Labels, label};
 
 /// What an iteration learns from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
-    /// The choices of a heuristic.
+    /// Which prices do best.
     #[default]
-    Imitate,
+    Evolve,
     /// What simulating candidates forward showed.
     Label,
     /// What its own choices led to.
@@ -85,6 +85,8 @@ pub struct Learner {
     pub iteration: u64,
     /// Labels to learn from again.
     pub replay: Labels,
+    /// What evolving prices play, in every iteration.
+    pub(crate) lessons: Vec<Lesson>,
     /// The next iteration's experience, where it is collected already.
     pub(crate) ahead: Option<Experience>,
 }
@@ -121,6 +123,12 @@ impl Worlds {
         })
     }
 
+    /// The first `count` lessons of the run, whatever the iteration.
+    pub fn first_lessons(&self, count: usize) -> Vec<Lesson> {
+        let lesson = |index| exercise(&self.config, &self.courses, index).lesson;
+        (0..count as u64).into_par_iter().map(lesson).collect()
+    }
+
     /// What `of` makes of each of `count` worlds, in parallel and in their order, so that the result does
     /// not depend on the number of threads.
     fn each<T: Send>(&self, count: usize, of: impl Fn(&ActorCritic, u64) -> T + Sync) -> Vec<T> {
@@ -144,7 +152,17 @@ impl Learner {
         let network = ActorCritic::init(&config.network, config.seed, &device);
         let optimizer = Learner::optimizer(&config);
         let (courses, replay) = (courses.into(), Labels::default());
-        Learner { config, courses, network, optimizer, device, iteration: 0, replay, ahead: None }
+        Learner {
+            config,
+            courses,
+            network,
+            optimizer,
+            device,
+            iteration: 0,
+            replay,
+            lessons: Vec::new(),
+            ahead: None,
+        }
     }
 
     /// Takes up the weights of a checkpoint and the optimiser's state saved with it; an error says
@@ -178,8 +196,8 @@ impl Learner {
 
     /// What the next iteration learns from, `progress` (0..1) into the run.
     pub fn phase(&self, progress: f64) -> Phase {
-        if self.iteration < self.config.imitate {
-            Phase::Imitate
+        if progress < self.config.evolution.until {
+            Phase::Evolve
         } else if progress < self.config.labels.until {
             Phase::Label
         } else {
@@ -195,10 +213,10 @@ impl Learner {
         match phase {
             Phase::Improve => self.replay = Labels::default(),
             Phase::Label => self.ahead = None,
-            Phase::Imitate => {}
+            Phase::Evolve => {}
         }
         let mut metrics = match phase {
-            Phase::Imitate => self.imitate(progress),
+            Phase::Evolve => Ok(self.evolve(progress)),
             Phase::Label => self.learn_labels(progress),
             Phase::Improve => self.improve(progress),
         }?;

@@ -3,9 +3,11 @@
 pub mod board;
 pub mod collect;
 pub mod config;
+pub mod continual;
 pub mod course;
 pub mod device;
 pub mod evaluate;
+pub mod evolution;
 pub mod journal;
 pub mod labels;
 pub mod learner;

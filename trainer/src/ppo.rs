@@ -1,5 +1,5 @@
 //! Proximal policy optimisation (Schulman et al. 2017), read top to bottom: collect, then a few
-//! epochs of minibatches with a clipped ratio and an entropy bonus. Before it, imitation.
+//! epochs of minibatches with a clipped ratio and an entropy bonus.
 
 use std::time::Instant;
 
@@ -40,22 +40,6 @@ impl Learner {
                 let kl = (ratio.clone() - 1.0 - log_ratio).mean();
                 let outside = (ratio - 1.0).abs().greater_elem(clip).float().mean();
                 (loss, [policy_loss, value_loss, entropy, kl, outside])
-            })
-        })
-    }
-
-    /// Learns the choices of a heuristic on the states that the network reaches.
-    pub(crate) fn imitate(&mut self, progress: f64) -> Result<Metrics, BadBatch> {
-        let size = self.config.network.shortlist;
-        self.learn(progress, f64::INFINITY, &|experience| {
-            Box::new(move |network, device, rows| {
-                let (features, mask) = experience.inputs.batch(rows, size, device);
-                let teacher = positions(&experience.teacher, rows, device); // [rows, 1]
-                let logits = network.logits(features, mask.clone());
-                let (log_probs, entropy) = log_probs_and_entropy(logits, mask);
-                let loss = -log_probs.gather(1, teacher).mean();
-                let none = Tensor::zeros([1], device);
-                (loss.clone(), [loss, none.clone(), entropy, none.clone(), none])
             })
         })
     }

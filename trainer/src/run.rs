@@ -8,10 +8,10 @@ use std::time::Instant;
 
 use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
 use remora_env::file::write_whole;
-use remora_env::observation::FEATURES;
 use remora_env::{Scenarios, scenario::ScenarioError};
 use remora_policies::checkpoint::CheckpointError;
 use remora_policies::heuristics::GreedyMarginal;
+use remora_policies::learned::inputs;
 use remora_policies::rollout::{Figures, play};
 use remora_policies::{Checkpoint, Learned, Policy};
 use serde::{Deserialize, Serialize};
@@ -39,7 +39,7 @@ pub struct Options {
     pub budget: Budget,
     /// Go on with the run in `folder`.
     pub resume: bool,
-    /// Begin with these weights, on a network of their shape, and without imitation.
+    /// Begin with these weights, on a network of their shape.
     pub from: Option<Checkpoint>,
 }
 
@@ -188,7 +188,7 @@ pub fn train(
 
 /// The configuration of a run that begins with the weights of a checkpoint.
 fn continued(config: Config, from: &Checkpoint) -> Config {
-    Config { from: Some(from.id()), network: from.about.network, imitate: 0, ..config }
+    Config { from: Some(from.id()), network: from.about.network, ..config }
 }
 
 /// Bytes that a run writes before it has anything to show for them.
@@ -366,9 +366,8 @@ impl Run {
     /// Measures the network as it stands and keeps it if it is the best so far.
     fn validate(&mut self) -> Result<Validation, RunError> {
         let network = self.learner.playing();
-        let config = self.learner.config.network;
         let (costs, points) =
-            validate(&self.lessons, &|| Box::new(Learned::from_network("training", network.clone(), config)));
+            validate(&self.lessons, &|| Box::new(Learned::from_network("training", network.clone())));
         self.points = points;
         let ratios: Vec<f64> = costs.iter().zip(&self.greedy).map(|(ours, greedy)| ours / greedy).collect();
         let at =
@@ -386,7 +385,6 @@ impl Run {
         let config = &self.learner.config;
         Checkpoint::new(
             &self.learner.playing(),
-            config.network,
             config.seed,
             self.learner.iteration,
             serde_json::to_value(config).expect("plain data becomes JSON"),
@@ -426,7 +424,7 @@ impl Run {
             ("policy/clip_fraction", line.clip_fraction),
             ("policy/gradient_norm", line.gradient_norm),
             ("speed/decisions_per_s", metrics.decisions as f64 / total_s),
-            ("speed/gradient_samples_per_s", metrics.gradient_samples as f64 / metrics.update_s),
+            ("speed/gradient_samples_per_s", metrics.gradient_samples as f64 / metrics.update_s.max(1e-9)),
             ("speed/collect_s", metrics.collect_s),
             ("speed/update_s", metrics.update_s),
         ];
@@ -446,12 +444,8 @@ impl Run {
             }
             self.board.front("validation/front", &self.points, &self.greedy_points, step);
             self.board.histogram("policy/probability", metrics.probabilities.iter().copied(), step);
-            for (index, feature) in FEATURES.iter().enumerate() {
-                self.board.histogram(
-                    &format!("features/{}", feature.name),
-                    metrics.seen.feature(index),
-                    step,
-                );
+            for (index, input) in inputs().enumerate() {
+                self.board.histogram(&format!("features/{}", input.name), metrics.seen.feature(index), step);
             }
         }
         self.board.flush();

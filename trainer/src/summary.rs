@@ -144,9 +144,13 @@ fn compare(rows: &[Row]) -> Vec<Comparison> {
             keys.push(key);
         }
     }
+    // Worlds of one member are alike: it counts once.
     let costs = |scenario: &str, policy: &str, alpha: f64| -> Vec<f64> {
         let of = |row: &&Row| row.scenario == scenario && row.policy == policy && row.alpha == alpha;
-        rows.iter().filter(of).map(|row| row.cost).collect()
+        let rows: Vec<&Row> = rows.iter().filter(of).collect();
+        let alike = rows.chunk_by(|a, b| a.member.is_some() && a.member == b.member);
+        let mean = |rows: &[&Row]| geometric_mean(&rows.iter().map(|row| row.cost).collect::<Vec<_>>());
+        alike.map(mean).collect()
     };
     let mut comparisons = Vec::new();
     for &(scenario, policy, alpha) in &keys {

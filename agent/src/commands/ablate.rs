@@ -40,26 +40,49 @@ struct Variant {
     change: fn(&mut Config),
 }
 
-/// The shipped recipe learns from labels only.
-const VARIANTS: [Variant; 8] = [
+/// The shipped recipe finds prices and learns from labels. What a network makes of its inputs shows without
+/// prices, which say most of it already.
+const VARIANTS: [Variant; 11] = [
     Variant { name: "shipped", change: |_| {} },
-    Variant { name: "ppo-only", change: |config| config.labels.until = 0.0 },
-    Variant { name: "labels-then-ppo", change: |config| config.labels.until = 0.5 },
+    Variant { name: "prices-only", change: |config| config.evolution.until = 1.0 },
+    Variant { name: "labels-only", change: |config| config.evolution.until = 0.0 },
+    Variant { name: "ppo-only", change: |config| phases(config, 0.0, 0.0) },
+    Variant { name: "prices-then-ppo", change: |config| phases(config, config.evolution.until, 0.0) },
     Variant {
         name: "critic",
         change: |config| {
-            config.labels.until = 0.0;
+            phases(config, 0.0, 0.0);
             config.baseline = Baseline::Critic;
         },
     },
-    Variant { name: "no-alpha", change: |config| config.network.blind_to = Some(Blind::Alpha) },
+    Variant { name: "no-prices", change: unadvised },
     Variant {
-        name: "no-relative-features",
-        change: |config| config.network.blind_to = Some(Blind::Relative),
+        name: "no-prices-no-alpha",
+        change: |config| {
+            unadvised(config);
+            config.network.blind_to = Some(Blind::Alpha);
+        },
+    },
+    Variant {
+        name: "no-prices-no-relative-features",
+        change: |config| {
+            unadvised(config);
+            config.network.blind_to = Some(Blind::Relative);
+        },
     },
     Variant { name: "context", change: |config| config.network.context = true },
     Variant { name: "shortlist-of-64", change: |config| config.network.shortlist = 64 },
 ];
+
+/// Until where in a run prices evolve, and labels are made.
+fn phases(config: &mut Config, evolution: f64, labels: f64) {
+    (config.evolution.until, config.labels.until) = (evolution, labels);
+}
+
+fn unadvised(config: &mut Config) {
+    config.network.advised = false;
+    config.evolution.until = 0.0;
+}
 
 #[derive(Debug, Serialize)]
 struct Row {

@@ -29,9 +29,12 @@ pub struct Args {
     /// `hindsight` and, for a handful of tasks, `optimum` [default: the usual heuristics and pretrained].
     #[arg(long, value_delimiter = ',')]
     policy: Vec<String>,
-    /// Number of worlds per scenario, and of members per family.
+    /// Number of worlds per scenario; of a family each is of another member.
     #[arg(long, default_value_t = 5)]
     seeds: u64,
+    /// Of a family, how many of these worlds are of one member; intervals are over members.
+    #[arg(long, default_value_t = 1)]
+    per_member: u64,
     /// Positions of the dial, 0 (only response time) to 1 (only data moved).
     #[arg(long, value_delimiter = ',', default_value = "0.5", value_parser = super::alpha)]
     alpha: Vec<f64>,
@@ -52,6 +55,9 @@ pub fn run(args: &Args, json: bool) -> Result<()> {
     const MOST: u64 = 1_000_000;
     if !(1..=MOST).contains(&args.seeds) {
         bail!("--seeds is {}, want 1 to {MOST}", args.seeds);
+    }
+    if args.per_member == 0 {
+        bail!("--per-member is 0, want at least 1");
     }
     let plan = plan(args)?;
     let journal = match &args.out {
@@ -96,8 +102,8 @@ fn plan(args: &Args) -> Result<Plan> {
         policies.push("pretrained".to_owned());
     }
     let scenarios: Result<Vec<_>, _> = scenarios.iter().map(|name| Scenarios::load(name)).collect();
-    let (alphas, seeds, tries) = (args.alpha.clone(), args.seeds, args.tries);
-    Ok(Plan { scenarios: scenarios?, policies, alphas, seeds, tries })
+    let Args { seeds, per_member, tries, .. } = *args;
+    Ok(Plan { scenarios: scenarios?, policies, alphas: args.alpha.clone(), seeds, per_member, tries })
 }
 
 /// Evaluates behind a progress bar.

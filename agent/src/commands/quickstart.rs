@@ -124,6 +124,7 @@ fn compare(finished: &Finished) -> Result<Evaluation> {
         policies,
         alphas: vec![0.0, 0.25, 0.5, 0.75, 1.0],
         seeds: WORLDS,
+        per_member: 1,
         tries: 0,
     };
     let mut evaluation = evaluate::run_plan(&plan, &Journal::default())?;

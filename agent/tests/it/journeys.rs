@@ -30,7 +30,6 @@ fn json(folder: &Path, args: &[&str]) -> Value {
 }
 
 const TINY: &str = "
-imitate = 1
 worlds = 2
 rollouts = 2
 tasks = 20
@@ -38,6 +37,10 @@ epochs = 1
 minibatch = 32
 validate_every = 2
 network = { hidden = 16, shortlist = 16 }
+[evolution]
+until = 0.25
+population = 4
+worlds = 2
 [labels]
 until = 0.5
 worlds = 2
@@ -106,6 +109,33 @@ fn read_by_tensorboard(run: &Path) {
         assert!((shown - kept).abs() < 1e-6, "{shown} and {kept}");
     }
     assert_eq!(scalars["validation/cost_over_greedy_marginal"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_policy_learns_on_from_what_was_recorded_and_the_gate_decides() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    std::fs::write(at.join("tiny.toml"), TINY).unwrap();
+    let scenario = succeeds(at, &["scenario", "show", "urban-sensing"]);
+    std::fs::write(at.join("long.toml"), scenario.replace("\ntasks = 400\n", "\ntasks = 900\n")).unwrap();
+    let args = "trace record --scenario long.toml --policy round-robin --out recorded.toml";
+    succeeds(at, &args.split(' ').collect::<Vec<_>>());
+    let learn = "--json learn recorded.toml --config tiny.toml --steps 4 --members 2 --out learnt";
+    let learnt = json(at, &learn.split(' ').collect::<Vec<_>>())["rows"][0].clone();
+    assert!(learnt["calibration"]["tasks"].as_u64().unwrap() > 500, "{learnt}");
+    assert!(learnt["calibration"]["error"][0].as_f64().unwrap() < 1e-9, "it was simulated: {learnt}");
+    let verdict: Value =
+        serde_json::from_slice(&std::fs::read(at.join("learnt/verdict.json")).unwrap()).unwrap();
+    assert_eq!(learnt["verdict"], verdict);
+    // Of so little learning nothing is sure, and what is promoted is there.
+    let promoted = at.join("learnt/promoted.safetensors").exists();
+    assert_eq!(verdict["promoted"], promoted);
+    let better = verdict["recorded"]["high"].as_f64().unwrap() < 1.0;
+    let remembers = verdict["known"]["ratio"].as_f64().unwrap() <= 1.01;
+    assert_eq!(promoted, better && remembers, "{verdict}");
+
+    let (_, error) = fails(at, &["learn", "learnt/windows/window-0.toml", "--out", "again"]);
+    assert!(error.contains("records no outcomes"), "{error}");
 }
 
 #[test]

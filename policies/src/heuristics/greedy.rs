@@ -45,6 +45,24 @@ impl Coefficients {
         [self.wait, self.pull, self.transfer, self.image_data, self.crowding, self.accelerator]
     }
 
+    /// Those for `alpha`, of sets found for α from 0 to 1, evenly spaced: between them they are interpolated.
+    ///
+    /// # Panics
+    /// Without any.
+    pub fn at(sets: &[Coefficients], alpha: f64) -> Coefficients {
+        let position = alpha.clamp(0.0, 1.0) * (sets.len() - 1) as f64;
+        let (below, above) = (position.floor() as usize, position.ceil() as usize);
+        let share = position - below as f64;
+        let (low, high) = (sets[below].to_array(), sets[above].to_array());
+        Coefficients::from_array(std::array::from_fn(|i| low[i] + share * (high[i] - low[i])))
+    }
+
+    /// Expected cost of a candidate at the observation's α, each part as it counts.
+    pub fn cost(&self, observation: &Observation<'_>, candidate: &Candidate) -> f64 {
+        let (bytes, seconds) = (self.bytes(candidate), self.seconds(observation, candidate));
+        observation.reference.cost(observation.alpha, bytes, seconds)
+    }
+
     /// Expected seconds, each part as it counts.
     fn seconds(&self, observation: &Observation<'_>, c: &Candidate) -> f64 {
         let mut seconds = self.wait * c.wait_s
@@ -54,15 +72,19 @@ impl Coefficients {
             + c.execution_s;
         if self.crowding != 0.0 || self.accelerator != 0.0 {
             let state = &observation.cluster.nodes[c.node as usize];
-            let others = state.commitments.iter().filter(|commitment| commitment.admitted).count() as f64;
-            // Sharing stretches everybody's time by the same factor.
-            let stretched = others * c.alone_s * (c.contention - 1.0);
             let requests = &observation.cluster.catalogue.kind(observation.task).requests;
             let wasted = requests.accelerators == 0 && !state.accelerator_free_millis.is_empty();
-            seconds += self.crowding * stretched;
+            seconds += self.crowding * Coefficients::crowded_s(observation, c);
             seconds += self.accelerator * if wasted { c.execution_s } else { 0.0 };
         }
         seconds
+    }
+
+    /// Seconds that the others on a candidate's node lose by sharing it with this task.
+    pub(crate) fn crowded_s(observation: &Observation<'_>, c: &Candidate) -> f64 {
+        let others = observation.cluster.nodes[c.node as usize].admitted().count() as f64;
+        // Sharing stretches everybody's time by the same factor.
+        others * c.alone_s * (c.contention - 1.0)
     }
 
     fn bytes(&self, c: &Candidate) -> f64 {
@@ -124,15 +146,6 @@ impl GreedyMarginal {
         assert!(!coefficients.is_empty(), "a greedy policy has coefficients");
         GreedyMarginal { name, coefficients }
     }
-
-    fn coefficients(&self, alpha: f64) -> Coefficients {
-        let last = self.coefficients.len() - 1;
-        let position = alpha.clamp(0.0, 1.0) * last as f64;
-        let (below, above) = (position.floor() as usize, position.ceil() as usize);
-        let share = position - below as f64;
-        let (low, high) = (self.coefficients[below].to_array(), self.coefficients[above].to_array());
-        Coefficients::from_array(std::array::from_fn(|i| low[i] + share * (high[i] - low[i])))
-    }
 }
 
 impl Policy for GreedyMarginal {
@@ -141,11 +154,8 @@ impl Policy for GreedyMarginal {
     }
 
     fn score(&mut self, observation: &Observation<'_>, scores: &mut Vec<f64>) {
-        let coefficients = self.coefficients(observation.alpha);
-        let cost = |c: &Candidate| {
-            let (bytes, seconds) = (coefficients.bytes(c), coefficients.seconds(observation, c));
-            observation.reference.cost(observation.alpha, bytes, seconds)
-        };
+        let coefficients = Coefficients::at(&self.coefficients, observation.alpha);
+        let cost = |candidate| coefficients.cost(observation, candidate);
         scores.extend(observation.candidates().iter().map(|candidate| -cost(candidate)));
     }
 }

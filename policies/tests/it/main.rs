@@ -11,9 +11,9 @@ mod paper;
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use remora_env::observation::{FEATURE_COUNT, Reference};
+use remora_env::observation::Reference;
 use remora_env::{Episode, Next, Scenario, World};
-use remora_policies::learned::Inputs;
+use remora_policies::learned::{INPUT_COUNT, Inputs};
 use remora_policies::network::{ActorCritic, NetworkConfig};
 use remora_policies::rollout::{Figures, play};
 use remora_policies::{HEURISTICS, by_name, choose};
@@ -108,9 +108,9 @@ fn the_network_judges_each_candidate_on_its_own() {
     let mut greedy = by_name("greedy-marginal", 0).unwrap();
     for _ in 0..20 {
         let Next::Decide(observation) = episode.next() else { panic!("ended early") };
-        together.push(&observation, &config);
+        together.push(&observation, &network);
         let mut single = Inputs::default();
-        single.push(&observation, &config);
+        single.push(&observation, &network);
         alone.push(single);
         let node = choose(greedy.as_mut(), &observation).node;
         episode.step(node);
@@ -127,7 +127,7 @@ fn the_network_judges_each_candidate_on_its_own() {
         }
         let mut reversed = single.clone();
         reversed.features =
-            single.features.chunks(FEATURE_COUNT).rev().flatten().copied().collect::<Vec<f32>>();
+            single.features.chunks(INPUT_COUNT).rev().flatten().copied().collect::<Vec<f32>>();
         let backwards = logits(&reversed);
         for (a, b) in own.iter().zip(backwards.iter().rev()) {
             assert!((a - b).abs() < 1e-5, "reversed: {a} and {b}");
@@ -142,7 +142,7 @@ fn masked_candidates_have_no_chance() {
     let network = ActorCritic::init(&config, 5, &device);
     let inputs = Inputs {
         shortlists: vec![vec![0, 1]],
-        features: vec![0.5; 4 * FEATURE_COUNT],
+        features: vec![0.5; 4 * INPUT_COUNT],
         mask: vec![1.0, 1.0, 0.0, 0.0],
     };
     let (features, mask) = inputs.tensors(4, &device);

@@ -9,6 +9,7 @@ use remora_policies::look_ahead::Depth;
 use remora_policies::network::NetworkConfig;
 use remora_trainer::Config;
 use remora_trainer::device::Accelerator;
+use remora_trainer::evolution::EvolutionConfig;
 use remora_trainer::labels::LabelConfig;
 use remora_trainer::run::{Budget, Finished, Options, RunError, train};
 
@@ -17,7 +18,6 @@ fn small(iterations: u64) -> Config {
         seed: 7,
         scenarios: vec!["urban-sensing".to_owned()],
         iterations,
-        imitate: 1,
         worlds: 3,
         rollouts: 2,
         tasks: 20,
@@ -27,14 +27,15 @@ fn small(iterations: u64) -> Config {
         ..Config::default()
     };
     config.network.hidden = 16;
+    config.evolution = EvolutionConfig { until: 0.2, population: 4, worlds: 2, ..config.evolution };
     config.labels = LabelConfig {
+        until: 0.6,
         worlds: 2,
         per_world: 6,
         depth: Depth { candidates: 3, futures: 2, tasks: 5 },
         replay: 24,
         updates: 3,
         minibatch: 16,
-        ..config.labels
     };
     config
 }
@@ -117,7 +118,8 @@ fn a_run_begins_with_the_weights_of_another() {
     let [first, second] = ["first", "second"].map(|name| folder.path().join(name));
     let from = Checkpoint::load(&run(small(2), &first, false).unwrap().best).unwrap();
     // A step of learning so small that nothing moves.
-    let still = Config { learning_rate: 1e-30, network: NetworkConfig::default(), ..small(2) };
+    let mut still = Config { learning_rate: 1e-30, network: NetworkConfig::default(), ..small(2) };
+    still.evolution.until = 0.0;
     let options = Options {
         folder: second.clone(),
         budget: Budget::Iterations,

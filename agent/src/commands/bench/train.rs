@@ -9,7 +9,7 @@ use burn::tensor::{Device, Distribution, Tensor};
 use clap::Args as ClapArgs;
 use cpu_time::ProcessTime;
 use remora_env::Scenarios;
-use remora_env::observation::FEATURE_COUNT;
+use remora_policies::learned::INPUT_COUNT;
 use remora_trainer::Config;
 use remora_trainer::course::Course;
 use remora_trainer::learner::Learner;
@@ -103,8 +103,8 @@ struct Sums {
 
 /// Iterations of learning from labels (`until` 1) or from own choices (0).
 fn phase(args: &Args, until: f64) -> Result<Sums> {
-    let mut config = Config { imitate: 0, ..Config::default() };
-    config.labels.until = until;
+    let mut config = Config::default();
+    (config.evolution.until, config.labels.until) = (0.0, until);
     // Nothing is collected ahead, so that each phase is timed by itself.
     config.validate_every = 1;
     let course = Course::new(Scenarios::load(&args.scenario)?, config.tasks);
@@ -126,7 +126,7 @@ fn phase(args: &Args, until: f64) -> Result<Sums> {
 /// layer, to inputs.
 fn sample_flops(config: &Config) -> f64 {
     let hidden = config.network.hidden as f64;
-    let (first, rest) = (FEATURE_COUNT as f64 * hidden, hidden * hidden + hidden);
+    let (first, rest) = (INPUT_COUNT as f64 * hidden, hidden * hidden + hidden);
     config.network.shortlist as f64 * 2.0 * (2.0 * first + 3.0 * rest)
 }
 
@@ -154,7 +154,7 @@ const SECONDS: usize = 3;
 /// The same with PyTorch, and end to end with Stable-Baselines3.
 fn peers(python: &PathBuf) -> Result<Vec<Row>> {
     let config = Config::default();
-    let shape = [FEATURE_COUNT, config.network.hidden, config.network.shortlist, config.minibatch, SECONDS];
+    let shape = [INPUT_COUNT, config.network.hidden, config.network.shortlist, config.minibatch, SECONDS];
     let output = Command::new(python)
         .args(["-c", PEERS])
         .args(shape.map(|number| number.to_string()))
