@@ -9,6 +9,7 @@ use remora_env::{Scenario, Scenarios};
 use remora_policies::usual;
 use remora_trainer::Config;
 use remora_trainer::evaluate::Plan;
+use remora_trainer::evolution::EvolutionConfig;
 use remora_trainer::journal::Journal;
 use remora_trainer::run::{Budget, Finished, Options};
 use remora_trainer::summary::Evaluation;
@@ -66,7 +67,7 @@ pub async fn run(args: Args, json: bool) -> Result<()> {
     say(introduction(args.minutes))?;
     let budget = Budget::Minutes(args.minutes);
     let options = Options { folder: args.out.clone(), budget, resume: false, from: None };
-    let finished = train::with_progress(Config { seed: args.seed, ..Config::default() }, &options)?;
+    let finished = train::with_progress(quick(args.seed), &options)?;
     say(format!(
         "1. Trained: {} iterations, {} decisions. On validation worlds it costs {:.3} of greedy-marginal.\n",
         finished.iterations,
@@ -95,6 +96,14 @@ pub async fn run(args: Args, json: bool) -> Result<()> {
     if args.no_serve { Ok(()) } else { serve_policy(&args, &finished.best, &say).await }
 }
 
+/// What minutes are enough for: the clusters that it is compared on, and small generations.
+fn quick(seed: u64) -> Config {
+    let mut config = Config { seed, ..Config::default() };
+    config.scenarios = remora_env::scenario::built_in().map(str::to_owned).collect();
+    config.evolution = EvolutionConfig { population: 12, worlds: 24, ..config.evolution };
+    config
+}
+
 /// Removes an earlier quickstart, and nothing else.
 fn clear(folder: &Path) -> Result<()> {
     let is_run = folder.join("config.toml").exists() && folder.join("checkpoints").is_dir();
@@ -110,7 +119,7 @@ fn introduction(minutes: f64) -> String {
     format!(
         "Remora learns where to run AI tasks on an edge cluster, so that less data crosses thin links and\n\
          results come sooner. It now trains a policy for {minutes} minutes on three simulated clusters (91 to 449\n\
-         nodes) and on generated ones, compares it with {} heuristics, writes a report, and serves the policy.\n",
+         nodes), compares it with {} heuristics, writes a report, and serves the policy.\n",
         usual().count()
     )
 }
