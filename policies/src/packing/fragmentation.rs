@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use super::cluster::{Node, Pod};
+use super::cluster::{Models, Node, Pod, WHOLE_GPU};
 
 /// Share of the pods that the typical ones make up, per cent.
 ///
@@ -13,9 +13,22 @@ const POPULARITY: u64 = 95;
 /// The most frequent requests of a workload, each with how often it comes: the paper's target workload M.
 #[derive(Clone, Debug)]
 pub struct TypicalPods {
-    pods: Vec<(Pod, u64)>,
+    requests: Vec<Request>,
     total: u64,
 }
+
+/// Typical pods that ask for the same GPUs; how much CPU they want beside them is all that tells them apart.
+#[derive(Clone, Debug)]
+struct Request {
+    gpus: u32,
+    gpu_millis: u32,
+    models: Models,
+    /// Thousandths of a core, from the least on, each with how many pods want that much or less.
+    cpus: Vec<(u32, u64)>,
+}
+
+/// What pods of one kind cannot use, summed over those pods: none, a part of a GPU, a larger part, whole ones.
+pub(super) type ByKind = [u64; 4];
 
 impl TypicalPods {
     /// The fewest requests that make up 95 % of the pods. Memory does not count, as in the reference.
@@ -33,7 +46,8 @@ impl TypicalPods {
             total += if wanted { *count } else { 0 };
             wanted
         });
-        TypicalPods { pods: typical.collect(), total }
+        let requests = requests(typical.collect());
+        TypicalPods { requests, total }
     }
 
     /// How much of a node's idle GPUs a typical pod cannot use, thousandths of a GPU, in expectation.
@@ -45,15 +59,82 @@ impl TypicalPods {
     /// Source: the measure F_n(M) = Σ p_m F_n(m) of Weng et al., with its three cases; `pkg/utils/frag.go` of
     /// their simulator.
     pub fn fragmentation(&self, node: &Node) -> f64 {
-        let sum: u64 = self.pods.iter().map(|(pod, count)| count * u64::from(unusable(pod, node))).sum();
+        self.expected(self.by_kind(node).iter().sum())
+    }
+
+    /// A sum over all typical pods as their mean.
+    pub(super) fn expected(&self, sum: u64) -> f64 {
         sum as f64 / self.total as f64
+    }
+
+    /// Thousandths of a node's idle GPUs that typical pods cannot use, summed over the pods of each kind.
+    pub(super) fn by_kind(&self, node: &Node) -> ByKind {
+        let mut sums = ByKind::default();
+        for request in &self.requests {
+            sums[request.kind()] += request.unusable(node);
+        }
+        sums
+    }
+
+    /// Thousandths of a core that typical pods want for each whole GPU.
+    pub(super) fn cpu_per_gpu(&self) -> f64 {
+        let with_gpu = || self.requests.iter().filter(|request| request.gpus > 0);
+        let gpus: u64 = with_gpu().map(|one| one.count() * u64::from(one.gpus * one.gpu_millis)).sum();
+        let cpu: u64 = with_gpu().map(Request::cpu_demand).sum();
+        cpu as f64 / gpus.max(1) as f64 * f64::from(WHOLE_GPU)
     }
 }
 
-/// Thousandths of a node's idle GPUs that a pod cannot use.
-fn unusable(pod: &Pod, node: &Node) -> u32 {
-    if pod.gpus == 0 || !node.fits(pod) {
-        return node.gpu_millis();
+/// Gathers pods by what they ask of GPUs.
+fn requests(mut pods: Vec<(Pod, u64)>) -> Vec<Request> {
+    let gpus = |pod: &Pod| (pod.gpus, pod.gpu_millis, pod.models);
+    pods.sort_unstable_by_key(|(pod, _)| (gpus(pod), pod.cpu_millis));
+    let alike = pods.chunk_by(|(a, _), (b, _)| gpus(a) == gpus(b));
+    let request = |pods: &[(Pod, u64)]| {
+        let (gpus, gpu_millis, models) = gpus(&pods[0].0);
+        let mut so_far = 0;
+        let cpus = pods.iter().map(|(pod, count)| {
+            so_far += count;
+            (pod.cpu_millis, so_far)
+        });
+        Request { gpus, gpu_millis, models, cpus: cpus.collect() }
+    };
+    alike.map(request).collect()
+}
+
+impl Request {
+    fn count(&self) -> u64 {
+        self.cpus.last().map_or(0, |(_, count)| *count)
     }
-    node.gpus().iter().filter(|free| **free < pod.gpu_millis).sum()
+
+    /// Thousandths of a core that all of its pods want together.
+    fn cpu_demand(&self) -> u64 {
+        let before = std::iter::once(0).chain(self.cpus.iter().map(|(_, count)| *count));
+        self.cpus.iter().zip(before).map(|((cpu, count), before)| u64::from(*cpu) * (count - before)).sum()
+    }
+
+    fn kind(&self) -> usize {
+        match self.gpu_millis {
+            0 => 0,
+            WHOLE_GPU => 3,
+            part => 1 + usize::from(part > WHOLE_GPU / 2),
+        }
+    }
+
+    /// How many of its pods a node can run.
+    fn runnable(&self, node: &Node) -> u64 {
+        let with_room = node.gpus().iter().filter(|free| **free >= self.gpu_millis).count();
+        if self.gpus == 0 || !self.models.meets(node.model) || with_room < self.gpus as usize {
+            return 0;
+        }
+        let modest = self.cpus.partition_point(|(cpu, _)| *cpu <= node.cpu_millis);
+        modest.checked_sub(1).map_or(0, |last| self.cpus[last].1)
+    }
+
+    /// Thousandths of a node's idle GPUs that its pods cannot use, summed over the pods.
+    fn unusable(&self, node: &Node) -> u64 {
+        let too_small = node.gpus().iter().filter(|free| **free < self.gpu_millis).sum::<u32>();
+        let runnable = self.runnable(node);
+        runnable * u64::from(too_small) + (self.count() - runnable) * u64::from(node.gpu_millis())
+    }
 }

@@ -31,6 +31,8 @@ mod cluster;
 mod fragmentation;
 mod workload;
 
+use std::collections::BTreeMap;
+
 pub use baselines::{BASELINES, Baseline, Fgd, Random};
 pub use cluster::{MAX_GPUS, Models, Node, Pod, WHOLE_GPU};
 pub use fragmentation::TypicalPods;
@@ -73,12 +75,14 @@ pub struct Curve {
 pub fn play(instance: &Instance, packer: &mut dyn Packer) -> Curve {
     let mut nodes = instance.nodes.clone();
     let mut meter = Meter::new(&nodes);
+    let mut room = Room::default();
     let mut refused = 0;
     for pod in &instance.arrivals {
-        let node = choose(pod, &nodes, packer);
+        let node = choose(pod, &nodes, room.feasible(pod, &nodes), packer);
         if let Some(node) = node {
             let gpu = if pod.shares_gpu() { packer.gpu(pod, &nodes[node]) } else { 0 };
             nodes[node].bind(pod, gpu);
+            room.bound.push(node);
         }
         refused += usize::from(node.is_none());
         meter.record(pod, node.is_some());
@@ -87,14 +91,35 @@ pub fn play(instance: &Instance, packer: &mut dyn Packer) -> Curve {
 }
 
 /// The node that a packer chooses, if the pod fits on any.
-fn choose(pod: &Pod, nodes: &[Node], packer: &mut dyn Packer) -> Option<usize> {
-    let feasible: Vec<_> = (0..nodes.len()).filter(|node| nodes[*node].fits(pod)).collect();
+fn choose(pod: &Pod, nodes: &[Node], feasible: &[usize], packer: &mut dyn Packer) -> Option<usize> {
     if feasible.is_empty() {
         return None;
     }
     let mut scores = Vec::with_capacity(feasible.len());
-    packer.score(pod, nodes, &feasible, &mut scores);
+    packer.score(pod, nodes, feasible, &mut scores);
     Some(feasible[argmax(&scores)])
+}
+
+/// Where pods fit. Nothing departs: a node is looked at again only after it took something in, and does not
+/// come back.
+#[derive(Default)]
+struct Room {
+    /// Nodes that took something in, in that order.
+    bound: Vec<usize>,
+    /// Nodes on which such a pod fits, with how many of `bound` that has regard to.
+    feasible: BTreeMap<Pod, (Vec<usize>, usize)>,
+}
+
+impl Room {
+    fn feasible(&mut self, pod: &Pod, nodes: &[Node]) -> &[usize] {
+        let all = || ((0..nodes.len()).filter(|node| nodes[*node].fits(pod)).collect(), self.bound.len());
+        let (feasible, seen) = self.feasible.entry(*pod).or_insert_with(all);
+        for node in self.bound[*seen..].iter().filter(|node| !nodes[**node].fits(pod)) {
+            feasible.binary_search(node).map(|place| feasible.remove(place)).ok();
+        }
+        *seen = self.bound.len();
+        feasible
+    }
 }
 
 /// Sums up allocation by arrived demand, both in thousandths of a GPU.
