@@ -14,8 +14,8 @@ use super::fragmentation::TypicalPods;
 use super::{Packer, Workload};
 
 /// Resources of the largest node, by which requests are measured: 128 cores and 8 GPUs, in thousandths.
-const LARGEST_CPU_MILLIS: f64 = 128_000.0;
-const LARGEST_GPU_MILLIS: u32 = 8_000;
+pub(super) const LARGEST_CPU_MILLIS: f64 = 128_000.0;
+pub(super) const LARGEST_GPU_MILLIS: u32 = 8_000;
 
 /// A packer of the published comparison.
 #[derive(Clone, Copy, Debug)]
@@ -184,10 +184,7 @@ impl Fgd {
         if !pod.shares_gpu() {
             return (score(0), 0);
         }
-        let gpus = node.gpus();
-        // GPUs with as much left as one before come to the same.
-        let is_new = |gpu: &usize| gpus[*gpu] >= pod.gpu_millis && !gpus[..*gpu].contains(&gpus[*gpu]);
-        let scored = (0..gpus.len()).filter(is_new).map(|gpu| (score(gpu), gpu));
+        let scored = node.distinct_gpus(pod).map(|gpu| (score(gpu), gpu));
         scored.reduce(|best, next| if next.0 > best.0 { next } else { best }).expect("the node is feasible")
     }
 }
@@ -206,6 +203,6 @@ impl Packer for Fgd {
     }
 }
 
-fn sigmoid(x: f64) -> f64 {
+pub(super) fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }

@@ -125,6 +125,12 @@ impl Node {
         with_room.min_by_key(|gpu| self.free[*gpu])
     }
 
+    /// GPUs on which a pod's part fits, but for those with as much left as one before: they come to the same.
+    pub fn distinct_gpus(&self, pod: &Pod) -> impl Iterator<Item = usize> {
+        let (gpus, asked) = (self.gpus(), pod.gpu_millis);
+        (0..gpus.len()).filter(move |gpu| gpus[*gpu] >= asked && !gpus[..*gpu].contains(&gpus[*gpu]))
+    }
+
     /// Takes in a pod that fits; one that shares a GPU gets `gpu`, others the first idle ones.
     ///
     /// # Panics

@@ -15,6 +15,8 @@ const POPULARITY: u64 = 95;
 pub struct TypicalPods {
     requests: Vec<Request>,
     total: u64,
+    /// Of so many thousandths of a GPU, those that no set of typical pods can fill.
+    waste: Vec<u32>,
 }
 
 /// Typical pods that ask for the same GPUs; how much CPU they want beside them is all that tells them apart.
@@ -47,7 +49,8 @@ impl TypicalPods {
             wanted
         });
         let requests = requests(typical.collect());
-        TypicalPods { requests, total }
+        let waste = waste(&requests);
+        TypicalPods { requests, total, waste }
     }
 
     /// How much of a node's idle GPUs a typical pod cannot use, thousandths of a GPU, in expectation.
@@ -76,6 +79,11 @@ impl TypicalPods {
         sums
     }
 
+    /// Of what is left of a GPU, thousandths that no set of typical pods can fill.
+    pub(super) fn waste(&self, left: u32) -> u32 {
+        self.waste[left as usize]
+    }
+
     /// Thousandths of a core that typical pods want for each whole GPU.
     pub(super) fn cpu_per_gpu(&self) -> f64 {
         let with_gpu = || self.requests.iter().filter(|request| request.gpus > 0);
@@ -100,6 +108,19 @@ fn requests(mut pods: Vec<(Pod, u64)>) -> Vec<Request> {
         Request { gpus, gpu_millis, models, cpus: cpus.collect() }
     };
     alike.map(request).collect()
+}
+
+/// For 0 to 1000 thousandths of a GPU, the least that is left over when requests fill it.
+fn waste(requests: &[Request]) -> Vec<u32> {
+    let asked: Vec<_> = requests.iter().map(|request| request.gpu_millis).collect();
+    let mut waste: Vec<u32> = Vec::new();
+    for left in 0..=WHOLE_GPU {
+        let fitting = asked.iter().filter(|asked| (1..=left).contains(*asked));
+        let filled = fitting.map(|asked| waste[(left - asked) as usize]);
+        let least = filled.min().unwrap_or(left);
+        waste.push(least);
+    }
+    waste
 }
 
 impl Request {

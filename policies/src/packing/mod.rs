@@ -29,6 +29,7 @@
 mod baselines;
 mod cluster;
 mod fragmentation;
+mod learned;
 mod workload;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,7 @@ use std::collections::BTreeMap;
 pub use baselines::{BASELINES, Baseline, Fgd, Random};
 pub use cluster::{MAX_GPUS, Models, Node, Pod, WHOLE_GPU};
 pub use fragmentation::TypicalPods;
+pub use learned::{AS_FGD, FEATURES, KINDS, LEARNED, Learned, WEIGHTS, Weights};
 pub use workload::{Instance, Workload};
 
 use crate::argmax;
