@@ -1,7 +1,7 @@
 //! Learns the weights of the learned packer on seeds that no table is made of.
 //!
 //! `cargo run --release -p remora-policies --no-default-features --example learn-packing -- FOLDER [SEED]
-//! [GENERATIONS]`, where the lists of the openb trace lie. One core, ten minutes; a seed repeats itself.
+//! [GENERATIONS]`, where the lists of the openb trace lie. One core, eleven minutes; a seed repeats itself.
 //!
 //! A separable natural evolution strategy: every generation draws candidates around a centre, in mirrored pairs,
 //! and plays them on the same instances; the better ranks pull centre and spread towards them. It starts from
