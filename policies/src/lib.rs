@@ -13,6 +13,7 @@ pub mod learned;
 pub mod look_ahead;
 #[cfg(feature = "network")]
 pub mod network;
+pub mod packing;
 pub mod prices;
 pub mod rollout;
 pub mod tuned;
