@@ -29,7 +29,8 @@ pub struct EvolutionConfig {
     pub population: usize,
     /// Worlds that each of them plays, at each position of the dial that has prices.
     pub worlds: usize,
-    /// Standard deviation of the prices of the first iteration; falls linearly to a fifth.
+    /// Standard deviation of the prices of the first iteration; falls linearly to a fifth, with which a run begins
+    /// that goes on from a checkpoint.
     pub deviation: f64,
 }
 
@@ -55,7 +56,8 @@ impl Learner {
         if self.lessons.is_empty() {
             self.lessons = self.worlds(0).first_lessons(config.worlds);
         }
-        let deviation = config.deviation * (1.0 - 0.8 * progress / config.until);
+        let left = if self.config.from.is_some() { 0.2 } else { 1.0 - 0.8 * progress / config.until };
+        let deviation = config.deviation * left;
         let mut rng = stream(self.config.seed, Purpose::Evolution, self.iteration);
         let steps = steps(config.population, deviation as f32, &mut rng);
         let mean = self.network.prices.clone();
