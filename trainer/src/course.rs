@@ -33,7 +33,7 @@ pub struct Course {
 pub struct Units {
     /// What the dial's ends are measured in: `kube-default`.
     pub reference: Reference,
-    /// Figures of `greedy-completion`: the unit of rewards and horizons.
+    /// Figures of `greedy-completion`: the unit of costs in learning.
     pub greedy: Reference,
 }
 
