@@ -352,12 +352,6 @@ impl<'a> Observation<'a> {
         f64::from(self.estimates().waiting) / self.candidates().len() as f64
     }
 
-    /// Arrivals during the soonest completion, as ln(1 + x).
-    pub fn load(&self) -> f64 {
-        let soonest = self.candidates().iter().map(Candidate::completion_s).fold(f64::INFINITY, f64::min);
-        (self.cluster.total_rate_per_s() * soonest).ln_1p()
-    }
-
     /// The cost if the image were on the node already: without what pulling it invests.
     pub fn warm_cost(&self, candidate: &Candidate) -> f64 {
         let moved = candidate.moved_bytes - candidate.image_moved_bytes;
@@ -463,7 +457,7 @@ impl<'a> Observation<'a> {
             self.alpha as f32,
             log(count) / 4.0,
             share(f64::from(self.estimates().with_image), count),
-            self.load() as f32,
+            log(self.cluster.total_rate_per_s() * scale.least_completion_s),
             log(scale.time(scale.backlog_s.iter().sum::<f64>() / scale.backlog_s.len() as f64)),
             self.congestion() as f32,
             log(scale.data(self.task.inputs.iter().map(bytes).sum())),

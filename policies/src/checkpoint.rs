@@ -108,6 +108,11 @@ impl Checkpoint {
         Checkpoint::from_bytes(include_bytes!("../pretrained/policy.safetensors"))
     }
 
+    /// The checkpoint called so: `pretrained`, or the path of a file.
+    pub fn named(name: &str) -> Result<Checkpoint, CheckpointError> {
+        if name == "pretrained" { Checkpoint::pretrained() } else { Checkpoint::load(Path::new(name)) }
+    }
+
     pub fn load(path: &Path) -> Result<Checkpoint, CheckpointError> {
         let bytes =
             std::fs::read(path).map_err(|source| CheckpointError::Read { path: path.to_owned(), source })?;

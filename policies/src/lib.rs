@@ -248,11 +248,9 @@ fn quick(_: &str) -> Result<Box<dyn Policy>, PolicyError> {
 fn checkpoint(name: &str) -> Option<Result<Checkpoint, checkpoint::CheckpointError>> {
     let path = std::path::Path::new(name);
     let weights = path.extension().is_some_and(|extension| extension == "toml");
-    match name {
-        "pretrained" => Some(Checkpoint::pretrained()),
-        _ if HEURISTICS.iter().any(|heuristic| heuristic.name == name) || weights || !path.exists() => None,
-        _ => Some(Checkpoint::load(path)),
-    }
+    let heuristic = HEURISTICS.iter().any(|heuristic| heuristic.name == name);
+    let is = name == "pretrained" || !heuristic && !weights && path.exists();
+    is.then(|| Checkpoint::named(name))
 }
 
 /// The policy of a name without a suffix.

@@ -66,9 +66,10 @@ impl Default for Prices {
 impl Prices {
     /// Expected costs of the candidates at `shortlist`.
     pub fn costs(&self, observation: &Observation<'_>, shortlist: &[usize]) -> Vec<f64> {
-        let prices = self.at(observation);
+        let (prices, saved) = (self.at(observation), saved(observation));
         let candidates = shortlist.iter().map(|&index| &observation.candidates()[index]);
-        let cost = |candidate| parts(observation, candidate).iter().zip(&prices).map(|(a, b)| a * b).sum();
+        let cost =
+            |candidate| parts(observation, candidate, saved).iter().zip(&prices).map(|(a, b)| a * b).sum();
         candidates.map(cost).collect()
     }
 
@@ -101,8 +102,14 @@ impl Prices {
     }
 }
 
+/// Tasks of the image that a minute brings, at most one: for them it need not be pulled again.
+fn saved(observation: &Observation<'_>) -> f64 {
+    let rate = observation.task.image.map_or(0.0, |image| observation.cluster.image_rate_per_s(image));
+    (60.0 * rate).min(1.0)
+}
+
 /// The parts of a candidate's cost, in the order of [`PARTS`].
-fn parts(observation: &Observation<'_>, c: &Candidate) -> [f64; PARTS.len()] {
+fn parts(observation: &Observation<'_>, c: &Candidate, saved: f64) -> [f64; PARTS.len()] {
     let cluster = observation.cluster;
     let (second, byte) = observation.rates();
     let state = &cluster.nodes[c.node as usize];
@@ -110,8 +117,6 @@ fn parts(observation: &Observation<'_>, c: &Candidate) -> [f64; PARTS.len()] {
     let wasteful = kind.requests.accelerators == 0 && !state.accelerator_free_millis.is_empty();
     let in_use =
         1.0 - state.cpu_free_millis as f64 / f64::from(cluster.topology.nodes[c.node as usize].cpu_millis);
-    let rate = observation.task.image.map_or(0.0, |image| cluster.image_rate_per_s(image));
-    let saved = (60.0 * rate).min(1.0);
     let shared = c.pull_s + c.fetch_s + c.store_s - observation.idle_transfer_s(c);
     let seconds = [
         c.wait_s,

@@ -70,6 +70,11 @@ impl Figures {
         self.moved_bytes / self.completed().max(1) as f64
     }
 
+    /// Cost per completed task, in the units of a reference.
+    pub fn cost_per_task(&self, alpha: f64, reference: Reference) -> f64 {
+        reference.cost(alpha, self.moved_bytes_per_task(), self.response_mean_s)
+    }
+
     /// These figures as the two ends of the dial.
     pub fn reference(&self) -> Reference {
         Reference::new(self.response_mean_s, self.moved_bytes_per_task())

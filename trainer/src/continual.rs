@@ -11,7 +11,7 @@ use remora_env::import::{ImportError, Imported};
 use remora_env::{Scenario, Scenarios, scenario::ScenarioError};
 use remora_policies::checkpoint::CheckpointError;
 use remora_policies::rollout::{self, Figures, play};
-use remora_policies::{Checkpoint, Learned, Policy};
+use remora_policies::{Checkpoint, Learned};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
@@ -152,9 +152,8 @@ fn compare(
             let reference = rollout::reference(&scenario);
             let world = Arc::new(scenario.world(seed));
             let cost = |policy: &Learned, alpha| {
-                let mut policy: Box<dyn Policy> = Box::new(policy.clone());
-                let figures = Figures::of(&play(&world, policy.as_mut(), alpha, reference));
-                reference.cost(alpha, figures.moved_bytes_per_task(), figures.response_mean_s)
+                Figures::of(&play(&world, &mut policy.clone(), alpha, reference))
+                    .cost_per_task(alpha, reference)
             };
             ALPHAS.map(|alpha| [cost(&policies[0], alpha), cost(&policies[1], alpha)])
         })

@@ -54,7 +54,7 @@ impl Learner {
         let config = self.config.evolution;
         // The same in every iteration: what differs between generations is then not luck.
         if self.lessons.is_empty() {
-            self.lessons = self.worlds(0).first_lessons(config.worlds);
+            self.lessons = self.first_lessons(config.worlds);
         }
         let left = if self.config.from.is_some() { 0.2 } else { 1.0 - 0.8 * progress / config.until };
         let deviation = config.deviation * left;
@@ -120,11 +120,10 @@ fn add_sheet(sheet: &mut Sheet, step: &Sheet, times: f32) {
 /// Cost per task over greedy's.
 fn relative_cost(lesson: &Lesson, alpha: f64, mut policy: Priced) -> f64 {
     let Units { reference, greedy } = lesson.units;
-    let figures = Figures::of(&play(&lesson.world, &mut policy, alpha, reference));
-    let cost = |moved, response| reference.cost(alpha, moved, response);
-    let ours = cost(figures.moved_bytes_per_task(), figures.response_mean_s);
+    let ours =
+        Figures::of(&play(&lesson.world, &mut policy, alpha, reference)).cost_per_task(alpha, reference);
     // What moves no data at all still has a logarithm.
-    (ours / cost(greedy.moved_bytes, greedy.response_s)).max(1e-6)
+    (ours / reference.cost(alpha, greedy.moved_bytes, greedy.response_s)).max(1e-6)
 }
 
 /// What each of `count` members cost in all worlds together: per world, the logarithm over the generation's

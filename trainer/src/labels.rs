@@ -192,9 +192,7 @@ pub(crate) fn label(config: &Config, courses: &[Course], network: &ActorCritic, 
         labels.played += 1;
         episode.step(node);
     }
-    let figures = Figures::of(&episode);
-    let cost = reference.cost(alpha, figures.moved_bytes_per_task(), figures.response_mean_s);
-    labels.relative_costs.push(cost / unit);
+    labels.relative_costs.push(Figures::of(&episode).cost_per_task(alpha, reference) / unit);
     labels
 }
 

@@ -123,12 +123,6 @@ impl Worlds {
         })
     }
 
-    /// The first `count` lessons of the run, whatever the iteration.
-    pub fn first_lessons(&self, count: usize) -> Vec<Lesson> {
-        let lesson = |index| exercise(&self.config, &self.courses, index).lesson;
-        (0..count as u64).into_par_iter().map(lesson).collect()
-    }
-
     /// What `of` makes of each of `count` worlds, in parallel and in their order, so that the result does
     /// not depend on the number of threads.
     fn each<T: Send>(&self, count: usize, of: impl Fn(&ActorCritic, u64) -> T + Sync) -> Vec<T> {
@@ -229,6 +223,12 @@ impl Learner {
     pub(crate) fn worlds(&self, iteration: u64) -> Worlds {
         let (config, courses) = (self.config.clone(), Arc::clone(&self.courses));
         Worlds { config, courses, network: self.playing(), iteration }
+    }
+
+    /// The first `count` lessons of the run, whatever the iteration.
+    pub(crate) fn first_lessons(&self, count: usize) -> Vec<Lesson> {
+        let lesson = |index| exercise(&self.config, &self.courses, index).lesson;
+        (0..count as u64).into_par_iter().map(lesson).collect()
     }
 
     /// The network as it stands, for playing on the processor.

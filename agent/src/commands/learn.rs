@@ -52,7 +52,7 @@ pub fn run(args: &Args, json: bool) -> Result<()> {
     if args.members == 0 {
         bail!("--members is 0, want at least 1");
     }
-    let champion = load(&args.from)?;
+    let champion = Checkpoint::named(&args.from)?;
     let recording = Scenario::load(&args.recording.to_string_lossy())?;
     let windows = args.out.join("windows");
     std::fs::create_dir_all(&windows).with_context(|| format!("cannot write {}", windows.display()))?;
@@ -84,10 +84,6 @@ pub fn run(args: &Args, json: bool) -> Result<()> {
         Some(path) => print(format_args!("promoted: {} ({})", path.display(), verdict.reason)),
         None => print(format_args!("the champion stays: {}", verdict.reason)),
     }
-}
-
-fn load(from: &str) -> Result<Checkpoint> {
-    Ok(if from == "pretrained" { Checkpoint::pretrained()? } else { Checkpoint::load(Path::new(from))? })
 }
 
 /// Writes the verdict and, last, what it promotes.

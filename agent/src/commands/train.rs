@@ -59,11 +59,7 @@ pub fn run(args: &Args, json: bool) -> Result<()> {
         None => Budget::Iterations,
     };
     let folder = args.out.clone().unwrap_or_else(|| free_folder(config.seed));
-    let from = match args.from.as_deref() {
-        Some("pretrained") => Some(Checkpoint::pretrained()?),
-        Some(path) => Some(Checkpoint::load(Path::new(path))?),
-        None => None,
-    };
+    let from = args.from.as_deref().map(Checkpoint::named).transpose()?;
     let options = Options { folder: folder.clone(), budget, resume: args.resume, from };
     let finished = with_progress(config, &options)?;
     if json {
