@@ -102,6 +102,7 @@ impl Policies {
         let id = checkpoint.id();
         let policy = Box::new(Learned::from_network(&id, network));
         self.loaded.insert(id.clone(), Loaded { id: id.as_str().into(), policy });
+        let about = About { bytes: bytes.len(), metadata: metadata(&checkpoint), ..about };
         self.checkpoints.entry(id.clone()).or_insert(about);
         Ok(id)
     }
@@ -172,4 +173,17 @@ impl Policies {
     pub fn get(&mut self, id: &str) -> Option<(Arc<str>, &mut dyn Policy)> {
         self.loaded.get_mut(id).map(|loaded| (Arc::clone(&loaded.id), &mut *loaded.policy as &mut dyn Policy))
     }
+}
+
+/// What a checkpoint says of its making.
+fn metadata(checkpoint: &Checkpoint) -> BTreeMap<String, String> {
+    let about = &checkpoint.about;
+    let entries = [
+        ("revision", about.revision.clone()),
+        ("seed", about.seed.to_string()),
+        ("iterations", about.iterations.to_string()),
+        ("training", about.training.to_string()),
+        ("evaluation", about.evaluation.to_string()),
+    ];
+    entries.map(|(key, value)| (key.to_owned(), value)).into()
 }

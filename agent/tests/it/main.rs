@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod changes;
 mod cli;
 mod convert;
 mod garbage;
 mod journeys;
 mod placing;
+mod policies;
 mod python;
 mod refusals;
 mod repository;

@@ -51,7 +51,7 @@ impl Chooser {
         Some((id, choice))
     }
 
-    fn who(&mut self, alias: Alias) -> Option<String> {
+    fn who(&self, alias: Alias) -> Option<String> {
         self.policies.role(alias).map(str::to_owned)
     }
 }
@@ -136,11 +136,11 @@ impl Books {
             deadline.saturating_duration_since(Instant::now()) < chooser.usual * HASTE
         });
         let decider = if hasty { Decider::Fallback("no time left") } else { serving.decider(number) };
-        let candidate = chooser.who(Alias::Candidate);
+        let [champion, candidate, shadow] = Alias::ALL.map(|alias| chooser.who(alias));
         let (who, fallback) = match (decider, candidate) {
             (Decider::Fallback(why), _) => (serving.fallback.clone(), why),
             (Decider::Candidate, Some(candidate)) => (candidate, ""),
-            _ => (chooser.who(Alias::Champion).unwrap_or_else(|| serving.fallback.clone()), ""),
+            _ => (champion.clone().unwrap_or_else(|| serving.fallback.clone()), ""),
         };
         let (policy, choice) = chooser
             .ask(&who, &observation)
@@ -151,13 +151,13 @@ impl Books {
             Some(Other { policy, node: choice.node, cost })
         };
         let champion_advises = matches!(decider, Decider::Fallback("the policy advises only"));
-        let advised = if champion_advises { other(Some("champion".to_owned())) } else { None };
+        let advised = if champion_advises { other(champion) } else { None };
         let heuristic = if serving.regret_budget > 0.0 && fallback.is_empty() {
             other(Some(serving.fallback.clone()))
         } else {
             None
         };
-        let shadow = if serving.shadowed(number) { other(Some("shadow".to_owned())) } else { None };
+        let shadow = if serving.shadowed(number) { other(shadow) } else { None };
         let ranked = |&index: &usize| Ranked {
             candidate: observation.candidates()[index],
             score: choice.scores[index],
