@@ -64,7 +64,7 @@ impl Command {
                 Command::Place(args) => place::run(args, json).await,
                 Command::Outcome(args) => outcome::run(args, json).await,
                 Command::Cluster(command) => cluster::run(command, json).await,
-                Command::Bench(args) => bench::run(&args, json),
+                Command::Bench(args) => bench::run(&args, json).await,
             }
         })
     }

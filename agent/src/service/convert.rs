@@ -23,7 +23,7 @@ use super::messages::{Answer, Order, Other, Ranked, Report, Summary};
 use super::names::{NamedTask, Names};
 
 pub use changes::{Delta, Known, Update, deltas, restructure, restructures, update};
-pub use export::{link_estimates, registration as export};
+pub use export::{link_estimates, registration as export, task};
 pub use facts::{FIRST_REPORTED, MAX_PLACED};
 pub use field::{Field, Invalid};
 pub use told::{alias, amend, change, event, explained, policy, served};

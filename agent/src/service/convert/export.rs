@@ -135,7 +135,7 @@ fn kind(kind: &Kind) -> wire::TaskKind {
 }
 
 /// A task in names.
-pub(super) fn task(task: &Task, catalogue: &Catalogue) -> wire::Task {
+pub fn task(task: &Task, catalogue: &Catalogue) -> wire::Task {
     let dataset = |&id: &DatasetId| catalogue.datasets[id as usize].name.clone();
     wire::Task {
         kind: catalogue.kind(task).name.clone(),
