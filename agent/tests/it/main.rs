@@ -12,4 +12,5 @@ mod refusals;
 mod repository;
 mod server;
 mod standard;
+mod storage;
 mod twin;
