@@ -25,6 +25,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 pub use aliases::AliasChange;
 pub use audit::{AuditEntry, AuditFilter, AuditHead, Verdict, Who};
@@ -66,6 +67,7 @@ pub struct Storage {
     blobs: Blobs,
     tokens: watch::Sender<Tokens>,
     recorder: Recorder,
+    writer: JoinHandle<()>,
 }
 
 impl Storage {
@@ -76,18 +78,22 @@ impl Storage {
     pub async fn open(options: Options) -> Result<Storage, Error> {
         let database = Arc::new(Database::open(&options).await?);
         schema::migrate(&database).await?;
-        let recorder = Recorder::start(database.clone(), options.room_kib).await?;
         let tokens = watch::Sender::new(tokens::load(&database).await?);
-        Ok(Storage { database, blobs: Blobs::new(&options.folder), tokens, recorder })
+        let (recorder, writer) = Recorder::start(database.clone(), options.room_kib).await?;
+        Ok(Storage { database, blobs: Blobs::new(&options.folder), tokens, recorder, writer })
     }
 
     pub fn recorder(&self) -> Recorder {
         self.recorder.clone()
     }
 
-    /// Writes what waits, then lets go of the data. Entries recorded from now on are refused.
+    /// Writes what waits, however long the database keeps it waiting, then lets go of the data. Entries recorded from
+    /// now on are refused.
     pub async fn close(self) {
-        self.recorder.stop().await;
+        self.recorder.stop();
+        self.writer
+            .await
+            .unwrap_or_else(|error| tracing::error!(%error, "the writer of the journal broke down"));
         self.database.close().await;
     }
 }

@@ -21,7 +21,7 @@ pub enum Error {
     File { path: PathBuf, source: std::io::Error },
     /// It may go away by itself: the disk is full, the connection is lost.
     #[error("the database fails: {}", told(.0))]
-    Database(#[from] sqlx::Error),
+    Database(sqlx::Error),
     #[error("the database does not answer within {0} s")]
     Slow(u64),
     #[error("stored data is damaged: {0}")]
@@ -36,6 +36,16 @@ pub enum Error {
 impl Error {
     pub(super) fn file(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
         move |source| Error::File { path: path.to_owned(), source }
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    /// A row that cannot be read will not get better by asking again.
+    fn from(error: sqlx::Error) -> Error {
+        match error {
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Error::Damaged(error.to_string()),
+            error => Error::Database(error),
+        }
     }
 }
 

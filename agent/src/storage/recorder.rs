@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::Error;
@@ -66,7 +67,7 @@ enum Item {
     Entry { entry: Entry, room: u32, done: Option<oneshot::Sender<i64>> },
     Snapshot { cluster: String, at_ms: i64, body: Vec<u8>, room: u32 },
     Flush(oneshot::Sender<i64>),
-    Stop(oneshot::Sender<i64>),
+    Stop,
 }
 
 /// Access to the journal for those who write. Clones share one queue, and its order is the order of the journal.
@@ -80,13 +81,16 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    pub(super) async fn start(database: Arc<Database>, room_kib: u32) -> Result<Recorder, Error> {
+    pub(super) async fn start(
+        database: Arc<Database>,
+        room_kib: u32,
+    ) -> Result<(Recorder, JoinHandle<()>), Error> {
         let durable = journal::newest(&mut *database.read().await?).await?;
         let (queue, items) = mpsc::unbounded_channel();
         let room = Arc::new(Semaphore::new(room_kib as usize));
         let (told, health) = watch::channel(Health { durable, ..Health::default() });
-        tokio::spawn(Writer { database, room: room.clone(), health: told, last: durable }.run(items));
-        Ok(Recorder { queue, room, room_kib, health })
+        let writer = Writer { database, room: room.clone(), health: told, last: durable };
+        Ok((Recorder { queue, room, room_kib, health }, tokio::spawn(writer.run(items))))
     }
 
     /// Takes an entry, to be written soon.
@@ -115,31 +119,24 @@ impl Recorder {
 
     /// Resolves when all that was taken before is durable, to the last sequence number.
     pub fn flush(&self) -> impl Future<Output = Result<i64, Refused>> + Send + use<> {
-        self.mark(Item::Flush)
-    }
-
-    /// Writes what was taken and ends the writer.
-    pub(super) async fn stop(&self) {
-        // If it has ended already, all is said.
-        drop(self.mark(Item::Stop).await);
-    }
-
-    pub fn health(&self) -> Health {
-        let waiting_kib = self.room_kib as usize - self.room.available_permits();
-        Health { waiting_kib, ..self.health.borrow().clone() }
-    }
-
-    fn mark(
-        &self,
-        item: fn(oneshot::Sender<i64>) -> Item,
-    ) -> impl Future<Output = Result<i64, Refused>> + Send + use<> {
         let (done, durable) = oneshot::channel();
-        let sent = self.send(item(done));
+        let sent = self.send(Item::Flush(done));
         let health = self.health.clone();
         async move {
             sent?;
             durable.await.map_err(|_| closed(&health))
         }
+    }
+
+    /// Ends the writer once it has written what was taken.
+    pub(super) fn stop(&self) {
+        // If it has ended already, that is as well.
+        self.send(Item::Stop).unwrap_or(());
+    }
+
+    pub fn health(&self) -> Health {
+        let waiting_kib = self.room_kib as usize - self.room.available_permits();
+        Health { waiting_kib, ..self.health.borrow().clone() }
     }
 
     fn enter(&self, entry: Entry, done: Option<oneshot::Sender<i64>>) -> Result<(), Refused> {
@@ -202,6 +199,8 @@ impl Writer {
             if let Err(reason) = self.persist(&batch).await {
                 tracing::error!(reason, "the journal is closed");
                 self.health.send_modify(|health| health.closed = Some(reason));
+                // Before those who wait hear of it, so that nobody gets in any more.
+                items.close();
                 return;
             }
             self.room.add_permits(batch.room);
@@ -230,8 +229,7 @@ impl Writer {
                     batch.room += room as usize;
                 }
                 Item::Flush(done) => batch.done.push((done, self.last)),
-                Item::Stop(done) => {
-                    batch.done.push((done, self.last));
+                Item::Stop => {
                     batch.stop = true;
                     break;
                 }
