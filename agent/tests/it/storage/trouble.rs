@@ -146,12 +146,10 @@ async fn what_is_written_already_is_not_written_again() {
         let storage = place.open().await;
         let recorder = storage.recorder();
         fill(&recorder, 1).await;
-        let same = match place.options().database_url {
-            None => "INSERT INTO journal VALUES (3, 2, 'hall', 'changed', NULL, x'6162')",
-            Some(_) => "INSERT INTO journal VALUES (3, 2, 'hall', 'changed', NULL, 'ab')",
-        };
-        place.tamper(same).await;
-        assert_eq!(recorder.commit(entry("hall", Kind::Changed, 2, "ab")).await.unwrap(), 3);
+        place
+            .tamper("INSERT INTO journal SELECT 3, 2, cluster, 'changed', NULL, body FROM journal WHERE sequence = 1")
+            .await;
+        assert_eq!(recorder.commit(entry("hall", Kind::Changed, 2, "hall")).await.unwrap(), 3);
         assert_eq!(recorder.commit(entry("hall", Kind::Changed, 3, "cd")).await.unwrap(), 4);
         assert_eq!(storage.restore().await.unwrap()[0].entries.len(), 4);
         storage.close().await;
@@ -165,7 +163,9 @@ async fn a_foreign_writer_closes_the_journal() {
         let storage = place.open().await;
         let recorder = storage.recorder();
         fill(&recorder, 1).await;
-        place.tamper("INSERT INTO journal VALUES (3, 2, 'hall', 'removed', NULL, '')").await;
+        place
+            .tamper("INSERT INTO journal SELECT 3, 2, cluster, 'removed', NULL, body FROM journal WHERE sequence = 1")
+            .await;
         let refused = recorder.commit(entry("hall", Kind::Changed, 2, "ab")).await.unwrap_err();
         let reason = "stored data is damaged: another process has written to it";
         assert_eq!(refused, Refused::Closed(reason.to_owned()));
