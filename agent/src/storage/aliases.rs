@@ -61,10 +61,10 @@ impl Storage {
         )
         .bind(change.sequence)
         .bind(change.at_ms)
-        .bind(change.alias.clone())
-        .bind(change.policy.clone())
-        .bind(change.reason.clone())
-        .bind(change.actor.clone())
+        .bind(&change.alias)
+        .bind(&change.policy)
+        .bind(&change.reason)
+        .bind(&change.actor)
         .execute(write.connection())
         .await?;
         let details = json!({ "policy": policy, "reason": reason });

@@ -61,12 +61,12 @@ impl Storage {
         sqlx::query(
             "INSERT INTO policies (id, name, size, uploaded_at_ms, uploaded_by, note) VALUES ($1, $2, $3, $4, $5, $6)",
         )
-        .bind(id.clone())
-        .bind(name.to_owned())
+        .bind(&id)
+        .bind(name)
         .bind(size)
         .bind(who.at_ms)
-        .bind(who.actor.clone())
-        .bind(note.to_owned())
+        .bind(&who.actor)
+        .bind(note)
         .execute(write.connection())
         .await?;
         let details = json!({ "name": name, "bytes": size, "note": note });
@@ -101,7 +101,7 @@ impl Storage {
 
 async fn find(connection: &mut AnyConnection, id: &str) -> Result<Option<Policy>, Error> {
     let query = "SELECT id, name, size, uploaded_at_ms, uploaded_by, note FROM policies WHERE id = $1";
-    let row = sqlx::query(query).bind(id.to_owned()).fetch_optional(connection).await?;
+    let row = sqlx::query(query).bind(id).fetch_optional(connection).await?;
     row.as_ref().map(policy).transpose()
 }
 

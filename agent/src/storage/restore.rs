@@ -117,7 +117,7 @@ pub(super) async fn begin(
 ) -> Result<(), Error> {
     end(connection, cluster).await?;
     sqlx::query("INSERT INTO snapshots (cluster, registered, sequence, at_ms) VALUES ($1, $2, $3, $4)")
-        .bind(cluster.to_owned())
+        .bind(cluster)
         .bind(registered)
         .bind(registered - 1)
         .bind(at_ms)
@@ -135,8 +135,8 @@ pub(super) async fn replace(
     sqlx::query("UPDATE snapshots SET sequence = $1, at_ms = $2, body = $3 WHERE cluster = $4")
         .bind(snapshot.sequence)
         .bind(snapshot.at_ms)
-        .bind(snapshot.body.clone())
-        .bind(cluster.to_owned())
+        .bind(&snapshot.body)
+        .bind(cluster)
         .execute(connection)
         .await?;
     Ok(())
@@ -144,9 +144,6 @@ pub(super) async fn replace(
 
 /// The cluster is gone.
 pub(super) async fn end(connection: &mut AnyConnection, cluster: &str) -> Result<(), Error> {
-    sqlx::query("DELETE FROM snapshots WHERE cluster = $1")
-        .bind(cluster.to_owned())
-        .execute(connection)
-        .await?;
+    sqlx::query("DELETE FROM snapshots WHERE cluster = $1").bind(cluster).execute(connection).await?;
     Ok(())
 }

@@ -71,11 +71,11 @@ impl Storage {
         )
         .bind(change.sequence)
         .bind(change.at_ms)
-        .bind(change.scope.clone())
-        .bind(change.key.clone())
+        .bind(&change.scope)
+        .bind(&change.key)
         .bind(value.map(Value::to_string))
-        .bind(change.reason.clone())
-        .bind(change.actor.clone())
+        .bind(&change.reason)
+        .bind(&change.actor)
         .execute(write.connection())
         .await?;
         let details = json!({ "scope": scope, "value": value, "reason": reason });

@@ -143,12 +143,12 @@ impl Storage {
             "INSERT INTO tokens (id, name, role, hash, created_at_ms, created_by, expires_at_ms)
              VALUES ($1, $2, $3, $4, $5, $6, $7)",
         )
-        .bind(id.clone())
-        .bind(name.to_owned())
+        .bind(&id)
+        .bind(name)
         .bind(role.name())
-        .bind(hash.clone())
+        .bind(&hash)
         .bind(who.at_ms)
-        .bind(who.actor.clone())
+        .bind(&who.actor)
         .bind(expires_at_ms)
         .execute(write.connection())
         .await?;
@@ -172,7 +172,7 @@ impl Storage {
         let revoked =
             sqlx::query("UPDATE tokens SET revoked_at_ms = $1 WHERE id = $2 AND revoked_at_ms IS NULL")
                 .bind(token.revoked_at_ms)
-                .bind(id.to_owned())
+                .bind(id)
                 .execute(write.connection())
                 .await?;
         if revoked.rows_affected() > 0 {

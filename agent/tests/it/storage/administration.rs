@@ -1,9 +1,9 @@
 //! Policies, aliases, settings, the audit log and tokens.
 
-use remora_agent::storage::{AuditFilter, Denied, Paging, Role, Storage, Verdict};
+use remora_agent::storage::{AuditFilter, Denied, JournalFilter, Keep, Paging, Role, Storage, Verdict};
 use serde_json::json;
 
-use super::{everywhere, who};
+use super::{Place, everywhere, who};
 
 fn newest(limit: u32) -> Paging {
     Paging { limit, newest_first: true, ..Paging::default() }
@@ -205,4 +205,27 @@ async fn tokens_hold_until_they_expire_or_are_revoked() {
         storage.close().await;
     })
     .await;
+}
+
+/// A service answers on whatever thread is free, which a compiler can check.
+#[tokio::test]
+async fn everything_can_be_awaited_anywhere() {
+    fn anywhere(_: impl Send) {}
+    let place = Place::sqlite();
+    let storage = place.open().await;
+    let (ada, first) = (who(1), Paging::default());
+    anywhere(storage.upload_policy("", Vec::new(), "", &ada));
+    anywhere(storage.policy_bytes(""));
+    anywhere(storage.set_alias("", None, "", &ada));
+    anywhere(storage.aliases());
+    anywhere(storage.set_setting(("", ""), None, "", &ada));
+    anywhere(storage.audit_log(AuditFilter::default(), &first));
+    anywhere(storage.verify_audit_log());
+    anywhere(storage.revoke_token("", &ada));
+    anywhere(storage.journal(JournalFilter::default(), &first));
+    anywhere(storage.export("").next());
+    anywhere(storage.compact(Keep::Forever, 0));
+    anywhere(storage.restore());
+    anywhere(storage.recorder().flush());
+    anywhere(storage.close());
 }

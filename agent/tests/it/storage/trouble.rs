@@ -28,7 +28,7 @@ async fn what_is_full_refuses_and_says_so() {
         assert_eq!(large.to_string(), "body: 9 KiB, and the journal takes 7 KiB at most");
         let zero = recorder.record(entry("ha\0ll", Kind::Changed, 0, "")).unwrap_err();
         assert!(zero.to_string().starts_with("cluster: has a zero byte"), "{zero}");
-        // Nobody else runs between these calls that could make room for all of them.
+        // No disk makes room for them as fast as they come.
         let taken: Vec<_> =
             (0..1000).map(|_| recorder.record(entry("hall", Kind::Changed, 0, vec![0; 4000]))).collect();
         assert!(taken.iter().any(|taken| matches!(taken, Err(Refused::Full { .. }))));
