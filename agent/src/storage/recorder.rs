@@ -155,7 +155,7 @@ impl Recorder {
         let room = room.ok_or_else(|| {
             Refused::Invalid(format!(
                 "body: {kib} KiB, and the journal takes {} KiB at most",
-                self.room_kib - 1
+                self.room_kib.saturating_sub(1)
             ))
         })?;
         let Ok(permits) = self.room.try_acquire_many(room) else {
@@ -209,7 +209,8 @@ impl Writer {
                 done.send(sequence).unwrap_or(());
             }
             if batch.stop {
-                return;
+                // What got in meanwhile is written too.
+                items.close();
             }
         }
     }
@@ -229,10 +230,7 @@ impl Writer {
                     batch.room += room as usize;
                 }
                 Item::Flush(done) => batch.done.push((done, self.last)),
-                Item::Stop => {
-                    batch.stop = true;
-                    break;
-                }
+                Item::Stop => batch.stop = true,
             }
         }
         batch
