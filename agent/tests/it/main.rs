@@ -14,4 +14,5 @@ mod refusals;
 mod repository;
 mod server;
 mod standard;
+mod storage;
 mod twin;
