@@ -1,6 +1,7 @@
 //! The commands of `remora`, one module each, and what they share.
 
 pub mod ablate;
+pub mod audit;
 pub mod bench;
 pub mod cluster;
 pub mod evaluate;
@@ -11,6 +12,7 @@ pub mod quickstart;
 pub mod scenario;
 pub mod serve;
 pub mod tables;
+pub mod token;
 pub mod trace;
 pub mod train;
 pub mod tune;
@@ -19,6 +21,8 @@ use std::io::{self, ErrorKind, Write};
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// Prints a result on stdout. A reader that has seen enough is no error.
 pub fn print(text: impl std::fmt::Display) -> anyhow::Result<()> {
@@ -49,6 +53,12 @@ pub fn bytes(bytes: f64) -> String {
 /// Seconds for people.
 pub fn seconds(seconds: f64) -> String {
     if seconds == 0.0 { "-".to_owned() } else { format!("{seconds:.2} s") }
+}
+
+/// A time for people, from milliseconds since 1970; 0 is never.
+pub fn date(at_ms: i64) -> String {
+    let at = (at_ms != 0).then(|| OffsetDateTime::from_unix_timestamp(at_ms.div_euclid(1000)).ok()).flatten();
+    at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| "-".to_owned())
 }
 
 /// Reads the dial on the command line.

@@ -2,5 +2,7 @@
 
 pub mod client;
 pub mod commands;
+pub mod http;
+pub mod logs;
 pub mod service;
 pub mod storage;

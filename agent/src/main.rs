@@ -1,13 +1,13 @@
 //! `remora`: the command line.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use remora_agent::commands::{
-    ablate, bench, cluster, evaluate, learn, outcome, place, quickstart, scenario, serve, trace, train, tune,
+    ablate, audit, bench, cluster, evaluate, learn, outcome, place, quickstart, scenario, serve, token,
+    trace, train, tune,
 };
-use tracing_subscriber::EnvFilter;
+use remora_agent::logs::{self, Format};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -44,44 +44,52 @@ enum Command {
     Outcome(outcome::Args),
     #[command(subcommand)]
     Cluster(cluster::Command),
+    #[command(subcommand)]
+    Token(token::Command),
+    Audit(audit::Args),
     Bench(bench::Args),
 }
 
 impl Command {
-    fn run(self, json: bool) -> anyhow::Result<()> {
-        let runtime = tokio::runtime::Runtime::new()?;
-        runtime.block_on(async {
-            match self {
-                Command::Quickstart(args) => quickstart::run(args, json).await,
-                Command::Scenario(args) => scenario::run(&args, json),
-                Command::Trace(args) => trace::run(&args, json),
-                Command::Train(args) => train::run(&args, json),
-                Command::Learn(args) => learn::run(&args, json),
-                Command::Ablate(args) => ablate::run(&args, json),
-                Command::Evaluate(args) => evaluate::run(&args, json),
-                Command::Tune(args) => tune::run(&args, json),
-                Command::Serve(args) => serve::run(args, json).await,
-                Command::Place(args) => place::run(args, json).await,
-                Command::Outcome(args) => outcome::run(args, json).await,
-                Command::Cluster(command) => cluster::run(command, json).await,
-                Command::Bench(args) => bench::run(&args, json).await,
-            }
-        })
+    fn log_format(&self) -> Format {
+        match self {
+            Command::Serve(args) => args.log_format(),
+            _ => Format::default(),
+        }
+    }
+
+    async fn run(self, json: bool) -> anyhow::Result<()> {
+        match self {
+            Command::Quickstart(args) => quickstart::run(args, json).await,
+            Command::Scenario(args) => scenario::run(&args, json),
+            Command::Trace(args) => trace::run(&args, json),
+            Command::Train(args) => train::run(&args, json),
+            Command::Learn(args) => learn::run(&args, json),
+            Command::Ablate(args) => ablate::run(&args, json),
+            Command::Evaluate(args) => evaluate::run(&args, json),
+            Command::Tune(args) => tune::run(&args, json),
+            Command::Serve(args) => serve::run(args, json).await,
+            Command::Place(args) => place::run(args, json).await,
+            Command::Outcome(args) => outcome::run(args, json).await,
+            Command::Cluster(command) => cluster::run(command, json).await,
+            Command::Token(command) => token::run(command, json).await,
+            Command::Audit(args) => audit::run(args, json).await,
+            Command::Bench(args) => bench::run(&args, json).await,
+        }
     }
 }
 
 /// Exit codes: 0 done, 1 failed, 2 wrong usage.
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,remora_agent=info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
-    match cli.command.run(cli.json) {
+    let (format, json) = (cli.command.log_format(), cli.json);
+    let ran = tokio::runtime::Runtime::new().map_err(anyhow::Error::from).and_then(|runtime| {
+        runtime.block_on(async {
+            let _logs = logs::start(format);
+            cli.command.run(json).await
+        })
+    });
+    match ran {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => match error.downcast_ref::<clap::Error>() {
             Some(usage) => usage.exit(),

@@ -1,44 +1,60 @@
 //! The gRPC service: [`run`] serves on a listener until told to stop.
 //!
 //! ```text
-//! wire ─► doors (gRPC) ─► convert (checks) ─► owner (one task) ─► books (one cluster) ─► policy
+//! wire ─► gate (who, how many) ─► doors (gRPC) ─► convert (checks) ─► owner (one task) ─► books (one cluster) ─► policy
 //!                                                      └─► feed (what happened, for those who watch)
 //! ```
 
+pub(crate) mod access;
 mod books;
+pub(crate) mod connections;
 pub mod convert;
 mod doors;
 mod feed;
+pub(crate) mod gate;
+mod limits;
 mod messages;
+mod metrics;
 mod names;
 mod owner;
 mod policies;
-mod refusal;
+pub(crate) mod refusal;
 mod serving;
+pub(crate) mod tls;
 mod why;
 
-use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{fmt, io};
 
 use anyhow::{Context, anyhow, bail};
 use remora_env::Time;
 use remora_policies::Policy;
 use remora_proto::v1 as wire;
+use remora_proto::v1::admin_service_server::AdminServiceServer;
 use remora_proto::v1::cluster_service_server::ClusterServiceServer;
 use remora_proto::v1::placement_service_server::PlacementServiceServer;
 use remora_proto::v1::policy_service_server::PolicyServiceServer;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
-use tonic::Code;
-use tonic::body::Body;
-use tonic::codegen::http::{HeaderValue, Response};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
-use tower::util::MapResponseLayer;
+use tonic_health::ServingStatus;
 
+pub use access::{METHODS, Method, Rules, first_token};
 pub use doors::Door;
+pub use limits::Limits;
+pub use tls::Files as TlsFiles;
+
+use crate::http;
+use crate::storage::Storage;
+use access::Access;
+use connections::Connection;
+use gate::{Gate, Guards};
+use limits::Limiter;
+use metrics::Metrics;
 use policies::Policies;
 use serving::Serving;
 
@@ -72,6 +88,11 @@ impl Clock {
         (self.0)()
     }
 
+    /// Milliseconds since 1970.
+    pub fn now_ms(&self) -> i64 {
+        (self.now().0 / 1_000_000) as i64
+    }
+
     /// A number that no other run of the service has.
     fn run() -> u128 {
         SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()
@@ -95,12 +116,33 @@ pub struct Config {
     pub clock: Clock,
     /// Clusters to register before the first request is answered.
     pub clusters: Vec<wire::RegisterClusterRequest>,
+    /// What survives a restart; without it nothing does, and there are no tokens.
+    pub storage: Option<Arc<Storage>>,
+    /// Who may call.
+    pub rules: Rules,
+    pub limits: Limits,
+    /// Certificates; connections are in the open without them.
+    pub tls: Option<tls::Files>,
+    /// Where metrics and health are told over HTTP.
+    pub http: Option<TcpListener>,
 }
 
 impl Config {
-    /// A service with this policy, the dial in the middle, real time and no cluster.
+    /// A service with this policy, the dial in the middle, real time and no cluster, that keeps nothing and lets in
+    /// everybody.
     pub fn new(policy: Box<dyn Policy>) -> Config {
-        Config { policy, alpha: 0.5, seed: 0, clock: Clock::real(), clusters: Vec::new() }
+        Config {
+            policy,
+            alpha: 0.5,
+            seed: 0,
+            clock: Clock::real(),
+            clusters: Vec::new(),
+            storage: None,
+            rules: Rules::default(),
+            limits: Limits::default(),
+            tls: None,
+            http: None,
+        }
     }
 }
 
@@ -114,26 +156,50 @@ impl fmt::Debug for Config {
 /// Serves until `shutdown` resolves, then lets requests under way end, for five seconds at most.
 ///
 /// # Errors
-/// When a cluster of the configuration is refused, or the service breaks down.
+/// When a cluster of the configuration is refused, certificates cannot be used, or the service breaks down.
 pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
     config: Config,
 ) -> anyhow::Result<()> {
-    let policies = Policies::new(config.policy, config.seed);
-    let (owner, owning) = owner::start(policies, Serving::new(config.alpha), config.clock.clone());
-    let door = Door { owner, clock: config.clock };
-    for cluster in config.clusters {
+    let Config { policy, alpha, seed, clock, clusters, storage, rules, limits, tls, http } = config;
+    let (owner, owning) = owner::start(Policies::new(policy, seed), Serving::new(alpha), clock.clone());
+    let metrics = Arc::new(Metrics::default());
+    let gate = Gate(Arc::new(Guards {
+        access: Access::new(rules, storage.clone(), clock.clone())?,
+        limiter: Limiter::new(limits),
+        metrics: metrics.clone(),
+        nameless: AtomicU64::new(0),
+    }));
+    let door = Door { owner, clock, storage, metrics };
+    for cluster in clusters {
         door.register(cluster).await.map_err(|status| anyhow!("{}", status.message()))?;
     }
-    let (drain, told) = oneshot::channel();
+    // Told by being dropped.
+    let (stopping, stopped) = watch::channel(());
     let stop = async move {
         shutdown.await;
-        drop(drain);
+        drop(stopping);
     };
+    let web = match http {
+        Some(listener) => {
+            let tls = tls.clone().map(|files| files.watch(tls::Door::Http)).transpose()?;
+            let routes = http::routes(&gate, door.clone());
+            Some(http::serve(listener, tls, dropped(stopped.clone()), routes))
+        }
+        None => None,
+    };
+    let web = async {
+        match web {
+            Some(web) => web.await,
+            None => Ok(()),
+        }
+    };
+    let tls = tls.map(|files| files.watch(tls::Door::Grpc)).transpose()?;
+    let grpc = serve(connections::accept(listener, tls), stop, door, gate);
     tokio::select! {
-        served = serve(listener, stop, door) => served,
-        () = drained(told) => {
+        served = async { tokio::try_join!(grpc, web).map(|_| ()) } => served,
+        () = drained(stopped) => {
             tracing::warn!("some requests took longer than {} s after the stop and are cut off", DRAIN.as_secs());
             Ok(())
         }
@@ -144,21 +210,27 @@ pub async fn run(
     }
 }
 
-async fn drained(told: oneshot::Receiver<()>) {
-    // It is told by being dropped.
-    told.await.unwrap_or(());
+async fn dropped(mut sender: watch::Receiver<()>) {
+    while sender.changed().await.is_ok() {}
+}
+
+async fn drained(stopped: watch::Receiver<()>) {
+    dropped(stopped).await;
     tokio::time::sleep(DRAIN).await;
 }
 
 async fn serve(
-    listener: TcpListener,
+    connections: mpsc::Receiver<io::Result<Connection>>,
     stop: impl Future<Output = ()> + Send + 'static,
     door: Door,
+    gate: Gate,
 ) -> anyhow::Result<()> {
+    let admin = AdminServiceServer::new(door.clone());
     let clusters = ClusterServiceServer::new(door.clone()).max_decoding_message_size(MAX_CLUSTER_BYTES);
     let placement = PlacementServiceServer::new(door.clone()).max_decoding_message_size(MAX_PLACE_BYTES);
     let policies = PolicyServiceServer::new(door);
     let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<AdminServiceServer<Door>>().await;
     health.set_serving::<ClusterServiceServer<Door>>().await;
     health.set_serving::<PlacementServiceServer<Door>>().await;
     health.set_serving::<PolicyServiceServer<Door>>().await;
@@ -169,33 +241,22 @@ async fn serve(
         .context("the service's own descriptors do not decode")?;
     let stop = async move {
         stop.await;
-        for service in
-            ["", "remora.v1.ClusterService", "remora.v1.PlacementService", "remora.v1.PolicyService"]
-        {
-            health.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
+        let services = ["AdminService", "ClusterService", "PlacementService", "PolicyService"];
+        health.set_service_status("", ServingStatus::NotServing).await;
+        for service in services {
+            health.set_service_status(format!("remora.v1.{service}"), ServingStatus::NotServing).await;
         }
     };
     Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .layer(MapResponseLayer::new(exhausted))
+        .layer(gate)
         .add_service(health_service)
         .add_service(reflection)
+        .add_service(admin)
         .add_service(clusters)
         .add_service(placement)
         .add_service(policies)
-        // Without it small answers wait for acknowledgements, up to 40 ms.
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop)
+        .serve_with_incoming_shutdown(ReceiverStream::new(connections), stop)
         .await
         .context("the gRPC server ended")
-}
-
-/// tonic refuses a message over its limit with `OUT_OF_RANGE`; other gRPC servers, and so the clients
-/// written for them, use `RESOURCE_EXHAUSTED`. Nothing here answers `OUT_OF_RANGE` of itself.
-fn exhausted(mut response: Response<Body>) -> Response<Body> {
-    const STATUS: &str = "grpc-status";
-    let code = |code: Code| HeaderValue::from(code as i32);
-    if response.headers().get(STATUS) == Some(&code(Code::OutOfRange)) {
-        response.headers_mut().insert(STATUS, code(Code::ResourceExhausted));
-    }
-    response
 }

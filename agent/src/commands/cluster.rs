@@ -8,10 +8,9 @@ use remora_policies::rollout;
 use remora_proto::v1 as wire;
 use remora_proto::v1::cluster_service_client::ClusterServiceClient;
 use serde_json::{Value, json};
-use tonic::transport::Channel;
 
 use super::{bytes, print, table};
-use crate::client::{DEFAULT_SERVER, connect, refused};
+use crate::client::{ServerArgs, Wire, refused};
 use crate::service::{MAX_CLUSTER_BYTES, convert};
 
 /// Register, list, show and remove clusters of a running service.
@@ -58,14 +57,6 @@ pub struct IdArgs {
     server: ServerArgs,
 }
 
-/// Which service to ask.
-#[derive(Debug, Args)]
-pub struct ServerArgs {
-    /// Address of the service.
-    #[arg(long, default_value = DEFAULT_SERVER)]
-    pub server: String,
-}
-
 pub async fn run(command: Command, json: bool) -> anyhow::Result<()> {
     match command {
         Command::Register(args) => register(args, json).await,
@@ -75,8 +66,8 @@ pub async fn run(command: Command, json: bool) -> anyhow::Result<()> {
     }
 }
 
-async fn client(server: &str) -> anyhow::Result<ClusterServiceClient<Channel>> {
-    Ok(ClusterServiceClient::new(connect(server).await?).max_decoding_message_size(MAX_CLUSTER_BYTES))
+fn client(wire: Wire) -> ClusterServiceClient<Wire> {
+    ClusterServiceClient::new(wire).max_decoding_message_size(MAX_CLUSTER_BYTES)
 }
 
 /// The request that registers a scenario's cluster before its first task, measured in what
@@ -89,7 +80,11 @@ pub fn of_scenario(scenario: &Scenario, id: Option<String>, seed: u64) -> wire::
 
 async fn register(args: RegisterArgs, json: bool) -> anyhow::Result<()> {
     let request = of_scenario(&Scenario::load(&args.scenario)?, args.id, args.seed);
-    let answer = client(&args.server.server).await?.register(request).await.map_err(refused)?.into_inner();
+    let ask = |wire| {
+        let request = request.clone();
+        async move { client(wire).register(request).await }
+    };
+    let answer = args.server.connect().await?.ask(ask).await?;
     let summary = answer.summary.unwrap_or_default();
     if json {
         return print(json!({ "replaced": answer.replaced, "rows": [summary] }));
@@ -99,8 +94,8 @@ async fn register(args: RegisterArgs, json: bool) -> anyhow::Result<()> {
 }
 
 async fn list(args: ServerArgs, json: bool) -> anyhow::Result<()> {
-    let request = wire::ListClustersRequest {};
-    let clusters = client(&args.server).await?.list(request).await.map_err(refused)?.into_inner().clusters;
+    let ask = |wire| async move { client(wire).list(wire::ListClustersRequest {}).await };
+    let clusters = args.connect().await?.ask(ask).await?.clusters;
     if json {
         return print(json!({ "rows": clusters }));
     }
@@ -114,8 +109,11 @@ async fn list(args: ServerArgs, json: bool) -> anyhow::Result<()> {
 }
 
 async fn show(args: IdArgs, json: bool) -> anyhow::Result<()> {
-    let request = wire::GetClusterRequest { id: args.id };
-    let answer = client(&args.server.server).await?.get(request).await.map_err(refused)?.into_inner();
+    let ask = |wire| {
+        let request = wire::GetClusterRequest { id: args.id.clone() };
+        async move { client(wire).get(request).await }
+    };
+    let answer = args.server.connect().await?.ask(ask).await?;
     let cluster = answer.cluster.unwrap_or_default();
     let facts = answer.facts.unwrap_or_default();
     let rows: Vec<Value> = cluster.nodes.iter().map(|node| node_row(&cluster, &facts, node)).collect();
@@ -167,6 +165,7 @@ fn node_row(cluster: &wire::Cluster, facts: &wire::Facts, node: &wire::Node) -> 
 
 async fn remove(args: IdArgs, json: bool) -> anyhow::Result<()> {
     let request = wire::RemoveClusterRequest { id: args.id.clone() };
-    client(&args.server.server).await?.remove(request).await.map_err(refused)?;
+    // Sent once: a second time the cluster would be unknown.
+    client(args.server.connect().await?.wire()).remove(request).await.map_err(refused)?;
     if json { print(json!({ "removed": args.id })) } else { print(format_args!("removed {}", args.id)) }
 }

@@ -4,9 +4,8 @@ use remora_proto::v1 as wire;
 use remora_proto::v1::placement_service_client::PlacementServiceClient;
 use serde_json::json;
 
-use super::cluster::ServerArgs;
 use super::print;
-use crate::client::{connect, refused};
+use crate::client::ServerArgs;
 
 /// Tell a running service that a task has ended.
 #[derive(Debug, clap::Args)]
@@ -36,7 +35,6 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, json: bool) -> anyhow::Result<()> {
-    let mut client = PlacementServiceClient::new(connect(&args.server.server).await?);
     let request = wire::ReportOutcomeRequest {
         cluster_id: args.cluster,
         decision_id: args.decision,
@@ -46,7 +44,11 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<()> {
         reason: args.reason,
         ..wire::ReportOutcomeRequest::default()
     };
-    let answer = client.report_outcome(request).await.map_err(refused)?.into_inner();
+    let ask = |wire| {
+        let request = request.clone();
+        async move { PlacementServiceClient::new(wire).report_outcome(request).await }
+    };
+    let answer = args.server.connect().await?.ask(ask).await?;
     if json {
         print(json!({ "already_reported": answer.already_reported }))
     } else {

@@ -4,9 +4,8 @@ use remora_proto::v1 as wire;
 use remora_proto::v1::placement_service_client::PlacementServiceClient;
 use serde_json::Value;
 
-use super::cluster::ServerArgs;
 use super::{bytes, print, seconds, table};
-use crate::client::{connect, refused};
+use crate::client::ServerArgs;
 
 /// Ask a running service where a task should run.
 #[derive(Debug, clap::Args)]
@@ -49,7 +48,7 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, json: bool) -> anyhow::Result<()> {
-    let mut client = PlacementServiceClient::new(connect(&args.server.server).await?);
+    let service = args.server.connect().await?;
     let kind = args.task.clone();
     let task = wire::Task {
         kind: args.task,
@@ -62,12 +61,22 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<()> {
         task: Some(task),
         alpha: args.alpha,
         dry_run: args.dry_run,
-        request_id: args.request_id.unwrap_or_default(),
+        // With a name it is decided once, however often it has to be sent.
+        request_id: args.request_id.unwrap_or_else(name),
         max_candidates: Some(args.candidates.into()),
         among: args.among,
     };
-    let answer = client.place(request).await.map_err(refused)?.into_inner();
+    let ask = |wire| {
+        let request = request.clone();
+        async move { PlacementServiceClient::new(wire).place(request).await }
+    };
+    let answer = service.ask(ask).await?;
     if json { print(as_json(&answer)?) } else { print(as_text(&kind, &answer)) }
+}
+
+/// A name that no other request has.
+fn name() -> String {
+    getrandom::u64().map_or_else(|_| String::new(), |number| format!("{number:016x}"))
 }
 
 fn as_json(answer: &wire::PlaceResponse) -> anyhow::Result<Value> {

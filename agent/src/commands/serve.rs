@@ -1,9 +1,12 @@
 //! `remora serve`: the service.
 
+mod settings;
+
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context;
-use clap::error::ErrorKind;
 use remora_env::Scenario;
 use remora_proto::v1 as wire;
 use serde_json::json;
@@ -11,70 +14,138 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{cluster, print};
+use crate::logs::Format;
 use crate::service::{self, Config};
+use crate::storage::Storage;
+use settings::Settings;
+
+const EXAMPLE: &str = include_str!("../../deploy/remora.toml");
 
 /// Serve placements over gRPC until Ctrl-C or SIGTERM.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
-  remora serve --policy greedy-completion --scenario urban-sensing")]
+  remora serve --policy greedy-completion --scenario urban-sensing
+  remora serve --listen 0.0.0.0:50051 --data /var/lib/remora --auth --tls-cert tls.crt --tls-key tls.key
+  remora serve --config remora.toml")]
 pub struct Args {
-    /// Address to listen on; port 0 takes a free one.
-    #[arg(long, default_value = "127.0.0.1:50051")]
-    listen: SocketAddr,
-    /// Who decides: a heuristic's name, `pretrained`, or a checkpoint's path.
-    #[arg(long, default_value = "pretrained")]
-    policy: String,
-    /// The dial of requests that do not set it: weight of data moved against response time, 0 to 1.
-    #[arg(long, default_value_t = 0.5, value_parser = super::alpha)]
-    alpha: f64,
-    /// Scenario, built in or a file, whose cluster is registered from the start.
+    /// Read settings from a file; every flag has a key of the same name there, and flags win.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print such a file, with every key explained, and end.
     #[arg(long)]
-    scenario: Option<String>,
-    /// Seed of policies that draw and of what the scenario leaves to chance.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Listen where other machines can reach it, without encryption or passwords.
-    #[arg(long)]
-    insecure: bool,
+    config_example: bool,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl Args {
+    /// How log lines should look. What is wrong with the file is told when it is read for the rest.
+    pub fn log_format(&self) -> Format {
+        let of_file = || Settings::read(self.config.as_ref()?).ok()?.log_format;
+        self.settings.log_format.or_else(of_file).unwrap_or_default()
+    }
 }
 
 pub async fn run(args: Args, json: bool) -> anyhow::Result<()> {
-    if !args.listen.ip().is_loopback() && !args.insecure {
-        let problem = format!(
-            "--listen {} can be reached by other machines, and there is no encryption yet: \
-             listen on 127.0.0.1, or add --insecure in a network you trust\n",
-            args.listen
-        );
-        return Err(clap::Error::raw(ErrorKind::ValueValidation, problem).into());
+    if args.config_example {
+        return print(EXAMPLE.trim_end());
     }
-    let policy = remora_policies::by_name(&args.policy, args.seed)?;
-    let clusters: Vec<_> = match &args.scenario {
-        Some(name) => vec![cluster::of_scenario(&Scenario::load(name)?, None, args.seed)],
+    let file = args.config.map(|path| Settings::read(&path)).transpose()?.unwrap_or_default();
+    let settings = args.settings.or(file);
+    settings.check()?;
+    let (tls, rules, seed) = (settings.tls()?, settings.rules(), settings.seed.unwrap_or(0));
+    let policy = remora_policies::by_name(settings.policy.as_deref().unwrap_or("pretrained"), seed)?;
+    let clusters: Vec<_> = match &settings.scenario {
+        Some(name) => vec![cluster::of_scenario(&Scenario::load(name)?, None, seed)],
         None => Vec::new(),
     };
-    let listener = TcpListener::bind(args.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}; choose another address with --listen", args.listen))?;
-    let address = listener.local_addr()?;
+    let storage = match settings.storage()? {
+        Some(options) => Some(Arc::new(Storage::open(options).await?)),
+        None => None,
+    };
+    let usual = Config::new(policy);
+    let alpha = settings.alpha.unwrap_or(usual.alpha);
+    let listener = bind("listen", settings.listen()).await?;
+    let http = match settings.http {
+        Some(address) => Some(bind("http", address).await?),
+        None => None,
+    };
+    let bound = Bound::new(&listener, http.as_ref(), tls.is_some())?;
     let stop = stop_signal()?;
-    if json {
-        print(json!({ "listen": address.to_string(), "policy": policy.name(), "alpha": args.alpha }))?;
-    } else {
-        print(welcome(address, policy.name(), clusters.first()))?;
+    if let Some(storage) = &storage
+        && let Some(first) = service::first_token(&rules, storage, usual.clock.now_ms()).await?
+    {
+        eprintln!("token of the first administrator, shown this once: {}", first.secret);
     }
-    service::run(listener, stop, Config { alpha: args.alpha, clusters, ..Config::new(policy) }).await
+    if json {
+        print(json!({
+            "listen": bound.grpc.to_string(),
+            "http": bound.http.map(|address| address.to_string()),
+            "policy": usual.policy.name(),
+            "alpha": alpha,
+        }))?;
+    } else {
+        print(bound.welcome(usual.policy.name(), clusters.first()))?;
+    }
+    let config = Config {
+        alpha,
+        seed,
+        clusters,
+        storage: storage.clone(),
+        rules,
+        limits: settings.limits(),
+        tls,
+        http,
+        ..usual
+    };
+    let served = service::run(listener, stop, config).await;
+    close(storage).await;
+    served
 }
 
-/// Where it listens, and what to try next.
-fn welcome(address: SocketAddr, policy: &str, cluster: Option<&wire::RegisterClusterRequest>) -> String {
-    let next = match cluster.and_then(|request| request.cluster.as_ref()) {
-        Some(cluster) => {
-            let kind = cluster.task_kinds.first().map_or("KIND", |kind| &kind.name);
-            format!("remora place --cluster {} --task {kind} --dry-run --server http://{address}", cluster.id)
-        }
-        None => format!("remora cluster register urban-sensing --server http://{address}"),
-    };
-    format!("{policy} places tasks at http://{address} (gRPC; Ctrl-C stops)\ntry: {next}")
+async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    listener.with_context(|| format!("cannot listen on {address}; choose another address with --{flag}"))
+}
+
+/// Writes what waits. Requests that were cut off may still hold the storage: then the end of the program has to do.
+async fn close(storage: Option<Arc<Storage>>) {
+    let Some(storage) = storage else { return };
+    if let Err(error) = storage.recorder().flush().await {
+        tracing::error!(%error, "the journal may lack its last entries");
+    }
+    if let Some(storage) = Arc::into_inner(storage) {
+        storage.close().await;
+    }
+}
+
+/// Where it listens.
+struct Bound {
+    grpc: SocketAddr,
+    http: Option<SocketAddr>,
+    scheme: &'static str,
+}
+
+impl Bound {
+    fn new(grpc: &TcpListener, http: Option<&TcpListener>, encrypted: bool) -> std::io::Result<Bound> {
+        let http = http.map(TcpListener::local_addr).transpose()?;
+        Ok(Bound { grpc: grpc.local_addr()?, http, scheme: if encrypted { "https" } else { "http" } })
+    }
+
+    /// Where it listens, and what to try next.
+    fn welcome(&self, policy: &str, cluster: Option<&wire::RegisterClusterRequest>) -> String {
+        let Bound { grpc, http, scheme } = self;
+        let server = format!("{scheme}://{grpc}");
+        let next = match cluster.and_then(|request| request.cluster.as_ref()) {
+            Some(cluster) => {
+                let kind = cluster.task_kinds.first().map_or("KIND", |kind| &kind.name);
+                format!("remora place --cluster {} --task {kind} --dry-run --server {server}", cluster.id)
+            }
+            None => format!("remora cluster register urban-sensing --server {server}"),
+        };
+        let metrics = http.map_or_else(String::new, |http| format!("\nmetrics: {scheme}://{http}/metrics"));
+        format!("{policy} places tasks at {server} (gRPC; Ctrl-C stops){metrics}\ntry: {next}")
+    }
 }
 
 /// Resolves at Ctrl-C or SIGTERM.

@@ -1,5 +1,6 @@
 //! The gRPC services: check, ask the owner, answer.
 
+mod admin;
 mod clusters;
 mod placements;
 mod policies;
@@ -10,17 +11,37 @@ use tonic::Status;
 
 use super::Clock;
 use super::convert;
+use super::limits::Limiter;
+use super::metrics::Metrics;
 use super::owner::{Command, Handle};
 use super::refusal::Refusal;
+use crate::storage::{Health, Storage};
 
 /// The way from the wire to the owner.
 #[derive(Clone, Debug)]
 pub struct Door {
     pub(super) owner: Handle,
     pub(super) clock: Clock,
+    pub(super) storage: Option<Arc<Storage>>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// Says in the request's span which cluster it is about.
+fn about(cluster: &str) {
+    tracing::Span::current().record("cluster", cluster);
 }
 
 impl Door {
+    /// All metrics as text.
+    pub(crate) async fn metrics(&self, limiter: &Limiter) -> String {
+        self.metrics.tell(limiter, &self.owner, self.storage.as_deref()).await
+    }
+
+    /// How the journal fares; without one, well.
+    pub(crate) fn journal(&self) -> Health {
+        self.storage.as_ref().map(|storage| storage.recorder().health()).unwrap_or_default()
+    }
+
     /// Enters a cluster. It is checked and built beside the requests that are being answered: a large one
     /// takes a while.
     ///
@@ -52,6 +73,7 @@ impl Door {
         &self,
         request: wire::UpdateClusterRequest,
     ) -> Result<wire::UpdateClusterResponse, Status> {
+        about(&request.cluster_id);
         let update = convert::update(&request).map_err(Refusal::from)?;
         let command = |reply| Command::Update(update, Arc::new(request), reply);
         let (version, already_entered) = self.owner.ask(command).await?;
@@ -63,7 +85,7 @@ impl Door {
     /// # Errors
     /// As [`PlacementService.Place`](wire::placement_service_server::PlacementService::place).
     pub async fn place(&self, request: wire::PlaceRequest) -> Result<wire::PlaceResponse, Status> {
-        placements::answered(placements::ask(self, request, None)).await
+        placements::answered(self, placements::ask(self, request, None)).await
     }
 
     /// Ends a task.
@@ -74,6 +96,7 @@ impl Door {
         &self,
         request: wire::ReportOutcomeRequest,
     ) -> Result<wire::ReportOutcomeResponse, Status> {
+        about(&request.cluster_id);
         let report = Box::new(convert::report(&request).map_err(Refusal::from)?);
         let command = |reply| Command::Report(report, Arc::new(request), reply);
         let already_reported = self.owner.ask(command).await?;

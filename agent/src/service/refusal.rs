@@ -34,6 +34,13 @@ pub enum Refusal {
     TooOld(Invalid),
     #[error("more is asked than can be answered; ask again in {} ms", .0.as_millis())]
     Busy(Duration),
+    /// One of the limits that whoever runs the service has set.
+    #[error("{0}; ask again in {after} ms", after = .1.as_millis())]
+    Limited(String, Duration),
+    #[error("{0}")]
+    Unauthenticated(String),
+    #[error("{0}")]
+    Forbidden(String),
     #[error("{0}")]
     Broken(String),
     #[error("the service is stopping; ask again in a moment")]
@@ -49,12 +56,14 @@ impl From<Refusal> for Status {
             }
             Refusal::Nowhere(_) | Refusal::OutOfOrder(_) | Refusal::Conflict(_) => Code::FailedPrecondition,
             Refusal::TooOld(_) => Code::OutOfRange,
-            Refusal::Full(_) | Refusal::Busy(_) => Code::ResourceExhausted,
+            Refusal::Full(_) | Refusal::Busy(_) | Refusal::Limited(..) => Code::ResourceExhausted,
+            Refusal::Unauthenticated(_) => Code::Unauthenticated,
+            Refusal::Forbidden(_) => Code::PermissionDenied,
             Refusal::Broken(_) => Code::Internal,
             Refusal::Stopping => Code::Unavailable,
         };
         let mut status = Status::new(code, refusal.to_string());
-        if let Refusal::Busy(after) = refusal {
+        if let Refusal::Busy(after) | Refusal::Limited(_, after) = refusal {
             let milliseconds = MetadataValue::from(after.as_millis() as u64);
             status.metadata_mut().insert(RETRY_AFTER, milliseconds);
         }

@@ -10,7 +10,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt, iter};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::Door;
+use super::{Door, about};
+use crate::service::access::Subject;
 use crate::service::convert::{self, Field};
 use crate::service::feed::Watch;
 use crate::service::owner::{Command, Snapshot};
@@ -28,7 +29,12 @@ impl ClusterService for Door {
         &self,
         request: Request<wire::RegisterClusterRequest>,
     ) -> Result<Response<wire::RegisterClusterResponse>, Status> {
-        self.register(request.into_inner()).await.map(Response::new)
+        let request = request.into_inner();
+        let id = request.cluster.as_ref().map_or_else(String::new, |cluster| cluster.id.clone());
+        about(&id);
+        let mut answer = Response::new(self.register(request).await?);
+        answer.extensions_mut().insert(Subject(id));
+        Ok(answer)
     }
 
     async fn list(
@@ -44,6 +50,7 @@ impl ClusterService for Door {
         request: Request<wire::GetClusterRequest>,
     ) -> Result<Response<wire::GetClusterResponse>, Status> {
         let id = request.into_inner().id;
+        about(&id);
         let Snapshot { portrait, version } = self.owner.ask(|reply| Command::Get(id, reply)).await?;
         let wire::RegisterClusterRequest { cluster, facts } = portrait.registration();
         Ok(Response::new(wire::GetClusterResponse { cluster, facts, version: version as i64 }))
@@ -54,8 +61,12 @@ impl ClusterService for Door {
         request: Request<wire::RemoveClusterRequest>,
     ) -> Result<Response<wire::RemoveClusterResponse>, Status> {
         let id = request.into_inner().id;
+        about(&id);
+        let subject = Subject(id.clone());
         self.owner.ask(|reply| Command::Remove(id, reply)).await?;
-        Ok(Response::new(wire::RemoveClusterResponse {}))
+        let mut answer = Response::new(wire::RemoveClusterResponse {});
+        answer.extensions_mut().insert(subject);
+        Ok(answer)
     }
 
     async fn update(
@@ -91,6 +102,7 @@ impl ClusterService for Door {
         request: Request<wire::WatchClusterRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let wire::WatchClusterRequest { cluster_id, after } = request.into_inner();
+        about(&cluster_id);
         let after = after.map(|after| Field::root("after").whole(after, 0..=i64::MAX)).transpose();
         let after = after.map_err(Refusal::from)?;
         let Watch { past, future } = self.owner.ask(|reply| Command::Watch(cluster_id, after, reply)).await?;

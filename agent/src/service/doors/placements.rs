@@ -12,7 +12,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 use wire::place_result::Result as Placed;
 
-use super::Door;
+use super::{Door, about};
 use crate::service::convert::{self, Field};
 use crate::service::owner::{Command, PlaceReply};
 use crate::service::refusal::Refusal;
@@ -22,20 +22,38 @@ const MAX_BATCH: usize = 1000;
 /// Requests of a stream that may be under way.
 const AHEAD: usize = 64;
 
+/// A place that was asked for.
+pub(super) struct Asked {
+    cluster: String,
+    at: Instant,
+    reply: PlaceReply,
+}
+
 /// Asks for a place; waits for nothing.
 pub(super) fn ask(
     door: &Door,
     request: wire::PlaceRequest,
     deadline: Option<Instant>,
-) -> Result<PlaceReply, Refusal> {
+) -> Result<Asked, Refusal> {
+    about(&request.cluster_id);
+    let at = Instant::now();
     let mut order = convert::order(&request)?;
     order.deadline = deadline;
-    door.owner.place(order, Arc::new(request))
+    let cluster = request.cluster_id.clone();
+    Ok(Asked { cluster, at, reply: door.owner.place(order, Arc::new(request))? })
 }
 
 /// Waits for the answer.
-pub(super) async fn answered(asked: Result<PlaceReply, Refusal>) -> Result<wire::PlaceResponse, Status> {
-    let answer = asked?.await.map_err(|_| Refusal::Stopping)??;
+pub(super) async fn answered(
+    door: &Door,
+    asked: Result<Asked, Refusal>,
+) -> Result<wire::PlaceResponse, Status> {
+    let Asked { cluster, at, reply } = asked?;
+    let answer = reply.await.map_err(|_| Refusal::Stopping)??;
+    // A dry run decides nothing.
+    if !answer.decision_id.is_empty() {
+        door.metrics.decided(&cluster, &answer.policy, answer.fallback, at.elapsed());
+    }
     Ok(convert::answer(&answer))
 }
 
@@ -77,7 +95,7 @@ impl PlacementService for Door {
         request: Request<wire::PlaceRequest>,
     ) -> Result<Response<wire::PlaceResponse>, Status> {
         let deadline = deadline(request.metadata());
-        answered(ask(self, request.into_inner(), deadline)).await.map(Response::new)
+        answered(self, ask(self, request.into_inner(), deadline)).await.map(Response::new)
     }
 
     async fn place_batch(
@@ -97,7 +115,7 @@ impl PlacementService for Door {
                 return Ok(Response::new(wire::PlaceBatchResponse { results }));
             }
             for asked in asked {
-                results.push(result(answered(asked).await));
+                results.push(result(answered(self, asked).await));
             }
         }
     }
@@ -106,7 +124,7 @@ impl PlacementService for Door {
         &self,
         request: Request<Streaming<wire::PlaceRequest>>,
     ) -> Result<Response<Self::PlaceStreamStream>, Status> {
-        let (mut requests, door) = (request.into_inner(), self.clone());
+        let (mut requests, door, answering) = (request.into_inner(), self.clone(), self.clone());
         let (asked, mut asking) = mpsc::channel(AHEAD);
         let (answers, stream) = mpsc::channel(AHEAD);
         tokio::spawn(async move {
@@ -121,7 +139,7 @@ impl PlacementService for Door {
         tokio::spawn(async move {
             while let Some(asked) = asking.recv().await {
                 let answer = match asked {
-                    Ok(asked) => Ok(result(answered(asked).await)),
+                    Ok(asked) => Ok(result(answered(&answering, asked).await)),
                     Err(status) => Err(status),
                 };
                 if answers.send(answer).await.is_err() {
@@ -144,6 +162,7 @@ impl PlacementService for Door {
         request: Request<wire::ExplainRequest>,
     ) -> Result<Response<wire::Receipt>, Status> {
         let wire::ExplainRequest { cluster_id, decision_id } = request.into_inner();
+        about(&cluster_id);
         let cluster = cluster_id.clone();
         let explained = self.owner.ask(|reply| Command::Explain(cluster, decision_id, reply)).await?;
         Ok(Response::new(convert::explained(&cluster_id, &explained)))

@@ -6,6 +6,7 @@ use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Door;
+use crate::service::access::Caller;
 use crate::service::convert::{self, Field, Invalid};
 use crate::service::owner::{By, Command, PolicyCommand};
 use crate::service::policies::{About, Change};
@@ -15,17 +16,15 @@ use crate::service::refusal::Refusal;
 const MAX_CHECKPOINT: usize = 64 << 20;
 const MAX_LIMIT: i64 = 1000;
 const LIMIT: u64 = 100;
-/// Who acts where nobody has to say who they are.
-const LOCAL: &str = "local";
 
 /// Who changes something, who has to say why.
-fn by(reason: &str) -> Result<By, Invalid> {
+fn by(caller: &Caller, reason: &str) -> Result<By, Invalid> {
     let at = Field::root("reason");
     at.text(reason)?;
     if reason.trim().is_empty() {
         return Err(at.refuse("is empty, want why"));
     }
-    Ok(By { actor: LOCAL.to_owned(), reason: reason.to_owned() })
+    Ok(By { actor: caller.name.to_string(), reason: reason.to_owned() })
 }
 
 impl Door {
@@ -58,6 +57,7 @@ impl PolicyService for Door {
         &self,
         request: Request<Streaming<wire::UploadPolicyRequest>>,
     ) -> Result<Response<wire::Policy>, Status> {
+        let caller = Caller::of(request.extensions());
         let mut pieces = request.into_inner();
         let (mut bytes, mut about) = (Vec::new(), None);
         while let Some(piece) = pieces.next().await {
@@ -65,12 +65,12 @@ impl PolicyService for Door {
             if about.is_none() {
                 let name = Field::root("name").name(&name).map_err(Refusal::from)?;
                 Field::root("note").text(&note).map_err(Refusal::from)?;
-                let at_ms = (self.clock.now().0 / 1_000_000) as i64;
+                let at_ms = self.clock.now_ms();
                 about = Some(About {
                     name,
                     note,
                     uploaded_at_ms: at_ms,
-                    uploaded_by: LOCAL.to_owned(),
+                    uploaded_by: caller.name.to_string(),
                     ..About::default()
                 });
             }
@@ -88,9 +88,10 @@ impl PolicyService for Door {
         &self,
         request: Request<wire::SetAliasRequest>,
     ) -> Result<Response<wire::AliasChange>, Status> {
+        let caller = Caller::of(request.extensions());
         let wire::SetAliasRequest { alias, policy, reason, expected } = request.into_inner();
         let alias = convert::alias(Field::root("alias"), &alias).map_err(Refusal::from)?;
-        let by = by(&reason).map_err(Refusal::from)?;
+        let by = by(&caller, &reason).map_err(Refusal::from)?;
         let change = |reply| PolicyCommand::SetAlias { alias, policy, expected, by, reply };
         Ok(Response::new(convert::change(self.ask_policies(change).await?)))
     }
@@ -99,9 +100,10 @@ impl PolicyService for Door {
         &self,
         request: Request<wire::RollBackRequest>,
     ) -> Result<Response<wire::AliasChange>, Status> {
+        let caller = Caller::of(request.extensions());
         let wire::RollBackRequest { alias, reason } = request.into_inner();
         let alias = convert::alias(Field::root("alias"), &alias).map_err(Refusal::from)?;
-        let by = by(&reason).map_err(Refusal::from)?;
+        let by = by(&caller, &reason).map_err(Refusal::from)?;
         let change = self.ask_policies(|reply| PolicyCommand::RollBack { alias, by, reply }).await?;
         Ok(Response::new(convert::change(change)))
     }
@@ -139,11 +141,12 @@ impl PolicyService for Door {
         &self,
         request: Request<wire::SetServingRequest>,
     ) -> Result<Response<wire::Serving>, Status> {
+        let caller = Caller::of(request.extensions());
         let wire::SetServingRequest { serving, reason } = request.into_inner();
         let at = Field::root("serving");
         let serving = at.given(&serving).map_err(Refusal::from)?;
         let amend = Box::new(convert::amend(serving).map_err(Refusal::from)?);
-        let by = by(&reason).map_err(Refusal::from)?;
+        let by = by(&caller, &reason).map_err(Refusal::from)?;
         let (cluster, id) = (serving.cluster_id.clone(), serving.cluster_id.clone());
         let serve = |reply| PolicyCommand::Serve { cluster, amend, by, reply };
         let served = self.ask_policies(serve).await?;

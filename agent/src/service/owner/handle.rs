@@ -119,6 +119,11 @@ impl Handle {
         })
     }
 
+    /// Commands that wait for their turn.
+    pub fn waiting(&self) -> usize {
+        self.0.max_capacity() - self.0.capacity()
+    }
+
     pub async fn list(&self) -> Result<Vec<Summary>, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::List(reply))?;

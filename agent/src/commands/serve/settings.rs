@@ -1,0 +1,240 @@
+//! What `remora serve` can be told, by flags and in a file: one structure for both, and flags win.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use clap::error::ErrorKind;
+use serde::Deserialize;
+
+use crate::logs::Format;
+use crate::service::{Limits, Rules, TlsFiles};
+use crate::storage::{Options, Role};
+
+/// Flags; the keys of the file are the same words.
+#[derive(Debug, Default, clap::Args, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Settings {
+    /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:50051].
+    #[arg(long)]
+    pub listen: Option<SocketAddr>,
+    /// Who decides: a heuristic's name, `pretrained`, or a checkpoint's path [default: pretrained].
+    #[arg(long)]
+    pub policy: Option<String>,
+    /// The dial of requests that do not set it: weight of data moved against response time, 0 to 1 [default: 0.5].
+    #[arg(long, value_parser = crate::commands::alpha)]
+    pub alpha: Option<f64>,
+    /// Scenario, built in or a file, whose cluster is registered from the start.
+    #[arg(long)]
+    pub scenario: Option<String>,
+    /// Seed of policies that draw and of what the scenario leaves to chance [default: 0].
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Folder for what survives a restart: journal, policies, settings, tokens, audit log. Nothing does without it.
+    #[arg(long, value_name = "FOLDER")]
+    pub data: Option<PathBuf>,
+    /// PostgreSQL, as postgres://user:password@host/database, in place of SQLite in the data folder.
+    #[arg(long, value_name = "URL", env = "REMORA_DATABASE", hide_env_values = true)]
+    pub database: Option<String>,
+    /// Demand a token of every caller. Where no administrator could come in, a token for one is printed on stderr.
+    #[arg(long, num_args = 0, default_missing_value = "true")]
+    pub auth: Option<bool>,
+    /// Certificate of the service with those between it and an authority, PEM. It is read again when it changes.
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key, PEM.
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Authorities of clients, PEM: only who has a certificate from them may connect. What holders may do without a
+    /// token is said in the configuration, under [[clients]].
+    #[arg(long, value_name = "FILE")]
+    pub tls_client_ca: Option<PathBuf>,
+    /// Listen where other machines can reach it, without encryption or without asking who calls.
+    #[arg(long, num_args = 0, default_missing_value = "true")]
+    pub insecure: Option<bool>,
+    /// Address for /metrics, /healthz and /readyz over HTTP; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS")]
+    pub http: Option<SocketAddr>,
+    /// Most requests under way [default: 10000].
+    #[arg(long, value_name = "NUMBER")]
+    pub max_in_flight: Option<NonZeroU32>,
+    /// Most requests under way of one caller, or of one address where nobody says who they are [default: 1000].
+    #[arg(long, value_name = "NUMBER")]
+    pub max_in_flight_per_caller: Option<NonZeroU32>,
+    /// Most requests of one caller per second [default: 100000].
+    #[arg(long, value_name = "NUMBER")]
+    pub max_per_second_per_caller: Option<NonZeroU32>,
+    /// How log lines look [default: text].
+    #[arg(long)]
+    pub log_format: Option<Format>,
+    /// What holders of certificates may do.
+    #[arg(skip)]
+    pub clients: Vec<Client>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Client {
+    /// The certificate's common name, or else its first alternative name.
+    name: String,
+    role: ClientRole,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ClientRole {
+    Viewer,
+    Orchestrator,
+    Operator,
+    Admin,
+}
+
+impl Settings {
+    /// Reads the file.
+    pub fn read(path: &Path) -> Result<Settings> {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let settings: Settings = toml::from_str(&text)
+            .map_err(|error| anyhow!("{}: {error}{}", path.display(), hint(error.message())))?;
+        if let Some(alpha) = settings.alpha.filter(|alpha| !(0.0..=1.0).contains(alpha)) {
+            return Err(anyhow!("{}: alpha: is {alpha}, want 0 to 1", path.display()));
+        }
+        Ok(settings)
+    }
+
+    /// These, and from others what is not said here.
+    pub fn or(self, other: Settings) -> Settings {
+        Settings {
+            listen: self.listen.or(other.listen),
+            policy: self.policy.or(other.policy),
+            alpha: self.alpha.or(other.alpha),
+            scenario: self.scenario.or(other.scenario),
+            seed: self.seed.or(other.seed),
+            data: self.data.or(other.data),
+            database: self.database.or(other.database),
+            auth: self.auth.or(other.auth),
+            tls_cert: self.tls_cert.or(other.tls_cert),
+            tls_key: self.tls_key.or(other.tls_key),
+            tls_client_ca: self.tls_client_ca.or(other.tls_client_ca),
+            insecure: self.insecure.or(other.insecure),
+            http: self.http.or(other.http),
+            max_in_flight: self.max_in_flight.or(other.max_in_flight),
+            max_in_flight_per_caller: self.max_in_flight_per_caller.or(other.max_in_flight_per_caller),
+            max_per_second_per_caller: self.max_per_second_per_caller.or(other.max_per_second_per_caller),
+            log_format: self.log_format.or(other.log_format),
+            clients: [self.clients, other.clients].concat(),
+        }
+    }
+
+    pub fn listen(&self) -> SocketAddr {
+        self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 50051)))
+    }
+
+    /// Where things are kept; nothing where nothing is.
+    pub fn storage(&self) -> Result<Option<Options>> {
+        match (&self.data, &self.database) {
+            (None, None) => Ok(None),
+            (None, Some(_)) => {
+                Err(usage("--database wants --data FOLDER too: large files are kept there".to_owned()))
+            }
+            (Some(folder), url) => Ok(Some(Options { database_url: url.clone(), ..Options::new(folder) })),
+        }
+    }
+
+    pub fn tls(&self) -> Result<Option<TlsFiles>> {
+        let client_ca = self.tls_client_ca.clone();
+        match (&self.tls_cert, &self.tls_key) {
+            (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert: cert.clone(), key: key.clone(), client_ca })),
+            (None, None) if client_ca.is_none() => Ok(None),
+            _ => Err(usage("encryption wants both --tls-cert and --tls-key".to_owned())),
+        }
+    }
+
+    /// Who may call. A certificate says who calls as well as a token does.
+    pub fn rules(&self) -> Rules {
+        let role = |client: &Client| match client.role {
+            ClientRole::Viewer => Role::Viewer,
+            ClientRole::Orchestrator => Role::Orchestrator,
+            ClientRole::Operator => Role::Operator,
+            ClientRole::Admin => Role::Admin,
+        };
+        let clients: BTreeMap<_, _> =
+            self.clients.iter().map(|client| (client.name.clone(), role(client))).collect();
+        Rules { authenticate: self.auth.unwrap_or(false) || self.tls_client_ca.is_some(), clients }
+    }
+
+    pub fn limits(&self) -> Limits {
+        let usual = Limits::default();
+        Limits {
+            in_flight: self.max_in_flight.map_or(usual.in_flight, NonZeroU32::get),
+            caller_in_flight: self.max_in_flight_per_caller.map_or(usual.caller_in_flight, NonZeroU32::get),
+            caller_per_second: self.max_per_second_per_caller.unwrap_or(usual.caller_per_second),
+        }
+    }
+
+    /// Refuses what other machines could reach in the open.
+    pub fn check(&self) -> Result<()> {
+        let guarded = self.tls_cert.is_some() && self.rules().authenticate;
+        if guarded || self.insecure.unwrap_or(false) {
+            return Ok(());
+        }
+        for (flag, address) in [("listen", Some(self.listen())), ("http", self.http)] {
+            if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
+                return Err(usage(format!(
+                    "--{flag} {address} can be reached by other machines: give --tls-cert, --tls-key and --auth, \
+                     listen on 127.0.0.1, or add --insecure in a network you trust"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+pub fn usage(problem: String) -> anyhow::Error {
+    clap::Error::raw(ErrorKind::ValueValidation, problem + "\n").into()
+}
+
+/// What may have been meant: an error of the parser quotes what was wrong, then all that would be right.
+fn hint(message: &str) -> String {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let wrong = quoted.next().unwrap_or_default();
+    let near = quoted.map(|right| (strsim::jaro_winkler(wrong, right), right));
+    match near.max_by(|a, b| a.0.total_cmp(&b.0)) {
+        Some((likeness, right)) if likeness > 0.8 => format!("did you mean {right:?}?"),
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Args;
+
+    use super::Settings;
+
+    const EXAMPLE: &str = super::super::EXAMPLE;
+
+    #[test]
+    fn the_example_has_every_key_and_is_right() {
+        let lines = EXAMPLE.lines().map(|line| line.strip_prefix("#:").unwrap_or(line));
+        let text: String = lines.map(|line| line.trim_start().to_owned() + "\n").collect();
+        let settings: Settings = toml::from_str(&text).unwrap();
+        assert_eq!(settings.clients.len(), 1, "{text}");
+        let command = Settings::augment_args(clap::Command::new("serve"));
+        for flag in command.get_arguments().filter_map(|argument| argument.get_long()) {
+            assert!(
+                text.lines().any(|line| line.starts_with(&format!("{flag} = "))),
+                "{flag} is not in {text}"
+            );
+        }
+    }
+
+    #[test]
+    fn flags_win() {
+        let flags = Settings { alpha: Some(0.1), ..Settings::default() };
+        let file: Settings = toml::from_str("alpha = 0.9\nseed = 7").unwrap();
+        let both = flags.or(file);
+        assert_eq!((both.alpha, both.seed), (Some(0.1), Some(7)));
+    }
+}
