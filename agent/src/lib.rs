@@ -2,7 +2,7 @@
 
 pub mod client;
 pub mod commands;
-pub mod http;
+mod http;
 pub mod logs;
 pub mod service;
 pub mod storage;

@@ -1,6 +1,6 @@
 //! Logs on stderr, and traces over OTLP where the feature `otel` is on.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -21,9 +21,9 @@ pub enum Format {
 pub fn start(format: Format) -> Guard {
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,remora_agent=info"));
-    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let lines = fmt::layer().with_writer(|| Veiled).with_target(false);
     let lines = match format {
-        Format::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        Format::Text => lines.with_ansi(io::stderr().is_terminal()).boxed(),
         Format::Json => lines.json().flatten_event(true).boxed(),
     };
     let guard = Guard::default();
@@ -33,6 +33,37 @@ pub fn start(format: Format) -> Guard {
     #[cfg(not(feature = "otel"))]
     logs.init();
     guard
+}
+
+/// Where lines go, without the secrets of tokens that somebody put where they are logged.
+struct Veiled;
+
+const TOKEN: &[u8] = b"rmr_";
+
+impl Write for Veiled {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        io::stderr().write_all(&veil(line))?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// The text with the rest of every token left out.
+fn veil(text: &[u8]) -> Vec<u8> {
+    let mut veiled = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.windows(TOKEN.len()).position(|window| window == TOKEN) {
+        veiled.extend_from_slice(&rest[..at + TOKEN.len()]);
+        veiled.extend_from_slice("…".as_bytes());
+        rest = &rest[at + TOKEN.len()..];
+        let end = rest.iter().position(|&byte| !(byte.is_ascii_alphanumeric() || byte == b'_'));
+        rest = &rest[end.unwrap_or(rest.len())..];
+    }
+    veiled.extend_from_slice(rest);
+    veiled
 }
 
 /// Sends the last traces when dropped.
@@ -99,5 +130,18 @@ mod otel {
     {
         let spans = Targets::new().with_target("remora_agent", tracing::Level::DEBUG);
         tracing_opentelemetry::layer().with_tracer(provider.tracer("remora")).with_filter(spans)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::veil;
+
+    #[test]
+    fn tokens_are_left_out_wherever_they_are() {
+        let veiled = |text: &str| String::from_utf8(veil(text.as_bytes())).unwrap();
+        assert_eq!(veiled("\"Bearer rmr_0a_1b\", x rmr_2c_3d"), "\"Bearer rmr_…\", x rmr_…");
+        assert_eq!(veiled("no token, rm r_"), "no token, rm r_");
+        assert_eq!(veiled("rmr_rmr_1"), "rmr_…");
     }
 }

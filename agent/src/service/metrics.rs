@@ -126,7 +126,7 @@ impl Metrics {
     }
 
     /// All metrics as text.
-    pub async fn tell(&self, limiter: &Limiter, owner: &Handle, storage: Option<&Storage>) -> String {
+    pub(super) async fn tell(&self, limiter: &Limiter, owner: &Handle, storage: Option<&Storage>) -> String {
         let mut now = Registry::default();
         gauge(&mut now, "remora_requests_in_flight", "Requests under way", limiter.under_way() as i64);
         gauge(

@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod access;
 mod changes;
 mod cli;
 mod convert;
 mod garbage;
+mod http;
 mod journeys;
+mod limits;
 mod placing;
 mod policies;
 mod python;
@@ -15,4 +18,5 @@ mod repository;
 mod server;
 mod standard;
 mod storage;
+mod tls;
 mod twin;
