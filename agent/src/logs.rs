@@ -26,13 +26,18 @@ pub fn start(format: Format) -> Guard {
         Format::Text => lines.with_ansi(io::stderr().is_terminal()).boxed(),
         Format::Json => lines.json().flatten_event(true).boxed(),
     };
-    let guard = Guard::default();
     let logs = tracing_subscriber::registry().with(lines.with_filter(filter));
     #[cfg(feature = "otel")]
-    logs.with(guard.0.as_ref().map(otel::layer)).init();
+    {
+        let provider = otel::provider();
+        logs.with(provider.as_ref().map(otel::layer)).init();
+        Guard(provider)
+    }
     #[cfg(not(feature = "otel"))]
-    logs.init();
-    guard
+    {
+        logs.init();
+        Guard
+    }
 }
 
 /// Where lines go, without the secrets of tokens that somebody put where they are logged.
@@ -68,20 +73,13 @@ fn veil(text: &[u8]) -> Vec<u8> {
 
 /// Sends the last traces when dropped.
 #[cfg(not(feature = "otel"))]
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Guard;
 
 /// Sends the last traces when dropped.
 #[cfg(feature = "otel")]
 #[derive(Debug)]
 pub struct Guard(Option<opentelemetry_sdk::trace::SdkTracerProvider>);
-
-#[cfg(feature = "otel")]
-impl Default for Guard {
-    fn default() -> Guard {
-        Guard(otel::provider())
-    }
-}
 
 #[cfg(feature = "otel")]
 impl Drop for Guard {

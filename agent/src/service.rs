@@ -156,17 +156,19 @@ impl fmt::Debug for Config {
 /// Serves until `shutdown` resolves, then lets requests under way end, for five seconds at most.
 ///
 /// # Errors
-/// When a cluster of the configuration is refused, certificates cannot be used, or the service breaks down.
+/// When nobody could come in, a cluster of the configuration is refused, certificates cannot be used, or the service
+/// breaks down.
 pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
     config: Config,
 ) -> anyhow::Result<()> {
     let Config { policy, alpha, seed, clock, clusters, storage, rules, limits, tls, http } = config;
+    rules.check(storage.is_some())?;
     let (owner, owning) = owner::start(Policies::new(policy, seed), Serving::new(alpha), clock.clone());
     let metrics = Arc::new(Metrics::default());
     let gate = Gate(Arc::new(Guards {
-        access: Access::new(rules, storage.clone(), clock.clone())?,
+        access: Access::new(rules, storage.clone(), clock.clone()),
         limiter: Limiter::new(limits),
         metrics: metrics.clone(),
         nameless: AtomicU64::new(0),

@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{cluster, print};
 use crate::logs::Format;
-use crate::service::{self, Config};
+use crate::service::{self, Config, TlsFiles};
 use crate::storage::Storage;
 use settings::Settings;
 
@@ -54,12 +54,15 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let settings = args.settings.or(file);
     settings.check()?;
     let (tls, rules, seed) = (settings.tls()?, settings.rules(), settings.seed.unwrap_or(0));
+    let kept = settings.storage()?;
+    rules.check(kept.is_some())?;
+    tls.as_ref().map_or(Ok(()), TlsFiles::check)?;
     let policy = remora_policies::by_name(settings.policy.as_deref().unwrap_or("pretrained"), seed)?;
     let clusters: Vec<_> = match &settings.scenario {
         Some(name) => vec![cluster::of_scenario(&Scenario::load(name)?, None, seed)],
         None => Vec::new(),
     };
-    let storage = match settings.storage()? {
+    let storage = match kept {
         Some(options) => Some(Arc::new(Storage::open(options).await?)),
         None => None,
     };

@@ -129,6 +129,20 @@ pub struct Rules {
     pub clients: BTreeMap<String, Role>,
 }
 
+impl Rules {
+    /// # Errors
+    /// When callers have to say who they are, and nobody could.
+    pub fn check(&self, tokens: bool) -> anyhow::Result<()> {
+        if self.authenticate && !tokens && self.clients.is_empty() {
+            bail!(
+                "authentication needs somebody who may come in: give --data FOLDER, where tokens are kept, or \
+                 --tls-client-ca and [[clients]] in the configuration"
+            );
+        }
+        Ok(())
+    }
+}
+
 /// Makes a token for the first administrator, where nobody else could make one.
 ///
 /// # Errors
@@ -161,17 +175,9 @@ pub struct Access {
 }
 
 impl Access {
-    /// # Errors
-    /// When callers have to say who they are, and nobody could.
-    pub fn new(rules: Rules, storage: Option<Arc<Storage>>, clock: Clock) -> anyhow::Result<Access> {
-        if rules.authenticate && storage.is_none() && rules.clients.is_empty() {
-            bail!(
-                "authentication needs somebody who may come in: give --data FOLDER, where tokens are kept, or \
-                 --tls-client-ca and [[clients]] in the configuration"
-            );
-        }
+    pub fn new(rules: Rules, storage: Option<Arc<Storage>>, clock: Clock) -> Access {
         let ration = RateLimiter::direct(Quota::per_second(NonZeroU32::MIN).allow_burst(BURST));
-        Ok(Access { rules, storage, clock, ration, unnoted: AtomicU64::new(0) })
+        Access { rules, storage, clock, ration, unnoted: AtomicU64::new(0) }
     }
 
     /// Whether callers have to say who they are.

@@ -74,6 +74,12 @@ impl Files {
         Ok(current)
     }
 
+    /// # Errors
+    /// When the files cannot be used; the flag says which.
+    pub fn check(&self) -> Result<()> {
+        self.read(Door::Grpc).map(drop)
+    }
+
     fn stamps(&self) -> Vec<Option<(SystemTime, u64)>> {
         let stamp = |about: Metadata| Some((about.modified().ok()?, about.len()));
         let files = [Some(&self.cert), Some(&self.key), self.client_ca.as_ref()];

@@ -18,7 +18,7 @@ fn json(output: &Output) -> Value {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    let commands: [&[&str]; 13] = [
+    let commands: [&[&str]; 17] = [
         &["quickstart"],
         &["scenario"],
         &["trace"],
@@ -32,6 +32,10 @@ fn every_command_has_help_with_an_example() {
         &["cluster", "list"],
         &["cluster", "show"],
         &["cluster", "remove"],
+        &["token", "create"],
+        &["token", "list"],
+        &["token", "revoke"],
+        &["audit"],
     ];
     for command in commands {
         let output = remora(&[command, &["--help"]].concat());
