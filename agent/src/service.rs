@@ -14,6 +14,8 @@ mod names;
 mod owner;
 mod policies;
 mod refusal;
+mod restart;
+mod scribe;
 mod serving;
 mod why;
 
@@ -38,8 +40,10 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tower::util::MapResponseLayer;
 
+use crate::storage::Storage;
 pub use doors::Door;
 use policies::Policies;
+use restart::Before;
 use serving::Serving;
 
 /// Largest request to the placement service, bytes.
@@ -93,14 +97,16 @@ pub struct Config {
     /// Seed of policies that draw.
     pub seed: u64,
     pub clock: Clock,
-    /// Clusters to register before the first request is answered.
+    /// Where what happens is kept; without it, nothing survives the service.
+    pub storage: Option<Arc<Storage>>,
+    /// Clusters to register before the first request is answered, unless they are known from before.
     pub clusters: Vec<wire::RegisterClusterRequest>,
 }
 
 impl Config {
     /// A service with this policy, the dial in the middle, real time and no cluster.
     pub fn new(policy: Box<dyn Policy>) -> Config {
-        Config { policy, alpha: 0.5, seed: 0, clock: Clock::real(), clusters: Vec::new() }
+        Config { policy, alpha: 0.5, seed: 0, clock: Clock::real(), storage: None, clusters: Vec::new() }
     }
 }
 
@@ -120,10 +126,21 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send + 'static,
     config: Config,
 ) -> anyhow::Result<()> {
-    let policies = Policies::new(config.policy, config.seed);
-    let (owner, owning) = owner::start(policies, Serving::new(config.alpha), config.clock.clone());
-    let door = Door { owner, clock: config.clock };
-    for cluster in config.clusters {
+    let mut policies = Policies::new(config.policy, config.seed);
+    let serving = Serving::new(config.alpha);
+    let before = match &config.storage {
+        Some(storage) => restart::restore(storage, &mut policies, serving).await?,
+        None => Before::nothing(serving),
+    };
+    let known: Vec<String> = before.clusters.keys().cloned().collect();
+    let storage = config.storage;
+    let (owner, owning) = owner::start(policies, before, storage.clone(), config.clock.clone());
+    let door = Door { owner, clock: config.clock, storage, changing: Arc::default() };
+    // What was known before is known better.
+    let new = |request: &wire::RegisterClusterRequest| {
+        request.cluster.as_ref().is_none_or(|cluster| !known.contains(&cluster.id))
+    };
+    for cluster in config.clusters.into_iter().filter(new) {
         door.register(cluster).await.map_err(|status| anyhow!("{}", status.message()))?;
     }
     let (drain, told) = oneshot::channel();

@@ -1,6 +1,8 @@
 //! `remora serve`: the service.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::error::ErrorKind;
@@ -12,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{cluster, print};
 use crate::service::{self, Config};
+use crate::storage::{Options, Storage};
 
 /// Serve placements over gRPC until Ctrl-C or SIGTERM.
 #[derive(Debug, clap::Args)]
@@ -33,6 +36,12 @@ pub struct Args {
     /// Seed of policies that draw and of what the scenario leaves to chance.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Folder in which everything that happens is kept, to go on from after a restart; else nothing is.
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Keep it in this PostgreSQL database instead of the folder; `postgres://user:password@host/database`.
+    #[arg(long, requires = "data", env = "REMORA_DATABASE", hide_env_values = true)]
+    database: Option<String>,
     /// Listen where other machines can reach it, without encryption or passwords.
     #[arg(long)]
     insecure: bool,
@@ -48,6 +57,13 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<()> {
         return Err(clap::Error::raw(ErrorKind::ValueValidation, problem).into());
     }
     let policy = remora_policies::by_name(&args.policy, args.seed)?;
+    let storage = match args.data {
+        Some(folder) => {
+            let options = Options { database_url: args.database, ..Options::new(folder) };
+            Some(Arc::new(Storage::open(options).await?))
+        }
+        None => None,
+    };
     let clusters: Vec<_> = match &args.scenario {
         Some(name) => vec![cluster::of_scenario(&Scenario::load(name)?, None, args.seed)],
         None => Vec::new(),
@@ -62,7 +78,12 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<()> {
     } else {
         print(welcome(address, policy.name(), clusters.first()))?;
     }
-    service::run(listener, stop, Config { alpha: args.alpha, clusters, ..Config::new(policy) }).await
+    service::run(
+        listener,
+        stop,
+        Config { alpha: args.alpha, seed: args.seed, clusters, storage, ..Config::new(policy) },
+    )
+    .await
 }
 
 /// Where it listens, and what to try next.

@@ -12,6 +12,7 @@ mod policies;
 mod python;
 mod refusals;
 mod repository;
+mod restart;
 mod server;
 mod standard;
 mod storage;

@@ -54,7 +54,7 @@ impl ClusterService for Door {
         request: Request<wire::RemoveClusterRequest>,
     ) -> Result<Response<wire::RemoveClusterResponse>, Status> {
         let id = request.into_inner().id;
-        self.owner.ask(|reply| Command::Remove(id, reply)).await?;
+        self.owner.ask_durably(|reply| Command::Remove(id, reply)).await?;
         Ok(Response::new(wire::RemoveClusterResponse {}))
     }
 
