@@ -219,7 +219,7 @@ async fn what_was_acknowledged_survives_being_killed() {
         let mut policies = PolicyServiceClient::new(channel.clone());
         let history = policies
             .history(wire::AliasHistoryRequest { limit: Some(1000), ..wire::AliasHistoryRequest::default() });
-        assert!(history.await.unwrap().into_inner().changes.len() >= changes, "round {round}");
+        assert!(history.await.unwrap().into_inner().changes.len() >= changes.min(1000), "round {round}");
         let mut client = PlacementServiceClient::new(channel.clone());
         for id in acknowledged.iter().rev().take(200) {
             let report = wire::ReportOutcomeRequest { cluster_id: "urban-sensing".to_owned(), ..outcome(id) };
