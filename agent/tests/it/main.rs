@@ -5,6 +5,7 @@
 mod changes;
 mod cli;
 mod convert;
+mod fuzz;
 mod garbage;
 mod journeys;
 mod placing;
