@@ -5,5 +5,12 @@
 //! objects ─► facts (pure) ─► book (one cluster) ─► core (place) ─► filter ─► binding
 //! ```
 
+pub mod bind;
+pub mod book;
+pub mod configuration;
+pub mod core;
+pub mod extender;
 pub mod facts;
 pub mod filter;
+mod local;
+pub mod scheduler;

@@ -7,6 +7,7 @@
 mod books;
 pub mod convert;
 mod doors;
+mod local;
 mod messages;
 mod names;
 mod owner;
@@ -34,6 +35,7 @@ use tonic::transport::server::TcpIncoming;
 use tower::util::MapResponseLayer;
 
 use doors::Door;
+pub use local::Local;
 
 /// Largest request to the placement service, bytes.
 pub const MAX_PLACE_BYTES: usize = 4 << 20;

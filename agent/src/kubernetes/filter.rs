@@ -94,11 +94,14 @@ fn state(pod: &PodFacts, node: &NodeFacts) -> Option<Reason> {
 }
 
 fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let same = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|wanted| wanted.is_empty() || wanted == is);
+    let same = |wanted: &Option<String>, is: &str| {
+        wanted.as_deref().is_none_or(|wanted| wanted.is_empty() || wanted == is)
+    };
     let exists = toleration.operator.as_deref() == Some("Exists");
     let value = taint.value.as_deref().unwrap_or_default();
     same(&toleration.effect, &taint.effect)
-        && (same(&toleration.key, &taint.key) && (exists || toleration.key.as_deref().is_some_and(|key| !key.is_empty())))
+        && (same(&toleration.key, &taint.key)
+            && (exists || toleration.key.as_deref().is_some_and(|key| !key.is_empty())))
         && (exists
             || (matches!(toleration.operator.as_deref(), None | Some("" | "Equal"))
                 && toleration.value.as_deref().unwrap_or_default() == value))

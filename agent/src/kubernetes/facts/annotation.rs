@@ -56,14 +56,20 @@ pub fn read<T>(
     parse: impl Fn(&str) -> Result<T, String>,
 ) -> Option<T> {
     let text = map.get(key)?;
-    parse(text.trim()).map_err(|problem| warnings.push(format!("annotation {key}: {problem}; it is ignored"))).ok()
+    parse(text.trim())
+        .map_err(|problem| warnings.push(format!("annotation {key}: {problem}; it is ignored")))
+        .ok()
 }
 
 /// A number from `least` to `most`.
 pub fn number(text: &str, least: f64, most: f64) -> Result<f64, String> {
     let shown: String = text.chars().take(60).collect();
     let value: f64 = text.parse().map_err(|_| format!("{shown:?} is no number, want {least} to {most}"))?;
-    if (least..=most).contains(&value) { Ok(value) } else { Err(format!("is {shown}, want {least} to {most}")) }
+    if (least..=most).contains(&value) {
+        Ok(value)
+    } else {
+        Err(format!("is {shown}, want {least} to {most}"))
+    }
 }
 
 /// Seconds from 0 to 1e9.

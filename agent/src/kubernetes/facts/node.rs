@@ -86,8 +86,13 @@ impl NodeFacts {
             }),
             images,
             image_sizes,
-            datasets: annotation::read(&annotations, annotation::DATASETS, &mut warnings, annotation::datasets)
-                .unwrap_or_default(),
+            datasets: annotation::read(
+                &annotations,
+                annotation::DATASETS,
+                &mut warnings,
+                annotation::datasets,
+            )
+            .unwrap_or_default(),
             labels,
             warnings,
         }

@@ -125,7 +125,8 @@ impl PodFacts {
 /// When its last container ended.
 fn ended(pod: &Pod) -> Option<Timestamp> {
     let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
-    let ends = statuses.iter().filter_map(|status| status.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref());
+    let ends =
+        statuses.iter().filter_map(|status| status.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref());
     ends.map(|time| time.0).max()
 }
 
@@ -164,10 +165,14 @@ fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
 fn beyond(spec: &PodSpec) -> Option<&'static str> {
     let affinity = spec.affinity.as_ref();
     let required = affinity.and_then(|a| a.pod_affinity.as_ref()).is_some_and(|pods| {
-        pods.required_during_scheduling_ignored_during_execution.as_ref().is_some_and(|terms| !terms.is_empty())
+        pods.required_during_scheduling_ignored_during_execution
+            .as_ref()
+            .is_some_and(|terms| !terms.is_empty())
     });
     let anti = affinity.and_then(|a| a.pod_anti_affinity.as_ref()).is_some_and(|pods| {
-        pods.required_during_scheduling_ignored_during_execution.as_ref().is_some_and(|terms| !terms.is_empty())
+        pods.required_during_scheduling_ignored_during_execution
+            .as_ref()
+            .is_some_and(|terms| !terms.is_empty())
     });
     let spread = spec.topology_spread_constraints.iter().flatten();
     let claims = spec.volumes.iter().flatten();
@@ -193,7 +198,8 @@ fn work(pod: &Pod, spec: &PodSpec, annotations: &Map, warnings: &mut Vec<String>
         images.extend(image.filter(|image| !images.contains(image)));
     }
     let mut data = |key: &str, skippy: [&str; 2]| {
-        let mut listed = annotation::read(annotations, key, warnings, annotation::datasets).unwrap_or_default();
+        let mut listed =
+            annotation::read(annotations, key, warnings, annotation::datasets).unwrap_or_default();
         let written = skippy.iter().find_map(|key| labels.get(*key).or_else(|| annotations.get(*key)));
         for named in written.and_then(|path| annotation::datasets(path).ok()).into_iter().flatten() {
             if listed.iter().all(|other| other.name != named.name) {

@@ -94,7 +94,9 @@ fn scaled(mantissa: i128, binary: u32, exponent: i32, lost: bool) -> i128 {
     let Some(large) = mantissa.checked_mul(1_i128 << binary) else {
         // Divide first: a number this large loses nothing that counts.
         let divisor = power(exponent.min(0).unsigned_abs()).unwrap_or(i128::MAX);
-        return (mantissa / divisor).checked_mul(1_i128 << binary).map_or(LARGEST, |value| value.min(LARGEST));
+        return (mantissa / divisor)
+            .checked_mul(1_i128 << binary)
+            .map_or(LARGEST, |value| value.min(LARGEST));
     };
     let value = match power(exponent.unsigned_abs()) {
         Some(factor) if exponent >= 0 => large.checked_mul(factor).unwrap_or(LARGEST),
@@ -144,7 +146,9 @@ mod tests {
 
     #[test]
     fn what_is_no_quantity_is_refused() {
-        for text in ["", "-", ".", "m", "1.2.3", "1x", "1 Gi", "1gi", "e3", "1e", "1e+", "0x10", "１", "--1", "1Kim"] {
+        for text in
+            ["", "-", ".", "m", "1.2.3", "1x", "1 Gi", "1gi", "e3", "1e", "1e+", "0x10", "１", "--1", "1Kim"]
+        {
             let error = millis(text).unwrap_err();
             assert!(error.contains("is no quantity, want one like"), "{text}: {error}");
         }

@@ -220,7 +220,9 @@ impl Settings {
             image.size.iter().try_for_each(|text| size(&format!("images.{name:?}.size"), text))?;
             for arch in &image.archs {
                 if !super::ARCHS.contains(&arch.as_str()) {
-                    return Err(format!("images.{name:?}.archs: {arch:?} is unknown, want amd64, arm64 or arm"));
+                    return Err(format!(
+                        "images.{name:?}.archs: {arch:?} is unknown, want amd64, arm64 or arm"
+                    ));
                 }
             }
             if image.layers.len() > 200 {
@@ -240,14 +242,20 @@ impl Settings {
         }
         for (name, device) in &self.devices {
             let startup = device.startup_s.into_iter();
-            startup.into_iter().try_for_each(|s| in_range(&format!("devices.{name:?}.startup_s"), s, 0.0, 1e6))?;
+            startup
+                .into_iter()
+                .try_for_each(|s| in_range(&format!("devices.{name:?}.startup_s"), s, 0.0, 1e6))?;
         }
         Ok(())
     }
 }
 
 fn in_range(field: &str, value: f64, least: f64, most: f64) -> Result<(), String> {
-    if (least..=most).contains(&value) { Ok(()) } else { Err(format!("{field}: is {value}, want {least} to {most}")) }
+    if (least..=most).contains(&value) {
+        Ok(())
+    } else {
+        Err(format!("{field}: is {value}, want {least} to {most}"))
+    }
 }
 
 fn size(field: &str, text: &str) -> Result<(), String> {
