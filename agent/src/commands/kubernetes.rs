@@ -164,7 +164,7 @@ async fn schedule(args: SchedulerArgs, json: bool) -> anyhow::Result<()> {
             ..extender::Config::default()
         };
         let (listener, address) = listening(listen, args.insecure).await?;
-        let routes = extender::router(Extender::start(core.clone(), config, Some(client.clone())));
+        let routes = extender::router(Extender::start(core.clone(), config, None));
         tracing::info!(%address, "the extender listens");
         tokio::spawn(async move { axum::serve(listener, routes).await });
     }

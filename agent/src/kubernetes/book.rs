@@ -114,9 +114,9 @@ impl Book {
             }
             Some(_) => {}
         }
-        let had = |before: &Arc<NodeFacts>| before.datasets == node.datasets;
-        if !node.datasets.is_empty() && !before.as_ref().is_some_and(had) {
-            changes.extend(self.at_home(&node));
+        let had = before.as_ref().map(|before| before.datasets.clone()).unwrap_or_default();
+        if had != node.datasets {
+            changes.extend(self.at_home(had.iter().chain(&node.datasets)));
         }
         changes
     }
@@ -280,9 +280,9 @@ impl Book {
         wire::Dataset { name: named.name.clone(), bytes: Some(bytes), homes }
     }
 
-    /// Datasets that a node says it keeps.
-    fn at_home(&mut self, node: &NodeFacts) -> Vec<Change> {
-        let described: Vec<_> = node.datasets.iter().map(|named| self.described(named)).collect();
+    /// Datasets that a node says it keeps, or kept.
+    fn at_home<'a>(&mut self, datasets: impl Iterator<Item = &'a Named>) -> Vec<Change> {
+        let described: Vec<_> = datasets.map(|named| self.described(named)).collect();
         let changed = described.into_iter().filter_map(|dataset| {
             let before = self.datasets.insert(dataset.name.clone(), dataset.clone());
             (before.as_ref() != Some(&dataset)).then_some(Change::Dataset(dataset))

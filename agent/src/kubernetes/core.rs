@@ -97,7 +97,11 @@ pub fn apply(request: &mut wire::RegisterClusterRequest, changes: Vec<Change>) {
                 cluster.links.push(link);
             }
             Change::Image(image) => replace(&mut cluster.images, image, |image| &image.name),
-            Change::Dataset(dataset) => replace(&mut cluster.datasets, dataset, |dataset| &dataset.name),
+            Change::Dataset(dataset) => {
+                // It is at its homes, which may be others than those that had it.
+                facts.datasets.retain(|facts| facts.dataset != dataset.name);
+                replace(&mut cluster.datasets, dataset, |dataset| &dataset.name);
+            }
             Change::TaskKind(kind) => replace(&mut cluster.task_kinds, kind, |kind| &kind.name),
             Change::Holds { node, layers } => {
                 let node = facts_of(facts, &node);

@@ -6,6 +6,7 @@ mod cli;
 mod convert;
 mod garbage;
 mod journeys;
+mod kubernetes;
 mod placing;
 mod python;
 mod refusals;
