@@ -151,7 +151,7 @@ impl Book {
         let inner = if node.region.is_empty() {
             BACKBONE.to_owned()
         } else {
-            let region = format!("region/{}", node.region);
+            let region = short(format!("region/{}", node.region));
             way.push((
                 region.clone(),
                 of(&settings.regions, &node.region, &settings.region_link),
@@ -409,11 +409,9 @@ impl Book {
     }
 }
 
+/// The switch of its zone; zones of different regions may have one name.
 fn zone(node: &NodeFacts) -> String {
-    match (node.region.as_str(), node.zone.as_str()) {
-        (region, "") => format!("zone/{region}/"),
-        (_, zone) => format!("zone/{zone}"),
-    }
+    short(format!("zone/{}/{}", node.region, node.zone))
 }
 
 /// Settings were checked when they were read.

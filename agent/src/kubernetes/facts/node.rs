@@ -60,7 +60,7 @@ impl NodeFacts {
         let max_pods = allocatable.extended.remove("pods").unwrap_or(110);
         let noted = annotation::read(&annotations, annotation::DEVICE_KIND, &mut warnings, annotation::name);
         let labelled = [annotation::DEVICE_KIND, INSTANCE_TYPE].into_iter().find_map(|key| labels.get(key));
-        let labelled = labelled.filter(|kind| !kind.is_empty()).cloned();
+        let labelled = labelled.filter(|kind| annotation::name(kind).is_ok()).cloned();
         let known = ARCHS.into_iter().find(|known| *known == arch);
         if known.is_none() {
             warnings.push(format!("architecture {arch:?} is unknown to the policies; no pod is placed here"));
@@ -78,7 +78,7 @@ impl NodeFacts {
             allocatable,
             max_pods,
             arch: known,
-            device_kind: noted.or(labelled).unwrap_or_else(|| arch.to_owned()),
+            device_kind: noted.or(labelled).unwrap_or_else(|| known.unwrap_or_default().to_owned()),
             zone: labels.get(ZONE).cloned().unwrap_or_default(),
             region: labels.get(REGION).cloned().unwrap_or_default(),
             startup_s: annotation::read(&annotations, annotation::STARTUP, &mut warnings, |text| {
@@ -133,7 +133,8 @@ pub fn is_accelerator(resource: &str) -> bool {
 fn accelerator(allocatable: &Resources, labels: &Map) -> Option<wire::Accelerator> {
     let offered = allocatable.extended.iter().filter(|(name, count)| is_accelerator(name) && **count > 0);
     let (resource, &count) = offered.max_by_key(|(_, count)| **count)?;
-    let product = labels.get(&format!("{resource}.product")).filter(|product| !product.is_empty());
+    let product =
+        labels.get(&format!("{resource}.product")).filter(|product| annotation::name(product).is_ok());
     let model = product.unwrap_or(resource).clone();
     Some(wire::Accelerator { model, count: count.min(1000) })
 }

@@ -227,7 +227,11 @@ fn status(code: u16, message: &str) -> Response<Body> {
 
 fn answer(code: u16, body: &Value) -> Response<Body> {
     let code = StatusCode::from_u16(code).unwrap();
-    Response::builder().status(code).header("content-type", "application/json").body(body.to_string().into()).unwrap()
+    Response::builder()
+        .status(code)
+        .header("content-type", "application/json")
+        .body(body.to_string().into())
+        .unwrap()
 }
 
 async fn serve(State(double): State<Double>, method: Method, uri: Uri, body: Bytes) -> Response<Body> {
@@ -254,7 +258,9 @@ async fn serve(State(double): State<Double>, method: Method, uri: Uri, body: Byt
     let at = |name: &str| namespace.map_or(name.to_owned(), |namespace| format!("{namespace}/{name}"));
     let object = || serde_json::from_slice::<Value>(&body).unwrap();
     match (method, rest) {
-        (Method::GET, [resource]) => collection(&double, resource, namespace, uri.query().unwrap_or_default()),
+        (Method::GET, [resource]) => {
+            collection(&double, resource, namespace, uri.query().unwrap_or_default())
+        }
         (Method::GET, [resource, name]) => match double.get(resource, &at(name)) {
             Some(object) => answer(200, &object),
             None => status(404, "not found"),
@@ -312,7 +318,10 @@ fn collection(double: &Double, resource: &str, namespace: Option<&str>, query: &
     let of = store.objects.iter().filter(|((of, _), object)| *of == resource && matches(object));
     let items: Vec<_> = of.map(|(_, object)| object).collect();
     let version = store.version.to_string();
-    answer(200, &json!({ "kind": "List", "apiVersion": "v1", "metadata": { "resourceVersion": version }, "items": items }))
+    answer(
+        200,
+        &json!({ "kind": "List", "apiVersion": "v1", "metadata": { "resourceVersion": version }, "items": items }),
+    )
 }
 
 fn selects(term: &str, object: &Value) -> bool {

@@ -59,35 +59,48 @@ async fn captured_requests_are_answered_in_kind() {
     let core = Arc::new(local().await);
     let mut book = Book::new("kubernetes", Settings::default());
     for n in 0..3 {
-        let facts = NodeFacts::of(&serde_json::from_value(node(&format!("node-0000{n}"), "2", "64Gi", "zone-0")).unwrap());
+        let facts = NodeFacts::of(
+            &serde_json::from_value(node(&format!("node-0000{n}"), "2", "64Gi", "zone-0")).unwrap(),
+        );
         book.apply(Arc::new(facts));
     }
     Core::register(&*core, book.registration(Vec::new()).unwrap()).await.unwrap();
-    let extender = Extender::start(core, Config { budget: Duration::from_secs(20), ..Config::default() }, None);
+    let extender =
+        Extender::start(core, Config { budget: Duration::from_secs(20), ..Config::default() }, None);
     let mut answered = BTreeSet::new();
     let mut files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()).collect();
     files.sort();
     for file in files {
         let name = file.file_name().unwrap().to_str().unwrap().to_owned();
-        let Some(stem) = name.strip_suffix("-request.json").filter(|stem| !stem.contains("apiserver")) else { continue };
+        let Some(stem) = name.strip_suffix("-request.json").filter(|stem| !stem.contains("apiserver")) else {
+            continue;
+        };
         let (mode, verb) = (stem.split('-').next().unwrap(), stem.split('-').nth(1).unwrap());
         let body = std::fs::read_to_string(&file).unwrap();
         let request: Value = serde_json::from_str(&body).unwrap();
-        let before: Value = serde_json::from_str(&std::fs::read_to_string(folder.join(format!("{stem}-response.json"))).unwrap()).unwrap();
+        let before: Value = serde_json::from_str(
+            &std::fs::read_to_string(folder.join(format!("{stem}-response.json"))).unwrap(),
+        )
+        .unwrap();
         let answer = asked(&extender, verb, body).await;
         answered.insert((mode.to_owned(), verb.to_owned()));
         match verb {
             "filter" => {
-                let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+                let keys =
+                    |value: &Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
                 assert_eq!(keys(&answer), keys(&before), "{stem}");
                 assert_eq!(answer["Error"], "");
                 assert_eq!(answer["NodeNames"], request["NodeNames"], "{stem}");
                 assert_eq!(answer["Nodes"], request["Nodes"], "{stem}");
-                assert_eq!((&answer["FailedNodes"], &answer["FailedAndUnresolvableNodes"]), (&json!({}), &json!({})));
+                assert_eq!(
+                    (&answer["FailedNodes"], &answer["FailedAndUnresolvableNodes"]),
+                    (&json!({}), &json!({}))
+                );
             }
             "prioritize" => {
                 let (ours, theirs) = (hosts(&answer), hosts(&before));
-                let names = |list: &[(String, i64)]| list.iter().map(|(host, _)| host.clone()).collect::<Vec<_>>();
+                let names =
+                    |list: &[(String, i64)]| list.iter().map(|(host, _)| host.clone()).collect::<Vec<_>>();
                 assert_eq!(names(&ours), names(&theirs), "{stem}");
                 assert!(ours.iter().all(|(_, score)| (0..=10).contains(score)), "{ours:?}");
                 assert!(mode == "managed" || ours.iter().any(|(_, score)| *score == 10), "{stem}: {ours:?}");
@@ -107,8 +120,13 @@ fn args(pod: &Value, nodes: Option<&[Value]>, names: Option<&[&str]>) -> String 
 /// Nodes that nobody has registered become known by requests; data decides.
 #[tokio::test]
 async fn full_nodes_are_scored_and_sent_back_as_they_came() {
-    let extender = Extender::start(Arc::new(local().await), Config { budget: Duration::from_secs(20), ..Config::default() }, None);
-    let mut nodes: Vec<_> = (0..4).map(|n| node(&format!("n{n}"), "4", "8Gi", &format!("zone-{n}"))).collect();
+    let extender = Extender::start(
+        Arc::new(local().await),
+        Config { budget: Duration::from_secs(20), ..Config::default() },
+        None,
+    );
+    let mut nodes: Vec<_> =
+        (0..4).map(|n| node(&format!("n{n}"), "4", "8Gi", &format!("zone-{n}"))).collect();
     for (version, node) in nodes.iter_mut().enumerate() {
         node["metadata"]["resourceVersion"] = json!(version.to_string());
     }
@@ -151,7 +169,8 @@ async fn names_belong_to_a_registered_cluster() {
     assert_eq!((known.task_kinds.len(), known.images.len()), (1, 1), "its own words are enough");
     // What the cluster has never heard of is added to it, even when it was registered anew meanwhile.
     for _ in 0..2 {
-        let scores = hosts(&asked(&extender, "prioritize", args(&pod("q", "1", "1Mi"), None, Some(&names))).await);
+        let scores =
+            hosts(&asked(&extender, "prioritize", args(&pod("q", "1", "1Mi"), None, Some(&names))).await);
         assert!(scores.iter().any(|(_, score)| *score == 10), "{scores:?}");
         core.register(small_cluster()).await.unwrap();
     }
@@ -189,14 +208,21 @@ async fn trouble_costs_nobody_a_place() {
         let nodes = [node("a", "1", "1Gi", "z"), node("b", "1", "1Gi", "z")];
         let body = args(&pod("p", "1", "1Mi"), Some(&nodes), None);
         let started = Instant::now();
-        assert_eq!(hosts(&asked(&extender, "prioritize", body.clone()).await), [("a".to_owned(), 0), ("b".to_owned(), 0)]);
+        assert_eq!(
+            hosts(&asked(&extender, "prioritize", body.clone()).await),
+            [("a".to_owned(), 0), ("b".to_owned(), 0)]
+        );
         assert!(started.elapsed() < Duration::from_secs(5));
         assert_eq!(asked(&extender, "filter", body).await["Nodes"]["items"], json!(nodes));
         let counters = extender.counters();
-        assert_eq!((counters.late.load(Ordering::Relaxed), counters.failed.load(Ordering::Relaxed)), (late, failed));
+        assert_eq!(
+            (counters.late.load(Ordering::Relaxed), counters.failed.load(Ordering::Relaxed)),
+            (late, failed)
+        );
         // An unknown cluster is trouble too, where nodes are named.
         if failed == 1 {
-            let scores = asked(&extender, "prioritize", args(&pod("p", "1", "1Mi"), None, Some(&["a"]))).await;
+            let scores =
+                asked(&extender, "prioritize", args(&pod("p", "1", "1Mi"), None, Some(&["a"]))).await;
             assert_eq!(scores, json!([{ "Host": "a", "Score": 0 }]));
         }
     }
@@ -206,13 +232,15 @@ async fn trouble_costs_nobody_a_place() {
 async fn what_is_no_request_is_refused() {
     let extender = Extender::start(Arc::new(Trouble(Duration::ZERO)), Config::default(), None);
     for verb in ["filter", "prioritize", "bind", "preempt"] {
-        for body in ["", "[]]", "7", "{\"Pod\": 3, \"NodeNames\": 4, \"Node\": 1, \"NodeNameToVictims\": 5}"] {
+        for body in ["", "[]]", "7", "{\"Pod\": 3, \"NodeNames\": 4, \"Node\": 1, \"NodeNameToVictims\": 5}"]
+        {
             let (status, text) = ask(&extender, verb, body.to_owned()).await;
             // A filter that passes on what it got does not look into it.
             assert!(status == StatusCode::BAD_REQUEST || verb == "filter", "{verb} {body}: {status} {text}");
         }
     }
-    let neither = asked(&extender, "filter", json!({ "Pod": {}, "Nodes": null, "NodeNames": null }).to_string()).await;
+    let neither =
+        asked(&extender, "filter", json!({ "Pod": {}, "Nodes": null, "NodeNames": null }).to_string()).await;
     assert_eq!(neither["Error"], "Nodes and NodeNames are both null, want one of them");
 }
 
@@ -221,7 +249,8 @@ async fn bindings_are_made_and_refusals_told() {
     let double = Double::start().await;
     double.add_pods([pod("p", "1", "1Mi")]);
     let uid = double.get("pods", "default/p").unwrap()["metadata"]["uid"].clone();
-    let extender = Extender::start(Arc::new(Trouble(Duration::ZERO)), Config::default(), Some(double.client()));
+    let extender =
+        Extender::start(Arc::new(Trouble(Duration::ZERO)), Config::default(), Some(double.client()));
     let body = json!({ "PodName": "p", "PodNamespace": "default", "PodUID": uid, "Node": "n" }).to_string();
     let (_, text) = ask(&extender, "bind", body.clone()).await;
     assert_eq!(text, "{\"Error\":\"\"}");

@@ -8,7 +8,11 @@ use serde_json::{Value, json};
 use super::{node, pod};
 
 /// The reason, after these changes to an ordinary pod and node.
-fn reason(pod_change: impl Fn(&mut Value), node_change: impl Fn(&mut Value), others: usize) -> Option<String> {
+fn reason(
+    pod_change: impl Fn(&mut Value),
+    node_change: impl Fn(&mut Value),
+    others: usize,
+) -> Option<String> {
     let (mut pod, mut node) = (pod("p", "1", "1Gi"), node("n", "4", "8Gi", "zone-0"));
     node["metadata"]["labels"]["cores"] = json!("16");
     pod_change(&mut pod);
@@ -26,14 +30,24 @@ fn nodes_are_forbidden_for_a_reason() {
     assert_eq!(reason(same, same, 0), None);
     assert_eq!(reason(same, same, 3), None);
     assert_eq!(reason(same, same, 4).unwrap(), "Insufficient cpu");
-    let gpu = |pod: &mut Value| pod["spec"]["containers"][0]["resources"]["limits"] = json!({ "nvidia.com/gpu": 1.to_string() });
+    let gpu = |pod: &mut Value| {
+        pod["spec"]["containers"][0]["resources"]["limits"] = json!({ "nvidia.com/gpu": 1.to_string() })
+    };
     assert_eq!(reason(gpu, same, 0).unwrap(), "Insufficient nvidia.com/gpu");
-    assert_eq!(reason(same, |n| n["status"]["allocatable"]["pods"] = json!("2"), 2).unwrap(), "Too many pods");
+    assert_eq!(
+        reason(same, |n| n["status"]["allocatable"]["pods"] = json!("2"), 2).unwrap(),
+        "Too many pods"
+    );
     assert_eq!(reason(same, |n| n["status"]["conditions"] = json!([]), 0).unwrap(), "node(s) were not ready");
-    assert_eq!(reason(same, |n| n["spec"]["unschedulable"] = json!(true), 0).unwrap(), "node(s) were unschedulable");
+    assert_eq!(
+        reason(same, |n| n["spec"]["unschedulable"] = json!(true), 0).unwrap(),
+        "node(s) were unschedulable"
+    );
     let storage = |n: &mut Value| n["metadata"]["labels"]["data.skippy.io/storage"] = json!("");
     assert_eq!(reason(same, storage, 0).unwrap(), "node(s) only hold data");
-    let port = |p: &mut Value| p["spec"]["containers"][0]["ports"] = json!([{ "containerPort": 80, "hostPort": 80 }]);
+    let port = |p: &mut Value| {
+        p["spec"]["containers"][0]["ports"] = json!([{ "containerPort": 80, "hostPort": 80 }])
+    };
     assert_eq!(reason(port, same, 1).unwrap(), "node(s) didn't have free ports for the requested pod ports");
 }
 
@@ -42,7 +56,8 @@ fn taints_need_tolerations() {
     let tainted = |effect: &'static str| {
         move |n: &mut Value| n["spec"]["taints"] = json!([{ "key": "k", "value": "v", "effect": effect }])
     };
-    let tolerates = |toleration: Value| move |p: &mut Value| p["spec"]["tolerations"] = json!([toleration.clone()]);
+    let tolerates =
+        |toleration: Value| move |p: &mut Value| p["spec"]["tolerations"] = json!([toleration.clone()]);
     let same = |_: &mut Value| {};
     assert_eq!(reason(same, tainted("NoSchedule"), 0).unwrap(), "node(s) had untolerated taint {k: v}");
     assert!(reason(same, tainted("NoExecute"), 0).is_some());
@@ -64,14 +79,16 @@ fn taints_need_tolerations() {
 
 #[test]
 fn selectors_and_affinity_choose() {
-    let select = |p: &mut Value| p["spec"]["nodeSelector"] = json!({ "topology.kubernetes.io/zone": "zone-1" });
+    let select =
+        |p: &mut Value| p["spec"]["nodeSelector"] = json!({ "topology.kubernetes.io/zone": "zone-1" });
     let why = "node(s) didn't match Pod's node affinity/selector";
     let same = |_: &mut Value| {};
     assert_eq!(reason(select, same, 0).unwrap(), why);
     let terms = |terms: Value| {
         move |p: &mut Value| {
             let required = json!({ "nodeSelectorTerms": terms.clone() });
-            p["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] = required;
+            p["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] =
+                required;
         }
     };
     let wanted = |key: &str, operator: &str, values: &[&str]| json!({ "key": key, "operator": operator, "values": values });

@@ -23,7 +23,8 @@ fn manifests() -> BTreeMap<(String, String), Value> {
         assert_eq!(path.extension().unwrap(), "yaml", "{}", path.display());
         let text = std::fs::read_to_string(&path).unwrap();
         for part in text.split("\n---\n") {
-            let object: Value = serde_saphyr::from_str(part).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let object: Value =
+                serde_saphyr::from_str(part).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             let kind = object["kind"].as_str().unwrap().to_owned();
             let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
             assert!(objects.insert((kind, name), object).is_none());
@@ -46,8 +47,10 @@ fn names_agree() {
     let mut listed: Vec<_> = resources.iter().map(|name| name.as_str().unwrap().to_owned()).collect();
     listed.push("kustomization.yaml".to_owned());
     listed.sort();
-    let mut files: Vec<_> = std::fs::read_dir(deploy().join("kubernetes")).unwrap()
-        .map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    let mut files: Vec<_> = std::fs::read_dir(deploy().join("kubernetes"))
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
     files.sort();
     assert_eq!(listed, files);
 
@@ -77,8 +80,17 @@ fn names_agree() {
         assert_eq!(binding["subjects"][0]["name"], pod["spec"]["serviceAccountName"]);
     }
     let map = of(&objects, "ConfigMap");
-    let arguments: Vec<_> = pod["spec"]["containers"][0]["args"].as_array().unwrap().iter().map(|a| a.as_str().unwrap()).collect();
-    let named = format!("--config-map={}/{}", map["metadata"]["namespace"].as_str().unwrap(), map["metadata"]["name"].as_str().unwrap());
+    let arguments: Vec<_> = pod["spec"]["containers"][0]["args"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|a| a.as_str().unwrap())
+        .collect();
+    let named = format!(
+        "--config-map={}/{}",
+        map["metadata"]["namespace"].as_str().unwrap(),
+        map["metadata"]["name"].as_str().unwrap()
+    );
     assert!(arguments.contains(&named.as_str()), "{arguments:?}");
     Settings::parse(map["data"]["remora.toml"].as_str().unwrap()).unwrap();
 }
@@ -94,7 +106,10 @@ fn nothing_runs_with_more_rights_than_it_needs() {
     assert_eq!(container["securityContext"]["allowPrivilegeEscalation"], false);
     assert_eq!(container["securityContext"]["capabilities"]["drop"], json!(["ALL"]));
     for amounts in ["requests", "limits"] {
-        assert!(container["resources"][amounts]["cpu"].is_string() && container["resources"][amounts]["memory"].is_string());
+        assert!(
+            container["resources"][amounts]["cpu"].is_string()
+                && container["resources"][amounts]["memory"].is_string()
+        );
     }
     let unit = std::fs::read_to_string(deploy().join("remora.service")).unwrap();
     for line in ["NoNewPrivileges=yes", "ProtectSystem=strict", "DynamicUser=yes", "CapabilityBoundingSet="] {
@@ -104,7 +119,8 @@ fn nothing_runs_with_more_rights_than_it_needs() {
     assert!(container.lines().any(|line| line == "USER 65532:65532"));
     // The tool chain of the image is that of the repository.
     let channel = std::fs::read_to_string(deploy().join("../../rust-toolchain.toml")).unwrap();
-    let version = channel.lines().find_map(|line| line.strip_prefix("channel = \"")).unwrap().trim_end_matches('"');
+    let version =
+        channel.lines().find_map(|line| line.strip_prefix("channel = \"")).unwrap().trim_end_matches('"');
     let short: Vec<_> = version.split('.').take(2).collect();
     assert!(container.contains(&format!("rust:{}", short.join("."))), "{version}");
 }
@@ -116,8 +132,18 @@ async fn roles_allow_what_the_scheduler_does_and_nothing_else() {
     let mut allowed = BTreeSet::new();
     for kind in ["ClusterRole", "Role"] {
         for rule in of(&objects, kind)["rules"].as_array().unwrap() {
-            let list = |key: &str| rule[key].as_array().unwrap().iter().map(|item| item.as_str().unwrap().to_owned()).collect::<Vec<_>>();
-            for (group, resource) in list("apiGroups").iter().flat_map(|g| list("resources").into_iter().map(move |r| (g.clone(), r))) {
+            let list = |key: &str| {
+                rule[key]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|item| item.as_str().unwrap().to_owned())
+                    .collect::<Vec<_>>()
+            };
+            for (group, resource) in list("apiGroups")
+                .iter()
+                .flat_map(|g| list("resources").into_iter().map(move |r| (g.clone(), r)))
+            {
                 for verb in list("verbs") {
                     assert!(![&group, &resource, &verb].iter().any(|word| word.contains('*')));
                     allowed.insert((group.clone(), resource.clone(), verb));
@@ -147,7 +173,14 @@ fn extender() -> Extender {
 #[test]
 fn the_configuration_is_yaml_that_says_the_same() {
     let tls = Tls { ca_file: Some("/etc/ca: #1.pem".to_owned()), ..Tls::default() };
-    let secure = Extender { url: "https://remora:8443".to_owned(), bind: true, preempt: true, tls, kubeconfig: Some("k".to_owned()), ..extender() };
+    let secure = Extender {
+        url: "https://remora:8443".to_owned(),
+        bind: true,
+        preempt: true,
+        tls,
+        kubeconfig: Some("k".to_owned()),
+        ..extender()
+    };
     for options in [extender(), secure] {
         let document = document(&options).unwrap();
         let text = yaml(&document);
@@ -155,7 +188,9 @@ fn the_configuration_is_yaml_that_says_the_same() {
         assert_eq!(read, document, "{text}");
     }
     let plain = document(&extender()).unwrap();
-    assert_eq!(yaml(&plain), "\
+    assert_eq!(
+        yaml(&plain),
+        "\
 apiVersion: \"kubescheduler.config.k8s.io/v1\"
 extenders:
 - enableHTTPS: false
@@ -167,11 +202,15 @@ extenders:
   urlPrefix: \"http://127.0.0.1:8080/kubernetes\"
   weight: 5
 kind: \"KubeSchedulerConfiguration\"
-");
+"
+    );
     for (wrong, problem) in [
         (Extender { url: "remora".to_owned(), ..extender() }, "--url remora is no address"),
         (Extender { url: "https://remora".to_owned(), ..extender() }, "--ca-file is needed"),
-        (Extender { http_timeout_s: f64::NAN, ..extender() }, "--http-timeout is NaN, want 0.001 to 3600 seconds"),
+        (
+            Extender { http_timeout_s: f64::NAN, ..extender() },
+            "--http-timeout is NaN, want 0.001 to 3600 seconds",
+        ),
     ] {
         assert!(document(&wrong).unwrap_err().contains(problem));
     }

@@ -50,35 +50,51 @@ const TOKEN: &str = "loopback-only";
 
 async fn control_plane(folder: &Path, etcd: &Path, apiserver: &Path) -> (Vec<Process>, Client, u16) {
     let (store, peer, port) = (free_port(), free_port(), free_port());
-    let etcd = spawn(etcd, folder, &[
-        format!("--data-dir={}", folder.join("etcd").display()),
-        format!("--listen-client-urls=http://127.0.0.1:{store}"),
-        format!("--advertise-client-urls=http://127.0.0.1:{store}"),
-        format!("--listen-peer-urls=http://127.0.0.1:{peer}"),
-        "--unsafe-no-fsync".to_owned(),
-    ]);
+    let etcd = spawn(
+        etcd,
+        folder,
+        &[
+            format!("--data-dir={}", folder.join("etcd").display()),
+            format!("--listen-client-urls=http://127.0.0.1:{store}"),
+            format!("--advertise-client-urls=http://127.0.0.1:{store}"),
+            format!("--listen-peer-urls=http://127.0.0.1:{peer}"),
+            "--unsafe-no-fsync".to_owned(),
+        ],
+    );
     std::fs::write(folder.join("tokens.csv"), format!("{TOKEN},admin,admin,system:masters\n")).unwrap();
-    let key = Command::new("openssl").args(["genrsa", "-out", "accounts.key", "2048"]).current_dir(folder).stderr(Stdio::null()).status();
+    let key = Command::new("openssl")
+        .args(["genrsa", "-out", "accounts.key", "2048"])
+        .current_dir(folder)
+        .stderr(Stdio::null())
+        .status();
     assert!(key.unwrap().success(), "openssl makes the key of service accounts");
-    let apiserver = spawn(apiserver, folder, &[
-        format!("--etcd-servers=http://127.0.0.1:{store}"),
-        "--bind-address=127.0.0.1".to_owned(),
-        format!("--secure-port={port}"),
-        format!("--cert-dir={}", folder.join("certificates").display()),
-        "--token-auth-file=tokens.csv".to_owned(),
-        "--authorization-mode=RBAC".to_owned(),
-        "--service-account-issuer=https://127.0.0.1".to_owned(),
-        "--service-account-key-file=accounts.key".to_owned(),
-        "--service-account-signing-key-file=accounts.key".to_owned(),
-        "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
-        "--disable-admission-plugins=ServiceAccount".to_owned(),
-    ]);
+    let apiserver = spawn(
+        apiserver,
+        folder,
+        &[
+            format!("--etcd-servers=http://127.0.0.1:{store}"),
+            "--bind-address=127.0.0.1".to_owned(),
+            format!("--secure-port={port}"),
+            format!("--cert-dir={}", folder.join("certificates").display()),
+            "--token-auth-file=tokens.csv".to_owned(),
+            "--authorization-mode=RBAC".to_owned(),
+            "--service-account-issuer=https://127.0.0.1".to_owned(),
+            "--service-account-key-file=accounts.key".to_owned(),
+            "--service-account-signing-key-file=accounts.key".to_owned(),
+            "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
+            "--disable-admission-plugins=ServiceAccount".to_owned(),
+        ],
+    );
     let mut config = kube::Config::new(format!("https://127.0.0.1:{port}").parse().unwrap());
     config.accept_invalid_certs = true;
     config.auth_info.token = Some(TOKEN.to_owned().into());
     let client = Client::try_from(config).unwrap();
     for _ in 0..600 {
-        if Api::<ServiceAccount>::namespaced(client.clone(), "default").list(&ListParams::default()).await.is_ok() {
+        if Api::<ServiceAccount>::namespaced(client.clone(), "default")
+            .list(&ListParams::default())
+            .await
+            .is_ok()
+        {
             return (vec![etcd, apiserver], client, port);
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -101,19 +117,27 @@ async fn until_placed(pods: &Api<Pod>, count: usize) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_real_control_plane_takes_our_placements_and_our_advice() {
-    let binaries = [("KUBE_APISERVER", "kube-apiserver"), ("ETCD", "etcd"), ("KUBE_SCHEDULER", "kube-scheduler")];
+    let binaries =
+        [("KUBE_APISERVER", "kube-apiserver"), ("ETCD", "etcd"), ("KUBE_SCHEDULER", "kube-scheduler")];
     let found: Vec<_> = binaries.iter().filter_map(|(variable, name)| binary(variable, name)).collect();
     let [apiserver, etcd, kube_scheduler] = found.as_slice() else {
-        return eprintln!("skipped: kube-apiserver, etcd and kube-scheduler are not all there; name them in KUBE_APISERVER, ETCD and KUBE_SCHEDULER");
+        return eprintln!(
+            "skipped: kube-apiserver, etcd and kube-scheduler are not all there; name them in KUBE_APISERVER, ETCD and KUBE_SCHEDULER"
+        );
     };
     let folder = tempfile::tempdir().unwrap();
     let (_processes, client, port) = control_plane(folder.path(), etcd, apiserver).await;
     let (nodes, pods) = (Api::<Node>::all(client.clone()), Api::<Pod>::namespaced(client.clone(), "default"));
     for n in 0..4 {
-        let object: Node = serde_json::from_value(node(&format!("node-{n}"), "4", "8Gi", &format!("zone-{}", n % 2))).unwrap();
+        let object: Node =
+            serde_json::from_value(node(&format!("node-{n}"), "4", "8Gi", &format!("zone-{}", n % 2)))
+                .unwrap();
         let status = json!({ "status": object.status });
         nodes.create(&PostParams::default(), &object).await.unwrap();
-        nodes.patch_status(&format!("node-{n}"), &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+        nodes
+            .patch_status(&format!("node-{n}"), &PatchParams::default(), &Patch::Merge(&status))
+            .await
+            .unwrap();
         // Nobody here removes the taint that new nodes get.
         let clean = json!({ "spec": { "taints": null } });
         nodes.patch(&format!("node-{n}"), &PatchParams::default(), &Patch::Merge(&clean)).await.unwrap();
@@ -140,7 +164,11 @@ async fn the_real_control_plane_takes_our_placements_and_our_advice() {
     // Kubernetes' own scheduler, with our advice in both kinds.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let advice = Extender::start(core, extender::Config { budget: Duration::from_secs(2), ..extender::Config::default() }, None);
+    let advice = Extender::start(
+        core,
+        extender::Config { budget: Duration::from_secs(2), ..extender::Config::default() },
+        None,
+    );
     let routes = extender::router(advice.clone());
     tokio::spawn(async move { axum::serve(listener, routes).await });
     let kubeconfig = folder.path().join("kubeconfig");
@@ -165,8 +193,12 @@ async fn the_real_control_plane_takes_our_placements_and_our_advice() {
         });
         let file = folder.path().join("scheduler.yaml");
         std::fs::write(&file, configuration::yaml(&document.unwrap())).unwrap();
-        let arguments = [format!("--config={}", file.display()), format!("--secure-port={}", free_port()),
-            "--leader-elect=false".to_owned(), format!("--cert-dir={}", folder.path().join("scheduler").display())];
+        let arguments = [
+            format!("--config={}", file.display()),
+            format!("--secure-port={}", free_port()),
+            "--leader-elect=false".to_owned(),
+            format!("--cert-dir={}", folder.path().join("scheduler").display()),
+        ];
         let _scheduler = spawn(kube_scheduler, folder.path(), &arguments);
         for n in 0..3 {
             let mut theirs = pod(&format!("theirs-{round}-{n}"), "100m", "64Mi");

@@ -59,9 +59,11 @@ async fn all_pods_get_a_place_and_no_node_too_many() {
     double.put("pods", other);
     let scheduler = start(&double, Config::default()).await;
     double.until("39 placed pods", |double| double.bindings().len() == 39).await;
-    double.until("the last is told", |double| {
-        double.all("events").iter().any(|event| event["reason"] == "FailedScheduling")
-    }).await;
+    double
+        .until("the last is told", |double| {
+            double.all("events").iter().any(|event| event["reason"] == "FailedScheduling")
+        })
+        .await;
     nothing_is_overcommitted(&double, 500, 4000);
     let told = double.all("events");
     let failed: Vec<_> = told.iter().filter(|event| event["reason"] == "FailedScheduling").collect();
@@ -114,7 +116,9 @@ async fn the_next_scheduler_takes_over() {
     first.done.abort();
     let died = Instant::now();
     tokio::time::sleep(Duration::from_millis(50)).await;
-    double.change("leases", "default/remora-scheduler", |lease| lease["spec"]["holderIdentity"] = json!("dead"));
+    double.change("leases", "default/remora-scheduler", |lease| {
+        lease["spec"]["holderIdentity"] = json!("dead")
+    });
     double.add_pods([pod("three", "100m", "64Mi")]);
     double.until("a pod by the second", |double| double.bindings().len() == 7).await;
     assert!(died.elapsed() >= Duration::from_millis(950), "{:?}", died.elapsed());
@@ -207,15 +211,18 @@ async fn a_pod_that_nothing_fits_is_told_and_placed_when_a_node_comes() {
 async fn pods_go_where_their_data_is() {
     let double = Double::start().await;
     double.add_nodes((0..6).map(|n| node(&format!("node-{n}"), "64", "64Gi", &format!("zone-{}", n / 2))));
-    double.put("configmaps", json!({
-        "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "remora", "namespace": "remora" },
-        "data": { "remora.toml": "
+    double.put(
+        "configmaps",
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "remora", "namespace": "remora" },
+            "data": { "remora.toml": "
             zone_link = { up_mbps = 50, down_mbps = 50, price = 4, wan = true }
             [datasets.video]
             size = '5Gi'
             homes = ['node-3']
         " },
-    }));
+        }),
+    );
     let map = Some(("remora".to_owned(), "remora".to_owned()));
     let scheduler = start(&double, Config { config_map: map, ..Config::default() }).await;
     let reads = |name: &str| {
@@ -242,7 +249,8 @@ async fn pods_go_where_their_data_is() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_nodes_take_hundreds_of_pods_in_seconds() {
     let double = Double::start().await;
-    double.add_nodes((0..1000).map(|n| node(&format!("node-{n}"), "32", "64Gi", &format!("zone-{}", n % 20))));
+    double
+        .add_nodes((0..1000).map(|n| node(&format!("node-{n}"), "32", "64Gi", &format!("zone-{}", n % 20))));
     let pods = 300;
     double.add_pods((0..pods).map(|n| pod(&format!("pod-{n}"), "100m", "64Mi")));
     let started = Instant::now();
@@ -259,11 +267,17 @@ async fn a_thousand_nodes_take_hundreds_of_pods_in_seconds() {
 /// What a scheduler asks of the API server when it does all that it can do.
 pub async fn used_rights(double: &Double) -> std::collections::BTreeSet<(String, String, String)> {
     double.add_nodes([node("node-0", "4", "8Gi", "zone-0")]);
-    double.put("configmaps", json!({
-        "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "remora", "namespace": "remora" },
-        "data": { "remora.toml": "" },
-    }));
-    let lease = lease::Config { period: Duration::from_millis(50), ..lease::Config::new("remora", "remora-scheduler", "me") };
+    double.put(
+        "configmaps",
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "remora", "namespace": "remora" },
+            "data": { "remora.toml": "" },
+        }),
+    );
+    let lease = lease::Config {
+        period: Duration::from_millis(50),
+        ..lease::Config::new("remora", "remora-scheduler", "me")
+    };
     let config_map = Some(("remora".to_owned(), "remora".to_owned()));
     let scheduler = start(double, Config { lease: Some(lease), config_map, ..Config::default() }).await;
     double.add_pods([pod("one", "1", "1Gi"), pod("large", "100", "1Gi")]);
