@@ -16,7 +16,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use kube::Client;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -227,9 +226,9 @@ async fn prioritize(State(extender): State<Extender>, body: Bytes) -> Response {
 
 async fn binding(State(extender): State<Extender>, body: Bytes) -> Response {
     extender.counters.bindings.fetch_add(1, Ordering::Relaxed);
-    let args: BindingArgs = match read(&body) {
+    let args: BindingArgs = match serde_json::from_slice(&body) {
         Ok(args) => args,
-        Err(refused) => return refused,
+        Err(error) => return refuse(&error),
     };
     let Some(client) = &extender.client else {
         let error = "this extender cannot reach the API server; leave bindVerb out".to_owned();
@@ -244,9 +243,9 @@ async fn binding(State(extender): State<Extender>, body: Bytes) -> Response {
 /// All victims as proposed: whom to evict for whom is a matter of priorities, which the scheduler knows.
 async fn preempt(State(extender): State<Extender>, body: Bytes) -> Response {
     extender.counters.preemptions.fetch_add(1, Ordering::Relaxed);
-    let args: PreemptionArgs = match read(&body) {
+    let args: PreemptionArgs = match serde_json::from_slice(&body) {
         Ok(args) => args,
-        Err(refused) => return refused,
+        Err(error) => return refuse(&error),
     };
     let full = args.node_name_to_victims.into_iter().flatten().map(|(node, victims)| {
         let pods = victims.pods.into_iter().map(|pod| MetaPod { uid: pod.metadata.uid }).collect();
@@ -258,10 +257,6 @@ async fn preempt(State(extender): State<Extender>, body: Bytes) -> Response {
 
 async fn metrics(State(extender): State<Extender>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], extender.counters.text()).into_response()
-}
-
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Response> {
-    serde_json::from_slice(body).map_err(|error| refuse(&error))
 }
 
 /// Anything but 200 makes the scheduler go on without this extender.

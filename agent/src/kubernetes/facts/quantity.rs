@@ -5,7 +5,7 @@
 /// # Errors
 /// When it is none, with what is wrong.
 pub fn millis(text: &str) -> Result<i64, String> {
-    thousandths(text).map(|value| clamped(value))
+    thousandths(text).map(clamped)
 }
 
 /// A quantity in whole units, rounded up; what is too large is cut off at the largest number.

@@ -41,7 +41,7 @@ pub enum Happening {
     Own(Seen<PodFacts>),
     /// A pod of somebody else that has a node.
     Other(Seen<PodFacts>),
-    Settings(Settings),
+    Settings(Box<Settings>),
     Bound {
         uid: String,
         result: Result<(), Failure>,
@@ -184,7 +184,7 @@ impl State {
             Happening::Other(seen) => self.seen_pod(wall, Source::Other, seen),
             Happening::Settings(settings) => {
                 self.settings_heard = true;
-                self.book.set(settings);
+                self.book.set(*settings);
                 self.anew = true;
                 self.wake_all();
             }
@@ -338,7 +338,7 @@ impl State {
     /// Tells the core of a pod that it did not place itself.
     fn place_there(&mut self, uid: &str, node: &str, facts: &Arc<PodFacts>) {
         self.pods.get_mut(uid).expect("the pod was entered").decision_id = uid.to_owned();
-        if self.anew || !self.book.nodes().get(node).is_some_and(|node| node.arch.is_some()) {
+        if self.anew || self.book.nodes().get(node).is_none_or(|node| node.arch.is_none()) {
             return;
         }
         let (task, changes) = self.book.task(facts);

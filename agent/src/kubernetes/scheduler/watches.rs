@@ -34,7 +34,7 @@ pub fn start(client: &Client, config: &Config, happenings: &mpsc::Sender<Happeni
         Some((namespace, name)) => settings(client, namespace, name, happenings.clone()),
         None => {
             let (happenings, settings) = (happenings.clone(), config.settings.clone());
-            tokio::spawn(async move { happenings.send(Happening::Settings(settings)).await });
+            tokio::spawn(async move { happenings.send(Happening::Settings(Box::new(settings))).await });
         }
     }
 }
@@ -96,7 +96,7 @@ fn settings(client: &Client, namespace: &str, name: &str, happenings: mpsc::Send
             };
             let Some(new) = new else { continue };
             any = true;
-            if happenings.send(Happening::Settings(new)).await.is_err() {
+            if happenings.send(Happening::Settings(Box::new(new))).await.is_err() {
                 return;
             }
         }
