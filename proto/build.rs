@@ -8,7 +8,14 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 2] = ["remora/v1/cluster.proto", "remora/v1/placement.proto"];
+const FILES: [&str; 6] = [
+    "remora/v1/cluster.proto",
+    "remora/v1/change.proto",
+    "remora/v1/placement.proto",
+    "remora/v1/cluster_service.proto",
+    "remora/v1/policy.proto",
+    "remora/v1/admin.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -18,6 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .btree_map(".") // in a fixed order
         .message_attribute(".", "#[derive(serde::Serialize)]") // for `--json`
+        .enum_attribute(".", "#[derive(serde::Serialize)]")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -68,7 +68,7 @@ impl Command {
                 Command::Outcome(args) => outcome::run(args, json).await,
                 Command::Cluster(command) => cluster::run(command, json).await,
                 Command::Kubernetes(command) => kubernetes::run(command, json).await,
-                Command::Bench(args) => bench::run(&args, json),
+                Command::Bench(args) => bench::run(&args, json).await,
             }
         })
     }

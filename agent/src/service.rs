@@ -2,22 +2,26 @@
 //!
 //! ```text
 //! wire ─► doors (gRPC) ─► convert (checks) ─► owner (one task) ─► books (one cluster) ─► policy
+//!                                                      └─► feed (what happened, for those who watch)
 //! ```
 
 mod books;
 pub mod convert;
 mod doors;
+mod feed;
 mod local;
 mod messages;
 mod names;
 mod owner;
+mod policies;
 mod refusal;
+mod serving;
 mod why;
 
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow, bail};
 use remora_env::Time;
@@ -25,6 +29,7 @@ use remora_policies::Policy;
 use remora_proto::v1 as wire;
 use remora_proto::v1::cluster_service_server::ClusterServiceServer;
 use remora_proto::v1::placement_service_server::PlacementServiceServer;
+use remora_proto::v1::policy_service_server::PolicyServiceServer;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tonic::Code;
@@ -34,8 +39,9 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tower::util::MapResponseLayer;
 
-use doors::Door;
-pub use local::Local;
+pub use doors::Door;
+use policies::Policies;
+use serving::Serving;
 
 /// Largest request to the placement service, bytes.
 pub const MAX_PLACE_BYTES: usize = 4 << 20;
@@ -56,14 +62,20 @@ impl Clock {
         Clock(Arc::new(now))
     }
 
-    /// Time since this call, never going back.
-    pub fn monotonic() -> Clock {
+    /// Time since 1970, which passes steadily from this call on and never goes back.
+    pub fn real() -> Clock {
         let start = Instant::now();
-        Clock::new(move || Time(start.elapsed().as_nanos() as u64))
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Clock::new(move || Time((since_1970 + start.elapsed()).as_nanos() as u64))
     }
 
     pub fn now(&self) -> Time {
         (self.0)()
+    }
+
+    /// A number that no other run of the service has.
+    fn run() -> u128 {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()
     }
 }
 
@@ -79,6 +91,8 @@ pub struct Config {
     pub policy: Box<dyn Policy>,
     /// The dial of requests that do not set it, 0 to 1.
     pub alpha: f64,
+    /// Seed of policies that draw.
+    pub seed: u64,
     pub clock: Clock,
     /// Clusters to register before the first request is answered.
     pub clusters: Vec<wire::RegisterClusterRequest>,
@@ -87,7 +101,7 @@ pub struct Config {
 impl Config {
     /// A service with this policy, the dial in the middle, real time and no cluster.
     pub fn new(policy: Box<dyn Policy>) -> Config {
-        Config { policy, alpha: 0.5, clock: Clock::monotonic(), clusters: Vec::new() }
+        Config { policy, alpha: 0.5, seed: 0, clock: Clock::real(), clusters: Vec::new() }
     }
 }
 
@@ -107,7 +121,8 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send + 'static,
     config: Config,
 ) -> anyhow::Result<()> {
-    let (owner, owning) = owner::start(config.policy, config.alpha, config.clock.clone());
+    let policies = Policies::new(config.policy, config.seed);
+    let (owner, owning) = owner::start(policies, Serving::new(config.alpha), config.clock.clone());
     let door = Door { owner, clock: config.clock };
     for cluster in config.clusters {
         door.register(cluster).await.map_err(|status| anyhow!("{}", status.message()))?;
@@ -142,10 +157,12 @@ async fn serve(
     door: Door,
 ) -> anyhow::Result<()> {
     let clusters = ClusterServiceServer::new(door.clone()).max_decoding_message_size(MAX_CLUSTER_BYTES);
-    let placement = PlacementServiceServer::new(door).max_decoding_message_size(MAX_PLACE_BYTES);
+    let placement = PlacementServiceServer::new(door.clone()).max_decoding_message_size(MAX_PLACE_BYTES);
+    let policies = PolicyServiceServer::new(door);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<ClusterServiceServer<Door>>().await;
     health.set_serving::<PlacementServiceServer<Door>>().await;
+    health.set_serving::<PolicyServiceServer<Door>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(remora_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -153,7 +170,9 @@ async fn serve(
         .context("the service's own descriptors do not decode")?;
     let stop = async move {
         stop.await;
-        for service in ["", "remora.v1.ClusterService", "remora.v1.PlacementService"] {
+        for service in
+            ["", "remora.v1.ClusterService", "remora.v1.PlacementService", "remora.v1.PolicyService"]
+        {
             health.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
         }
     };
@@ -164,6 +183,7 @@ async fn serve(
         .add_service(reflection)
         .add_service(clusters)
         .add_service(placement)
+        .add_service(policies)
         // Without it small answers wait for acknowledgements, up to 40 ms.
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop)
         .await

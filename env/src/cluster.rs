@@ -79,6 +79,8 @@ struct Stored {
 pub struct NodeState {
     /// It is there and runs what it is given.
     pub up: bool,
+    /// It may be given more.
+    pub accepting: bool,
     pub cpu_free_millis: u32,
     pub memory_free_bytes: u64,
     /// CPU that admitted tasks use while executing; may exceed the capacity.
@@ -203,6 +205,7 @@ impl Cluster {
             .iter()
             .map(|node| NodeState {
                 up: true,
+                accepting: true,
                 cpu_free_millis: node.cpu_millis,
                 memory_free_bytes: node.memory_bytes,
                 cpu_use_millis: 0,
@@ -299,13 +302,13 @@ impl Cluster {
         })
     }
 
-    /// Whether the node, which could run the task, takes it now: it is up and has room or a place in
-    /// its queue.
+    /// Whether the node, which could run the task, takes it now: it is up and accepting, and has room or a
+    /// place in its queue.
     #[inline]
     pub fn takes(&self, task: &Task, node: NodeId) -> bool {
         let state = &self.nodes[node as usize];
         let limit = self.topology.queue_limit.unwrap_or(u32::MAX);
-        state.up && (state.queued < limit || self.fits_now(task, node))
+        state.up && state.accepting && (state.queued < limit || self.fits_now(task, node))
     }
 
     /// Whether the task's requests are free on the node and nobody waits before it.
@@ -489,6 +492,11 @@ impl Cluster {
             self.release(id, node);
         }
         lost
+    }
+
+    /// From now on a node takes new tasks, or does not; what is placed there stays.
+    pub fn set_accepting(&mut self, node: NodeId, accepting: bool) {
+        self.node_mut(node).accepting = accepting;
     }
 
     // Storage.

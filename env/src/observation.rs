@@ -274,9 +274,21 @@ impl<'a> Observation<'a> {
         alpha: f64,
         reference: Reference,
     ) -> Option<Observation<'a>> {
+        Observation::among(cluster, task, id, alpha, reference, 0..cluster.nodes.len() as NodeId)
+    }
+
+    /// Looks at these nodes alone, which are in ascending order.
+    pub fn among(
+        cluster: &'a Cluster,
+        task: &'a Task,
+        id: TaskId,
+        alpha: f64,
+        reference: Reference,
+        nodes: impl ExactSizeIterator<Item = NodeId>,
+    ) -> Option<Observation<'a>> {
         let estimator = Estimator::new(cluster, task);
-        let mut takers = Vec::with_capacity(cluster.nodes.len());
-        for node in 0..cluster.nodes.len() as NodeId {
+        let mut takers = Vec::with_capacity(nodes.len());
+        for node in nodes {
             if let Some(alone_s) = estimator.takes(node) {
                 takers.push(Taker { node, alone_s });
             }

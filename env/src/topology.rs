@@ -331,6 +331,11 @@ impl Topology {
         self.nodes.iter().position(|node| node.name == name).map(|index| index as NodeId)
     }
 
+    /// Whether no links form a circle: then nothing is kept for a way that is looked up.
+    pub fn is_forest(&self) -> bool {
+        matches!(self.routes, Routes::Climbing(_))
+    }
+
     /// For each vertex its hop towards the root of its tree; `None` where links form a circle.
     fn forest(&self) -> Option<Vec<Hop>> {
         let mut hops = vec![Hop::UNREACHED; self.neighbours.len()];

@@ -10,7 +10,8 @@ import grpc
 
 # Stubs are made from the .proto files at import; they are the reference for every field.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "proto" / "proto"))
-cluster_pb2, cluster_grpc = grpc.protos_and_services("remora/v1/cluster.proto")
+cluster_pb2 = grpc.protos("remora/v1/cluster.proto")
+service_pb2, cluster_grpc = grpc.protos_and_services("remora/v1/cluster_service.proto")
 placement_pb2, placement_grpc = grpc.protos_and_services("remora/v1/placement.proto")
 
 MB = 1_000_000
@@ -60,7 +61,7 @@ def cluster() -> cluster_pb2.Cluster:
 def main(address: str) -> None:
     with grpc.insecure_channel(address) as channel:
         clusters = cluster_grpc.ClusterServiceStub(channel)
-        clusters.Register(cluster_pb2.RegisterClusterRequest(cluster=cluster()))
+        clusters.Register(service_pb2.RegisterClusterRequest(cluster=cluster()))
         task = cluster_pb2.Task(kind="detect", image="detector", inputs=["video"])
         request = placement_pb2.PlaceRequest(cluster_id="workshop", task=task, alpha=0.5, dry_run=True)
         answer = placement_grpc.PlacementServiceStub(channel).Place(request)

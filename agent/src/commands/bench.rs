@@ -2,6 +2,7 @@
 
 mod env;
 mod policy;
+mod serve;
 mod train;
 
 use anyhow::Result;
@@ -25,12 +26,15 @@ enum Command {
     Policy(policy::Args),
     /// The learner: decisions, labels and samples per second, beside PyTorch and Stable-Baselines3.
     Train(train::Args),
+    /// The service under load over loopback, beside one that does no work.
+    Serve(serve::Args),
 }
 
-pub fn run(args: &Args, json: bool) -> Result<()> {
+pub async fn run(args: &Args, json: bool) -> Result<()> {
     match &args.command {
         Command::Env(args) => env::run(args, json),
         Command::Policy(args) => policy::run(args, json),
         Command::Train(args) => train::run(args, json),
+        Command::Serve(args) => serve::run(args, json).await,
     }
 }

@@ -16,7 +16,7 @@ use crate::kubernetes::configuration::{self, Tls};
 use crate::kubernetes::extender::{self, Extender};
 use crate::kubernetes::facts::Settings;
 use crate::kubernetes::scheduler::{self, lease};
-use crate::service::{self, Local};
+use crate::service::{self, Door};
 
 /// Work with Kubernetes: schedule pods, or advise its own scheduler.
 #[derive(Debug, clap::Subcommand)]
@@ -233,9 +233,14 @@ fn config(args: &ConfigArgs, json: bool) -> anyhow::Result<()> {
     if json { print(document) } else { print(configuration::yaml(&document).trim_end()) }
 }
 
-async fn start(deciding: &Deciding) -> anyhow::Result<Local> {
+async fn start(deciding: &Deciding) -> anyhow::Result<Door> {
     let policy = remora_policies::by_name(&deciding.policy, deciding.seed)?;
-    Local::start(service::Config { alpha: deciding.alpha, ..service::Config::new(policy) }).await
+    Door::start(service::Config {
+        alpha: deciding.alpha,
+        seed: deciding.seed,
+        ..service::Config::new(policy)
+    })
+    .await
 }
 
 fn settings(deciding: &Deciding) -> anyhow::Result<Settings> {

@@ -25,6 +25,12 @@ pub struct Args {
     /// Measured seconds from request to completion.
     #[arg(long)]
     response_s: Option<f64>,
+    /// Measured bytes that it moved over the network.
+    #[arg(long)]
+    transfer_bytes: Option<i64>,
+    /// Why it failed.
+    #[arg(long, default_value = "")]
+    reason: String,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -36,7 +42,9 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<()> {
         decision_id: args.decision,
         failed: args.failed,
         response_s: args.response_s,
-        transfer_bytes: None,
+        transfer_bytes: args.transfer_bytes,
+        reason: args.reason,
+        ..wire::ReportOutcomeRequest::default()
     };
     let answer = client.report_outcome(request).await.map_err(refused)?.into_inner();
     if json {

@@ -41,6 +41,9 @@ pub struct Args {
     /// How many candidates to list.
     #[arg(long, default_value_t = 5)]
     candidates: u16,
+    /// Choose among these nodes only.
+    #[arg(long, value_delimiter = ',')]
+    among: Vec<String>,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -61,6 +64,7 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<()> {
         dry_run: args.dry_run,
         request_id: args.request_id.unwrap_or_default(),
         max_candidates: Some(args.candidates.into()),
+        among: args.among,
     };
     let answer = client.place(request).await.map_err(refused)?.into_inner();
     if json { print(as_json(&answer)?) } else { print(as_text(&kind, &answer)) }

@@ -98,7 +98,8 @@ impl Book {
             self.image_sizes.insert(name.clone(), *bytes);
         }
         let Some(told) = node.wire(self.startup_s(&node)) else {
-            return before.map(|before| Change::NodeGone(before.name.clone())).into_iter().collect();
+            let known = before.filter(|before| before.arch.is_some());
+            return known.map(|before| Change::NodeGone(before.name.clone())).into_iter().collect();
         };
         let layers = self.layers_on(&node);
         let mut changes = self.switches_to(&node);
@@ -123,7 +124,8 @@ impl Book {
 
     /// A node that left.
     pub fn remove(&mut self, name: &str) -> Vec<Change> {
-        self.nodes.remove(name).map(|_| Change::NodeGone(name.to_owned())).into_iter().collect()
+        let gone = self.nodes.remove(name).filter(|node| node.arch.is_some());
+        gone.map(|_| Change::NodeGone(name.to_owned())).into_iter().collect()
     }
 
     /// Forgets nodes that are not listed.

@@ -16,11 +16,6 @@ pub enum Change {
     },
     /// Left, with everything placed on it.
     NodeGone(String),
-    /// Whether new tasks may go there.
-    Available {
-        node: String,
-        available: bool,
-    },
     /// Entered or replaced.
     Switch {
         name: String,
@@ -38,10 +33,6 @@ pub enum Change {
     Placed {
         node: String,
         task: wire::PlacedTask,
-    },
-    /// It does not run any more.
-    Ended {
-        decision_id: String,
     },
 }
 
@@ -87,8 +78,6 @@ pub fn apply(request: &mut wire::RegisterClusterRequest, changes: Vec<Change>) {
                     .iter_mut()
                     .for_each(|dataset| dataset.holders.retain(|holder| *holder != name));
             }
-            // A registration cannot say it; whoever places names the nodes that may be chosen.
-            Change::Available { .. } => {}
             Change::Switch { name, link } => {
                 if !cluster.switches.contains(&name) {
                     cluster.switches.push(name.clone());
@@ -110,11 +99,6 @@ pub fn apply(request: &mut wire::RegisterClusterRequest, changes: Vec<Change>) {
                 node.layers.dedup();
             }
             Change::Placed { node, task } => facts_of(facts, &node).placed.push(task),
-            Change::Ended { decision_id } => {
-                for node in &mut facts.nodes {
-                    node.placed.retain(|task| task.decision_id != decision_id);
-                }
-            }
         }
     }
     tidy(cluster, facts);
@@ -142,6 +126,7 @@ fn tidy(cluster: &wire::Cluster, facts: &mut wire::Facts) {
     facts.nodes.retain(|facts| nodes.contains_key(facts.node.as_str()));
     // Links are numbered anew, and what they carry is measured elsewhere.
     facts.links.clear();
+    facts.link_estimates.clear();
     facts.datasets.retain(|dataset| !dataset.holders.is_empty());
     for facts in &mut facts.nodes {
         let Some(node) = nodes.get(facts.node.as_str()) else { continue };

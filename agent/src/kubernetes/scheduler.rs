@@ -31,6 +31,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What the core has not heard is told it after this long at the latest.
 const TELL: Duration = Duration::from_millis(500);
 
+/// The core hears everything anew after this long: it lets go of decisions that last much longer than
+/// it thought, and these are still there.
+const ANEW: Duration = Duration::from_secs(600);
+
 /// How the scheduler works.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -103,7 +107,7 @@ struct Scheduler {
 
 impl Scheduler {
     async fn work(&mut self) {
-        let mut told = Instant::now();
+        let (mut told, mut anew) = (Instant::now(), Instant::now());
         loop {
             while let Ok(happening) = self.happenings.try_recv() {
                 self.handle(happening);
@@ -113,6 +117,10 @@ impl Scheduler {
             if self.state.is_ready() {
                 if leads && self.decide().await {
                     continue;
+                }
+                if anew.elapsed() >= ANEW {
+                    self.state.not_heard();
+                    anew = Instant::now();
                 }
                 if told.elapsed() >= TELL {
                     self.tell_news().await;

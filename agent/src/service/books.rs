@@ -3,45 +3,51 @@
 //! A decision is taken at its word, as schedulers do that assume and then bind: its task holds its
 //! requests, and its image and inputs count as under way to the node, until the outcome is known.
 
+mod changes;
+pub(super) mod links;
 mod outcomes;
+mod placing;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use remora_env::catalogue::Task;
-use remora_env::cluster::TaskId;
-use remora_env::observation::{Candidate, Observation, Reference};
-use remora_env::topology::NodeId;
+use remora_env::cluster::{Item, TaskId};
+use remora_env::observation::Reference;
+use remora_env::topology::{Direction, NodeId};
 use remora_env::{Cluster, Time};
-use remora_policies::{Policy, choose};
+use remora_proto::v1 as wire;
 
-use super::convert::{DEFAULT_CANDIDATES, Field, MAX_PLACED, Registration};
-use super::messages::{Answer, Order, Ranked, Summary};
+use super::convert::{self, Registration};
+use super::messages::{Answer, Summary};
 use super::names::Names;
-use super::refusal::Refusal;
-use super::why;
+use super::serving::Regret;
+use links::{Estimates, Flows};
 
-/// Who decides, with which dial unless told otherwise, under which numbers.
-pub(super) struct Chooser {
-    pub policy: Box<dyn Policy>,
-    pub alpha: f64,
-    /// Begins the ids of all decisions of this run of the service; no other run has it.
-    pub run: String,
-    /// Number of the next decision.
-    pub next: u64,
-}
+pub(super) use placing::Chooser;
 
-#[derive(Debug)]
-struct Decision {
+/// A decision and what is needed to end it.
+#[derive(Clone, Debug)]
+pub(super) struct Decision {
     commitment: TaskId,
     node: NodeId,
     task: Arc<Task>,
     /// Versions of its inputs when it was made.
     versions: Vec<u32>,
-    request_id: Option<String>,
-    /// None if it was made elsewhere and reported with the cluster.
-    answer: Option<Arc<Answer>>,
+    pub made: Option<Made>,
+    /// What was reported of it, and when.
+    pub outcome: Option<(Arc<wire::ReportOutcomeRequest>, Time)>,
+    /// When it is taken as ended if nothing is reported.
+    expires: Option<Time>,
     ended: bool,
+}
+
+/// How a decision was made here; others were reported with the cluster.
+#[derive(Clone, Debug)]
+pub struct Made {
+    pub at: Time,
+    pub request: Arc<wire::PlaceRequest>,
+    pub answer: Arc<Answer>,
 }
 
 /// A cluster's facts and decisions.
@@ -56,32 +62,135 @@ pub(super) struct Books {
     requests: BTreeMap<String, String>,
     /// Ended decisions, oldest first.
     ended: VecDeque<String>,
+    /// Open decisions by when they expire.
+    expiring: BTreeSet<(Time, String)>,
+    estimates: Estimates,
+    flows: Flows,
+    /// Number of the last update of each source.
+    sources: BTreeMap<String, i64>,
+    /// When each node was heard of; after `stale_after_s` of silence it takes no tasks.
+    heard: Vec<Time>,
+    stale_after_s: Option<f64>,
+    /// Nodes that are said to take no tasks, whatever else is heard.
+    unavailable: BTreeSet<NodeId>,
+    looked_at: Time,
+    /// Number of the next task that somebody else placed.
+    next_reported: TaskId,
+    pub regret: Regret,
+    /// How often the shadow was asked, how often it differs, and the ratios of expected costs, summed.
+    pub shadow: Shadow,
     decided: u64,
+}
+
+/// How a shadow compares with who decided.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shadow {
+    pub policy: String,
+    pub decided: String,
+    pub decisions: u64,
+    pub differ: u64,
+    pub ratios: f64,
+    pub examples: VecDeque<String>,
+}
+
+/// A cluster as it stood.
+#[derive(Debug)]
+pub(super) struct Portrait {
+    id: String,
+    cluster: Cluster,
+    reference: Reference,
+    estimates: Estimates,
+    /// Ids of the decisions that have not ended, by the number of their task.
+    decisions: BTreeMap<TaskId, String>,
+    stale_after_s: Option<f64>,
+}
+
+impl Portrait {
+    /// The registration that makes it again.
+    pub fn registration(&self) -> wire::RegisterClusterRequest {
+        let mut request = convert::export(&self.id, &self.cluster, self.reference, &self.decisions);
+        if let Some(cluster) = &mut request.cluster {
+            cluster.stale_after_s = self.stale_after_s;
+        }
+        if let Some(facts) = &mut request.facts {
+            facts.link_estimates = convert::link_estimates(&self.cluster.topology, &self.estimates);
+        }
+        request
+    }
 }
 
 impl Books {
     pub fn new(registration: Registration) -> Books {
-        let Registration { id, cluster, reference, names, placed } = registration;
-        let (decisions, requests, ended) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
-        let mut books = Books { id, cluster, reference, names, decisions, requests, ended, decided: 0 };
+        let Registration { id, cluster, reference, names, placed, estimates, stale_after_s } = registration;
+        let accepting = |node: &NodeId| cluster.nodes[*node as usize].accepting;
+        let unavailable = (0..cluster.nodes.len() as NodeId).filter(|node| !accepting(node)).collect();
+        let mut books = Books {
+            id,
+            reference,
+            names,
+            decisions: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            ended: VecDeque::new(),
+            expiring: BTreeSet::new(),
+            estimates,
+            flows: Flows::default(),
+            sources: BTreeMap::new(),
+            heard: vec![cluster.now; cluster.nodes.len()],
+            stale_after_s,
+            unavailable,
+            looked_at: cluster.now,
+            next_reported: convert::FIRST_REPORTED + (1 << 40),
+            regret: Regret::default(),
+            shadow: Shadow::default(),
+            decided: 0,
+            cluster,
+        };
         for (decision_id, commitment, node) in placed {
-            let task = books.committed(node, commitment).expect("a reported task is on its node");
-            let versions = books.versions(&task);
-            let decision =
-                Decision { commitment, node, task, versions, request_id: None, answer: None, ended: false };
+            let decision = books.reported(commitment, node);
             books.decisions.insert(decision_id, decision);
         }
-        for node in 0..books.cluster.nodes.len() as NodeId {
-            let running = books.cluster.nodes[node as usize].commitments.iter().filter(|c| c.admitted);
-            for task in running.map(|commitment| commitment.task.clone()).collect::<Vec<_>>() {
-                books.pin(node, &task, true);
-            }
-        }
+        books.pin_running();
         books
     }
 
+    /// A decision made elsewhere, whose task is in the books.
+    fn reported(&self, commitment: TaskId, node: NodeId) -> Decision {
+        let task = self.committed(node, commitment).expect("a reported task is on its node");
+        let versions = self.versions(&task);
+        Decision { commitment, node, task, versions, made: None, outcome: None, expires: None, ended: false }
+    }
+
+    fn pin_running(&mut self) {
+        for node in 0..self.cluster.nodes.len() as NodeId {
+            let running = self.cluster.nodes[node as usize].admitted();
+            for task in running.map(|commitment| commitment.task.clone()).collect::<Vec<_>>() {
+                self.pin(node, &task, true);
+            }
+        }
+    }
+
+    /// Everything that follows from the time alone.
     pub fn set_time(&mut self, now: Time) {
         self.cluster.now = self.cluster.now.max(now);
+        let now = self.cluster.now;
+        self.flows.pass(&mut self.cluster, now);
+        self.look_for_silence();
+    }
+
+    /// Once a second, nodes of which nothing was heard for too long are taken out of use.
+    fn look_for_silence(&mut self) {
+        let now = self.cluster.now;
+        let Some(stale_after_s) = self.stale_after_s.filter(|_| now.since_s(self.looked_at) >= 1.0) else {
+            return;
+        };
+        self.looked_at = now;
+        for node in 0..self.heard.len() {
+            let fresh = now.since_s(self.heard[node]) < stale_after_s;
+            let accepting = fresh && !self.unavailable.contains(&(node as NodeId));
+            if self.cluster.nodes[node].accepting != accepting {
+                self.cluster.set_accepting(node as NodeId, accepting);
+            }
+        }
     }
 
     /// Checks the cluster's books, in tests: a service in use has no time for it.
@@ -107,96 +216,36 @@ impl Books {
         }
     }
 
+    /// The cluster as it stands, to be told elsewhere; transfers of our own decisions are left out.
+    pub fn portrait(&self) -> Portrait {
+        let mut cluster = self.cluster.clone();
+        self.flows.clone().clear(&mut cluster);
+        for node in 0..cluster.nodes.len() as NodeId {
+            // Silence is not a fact of a registration.
+            let accepting = !self.unavailable.contains(&node);
+            if cluster.nodes[node as usize].accepting != accepting {
+                cluster.set_accepting(node, accepting);
+            }
+        }
+        Portrait {
+            id: self.id.clone(),
+            cluster,
+            reference: self.reference,
+            estimates: self.estimates.clone(),
+            decisions: self.open_decisions(),
+            stale_after_s: self.stale_after_s,
+        }
+    }
+
     /// Ids of the decisions that have not ended, by the number of their task.
-    pub fn open_decisions(&self) -> BTreeMap<TaskId, String> {
+    fn open_decisions(&self) -> BTreeMap<TaskId, String> {
         let open = self.decisions.iter().filter(|(_, decision)| !decision.ended);
         open.map(|(id, decision)| (decision.commitment, id.clone())).collect()
     }
 
-    // Placing.
-
-    pub fn place(&mut self, order: &Order, chooser: &mut Chooser) -> Result<Arc<Answer>, Refusal> {
-        let task = self.names.task(Field::root("task"), &order.task)?;
-        if order.dry_run {
-            return self.decide(order, &task, chooser).map(Arc::new);
-        }
-        if let Some(answer) = self.repeated(order, &task)? {
-            return Ok(answer);
-        }
-        self.cluster.note_arrival(&task);
-        let mut answer = self.decide(order, &task, chooser)?;
-        let node = answer.chosen.candidate.node;
-        if self.cluster.nodes[node as usize].commitments.len() >= MAX_PLACED {
-            let name = &self.cluster.topology.nodes[node as usize].name;
-            return Err(Refusal::Full(format!(
-                "node {name:?} has {MAX_PLACED} tasks; report the outcomes of those that ended"
-            )));
-        }
-        answer.decision_id = format!("{}-{}", chooser.run, chooser.next);
-        let answer = Arc::new(answer);
-        self.commit(order, task, chooser.next, &answer);
-        chooser.next += 1;
-        Ok(answer)
-    }
-
-    /// The answer that a request of this id got before.
-    fn repeated(&self, order: &Order, task: &Task) -> Result<Option<Arc<Answer>>, Refusal> {
-        let Some(request_id) = &order.request_id else { return Ok(None) };
-        let Some(decision) = self.requests.get(request_id).and_then(|id| self.decisions.get(id)) else {
-            return Ok(None);
-        };
-        if *decision.task != *task {
-            let problem = format_args!("{request_id:?} was the id of a request for another task");
-            return Err(Field::root("request_id").refuse(problem).into());
-        }
-        Ok(decision.answer.clone())
-    }
-
-    fn decide(&self, order: &Order, task: &Task, chooser: &mut Chooser) -> Result<Answer, Refusal> {
-        let alpha = order.alpha.unwrap_or(chooser.alpha);
-        let observation = Observation::new(&self.cluster, task, chooser.next, alpha, self.reference)
-            .ok_or_else(|| Refusal::Nowhere(why::nowhere(&self.cluster, task)))?;
-        let choice = choose(&mut *chooser.policy, &observation);
-        let ranked = |&index: &usize| Ranked {
-            candidate: observation.candidates()[index],
-            score: choice.scores[index],
-        };
-        Ok(Answer {
-            topology: Arc::clone(&self.cluster.topology),
-            decision_id: String::new(),
-            policy: chooser.policy.name().to_owned(),
-            alpha,
-            feasible: observation.count(),
-            chosen: ranked(&choice.index),
-            candidates: best_first(&choice.scores, order.max_candidates).iter().map(ranked).collect(),
-        })
-    }
-
-    fn commit(&mut self, order: &Order, task: Task, commitment: TaskId, answer: &Arc<Answer>) {
-        let Candidate { node, .. } = answer.chosen.candidate;
-        let task = Arc::new(task);
-        let expected = answer.chosen.candidate.expected();
-        if self.cluster.place(commitment, Arc::clone(&task), node, expected) {
-            self.begin(node, &task);
-        }
-        if let Some(request_id) = &order.request_id {
-            self.requests.insert(request_id.clone(), answer.decision_id.clone());
-        }
-        let mut kept = Arc::clone(answer);
-        if kept.candidates.len() > DEFAULT_CANDIDATES {
-            Arc::make_mut(&mut kept).candidates.truncate(DEFAULT_CANDIDATES);
-        }
-        let decision = Decision {
-            commitment,
-            node,
-            versions: self.versions(&task),
-            task,
-            request_id: order.request_id.clone(),
-            answer: Some(kept),
-            ended: false,
-        };
-        self.decisions.insert(answer.decision_id.clone(), decision);
-        self.decided += 1;
+    /// A decision that is remembered.
+    pub fn decision(&self, id: &str) -> Option<&Decision> {
+        self.decisions.get(id)
     }
 
     // What a task needs on its node.
@@ -216,40 +265,38 @@ impl Books {
         }
     }
 
-    /// A task was admitted: what it lacks is under way from now on.
-    fn begin(&mut self, node: NodeId, task: &Task) {
-        for item in self.cluster.needs(task, node) {
-            if !self.cluster.has_item(item, node) {
+    /// A task was admitted: what it lacks is under way from now on, its image as one transfer and each of its
+    /// inputs as another.
+    fn begin(&mut self, node: NodeId, id: TaskId, task: &Task) {
+        let lacking =
+            |item: &Item| !self.cluster.has_item(*item, node) && !self.cluster.is_arriving(*item, node);
+        let lacking: Vec<Item> = self.cluster.needs(task, node).into_iter().filter(lacking).collect();
+        let (layers, datasets): (Vec<_>, Vec<_>) =
+            lacking.into_iter().partition(|item| matches!(item, Item::Layer(_)));
+        let mut transfers: Vec<Vec<Item>> = datasets.into_iter().map(|item| vec![item]).collect();
+        transfers.push(layers);
+        for items in transfers.into_iter().filter(|items| !items.is_empty()) {
+            let source = match items[0] {
+                Item::Layer(layer) => self.cluster.layer_source(layer, node),
+                Item::Dataset(dataset) => self.cluster.dataset_source(dataset, node),
+            };
+            let mut total_s = 0.0;
+            for &item in &items {
                 self.cluster.store(node, item, false);
+                total_s += self.cluster.arriving_s(item, node).unwrap_or(0.0);
             }
+            for &item in &items {
+                self.cluster.expect(node, item, total_s, total_s);
+            }
+            let mut way = Vec::new();
+            if let Some(source) = source {
+                self.cluster
+                    .topology
+                    .visit_route(source, node, Direction::From, |channel, _| way.push(channel));
+            }
+            let until = self.cluster.now.after_s(total_s);
+            self.flows.begin(&mut self.cluster, until, id, way);
         }
         self.pin(node, task, true);
-    }
-}
-
-/// Indices of the `count` highest scores, highest first, the first of equals first.
-fn best_first(scores: &[f64], count: usize) -> Vec<usize> {
-    // A score that is no number ranks last, as it does for the choice.
-    let key = |index: usize| if scores[index].is_nan() { f64::NEG_INFINITY } else { scores[index] };
-    let order = |&a: &usize, &b: &usize| key(b).total_cmp(&key(a)).then(a.cmp(&b));
-    let mut indices: Vec<_> = (0..scores.len()).collect();
-    if count < indices.len() {
-        indices.select_nth_unstable_by(count, order);
-        indices.truncate(count);
-    }
-    indices.sort_unstable_by(order);
-    indices
-}
-
-#[cfg(test)]
-mod tests {
-    use super::best_first;
-
-    #[test]
-    fn best_scores_come_first_and_equals_in_order() {
-        let scores = [1.0, 3.0, f64::NAN, 3.0, f64::NEG_INFINITY, 2.0];
-        assert_eq!(best_first(&scores, 3), [1, 3, 5]);
-        assert_eq!(best_first(&scores, 9), [1, 3, 5, 0, 2, 4]);
-        assert!(best_first(&scores, 0).is_empty());
     }
 }

@@ -2,9 +2,11 @@
 //! the door can fail on it; what goes out is copied.
 
 mod catalogue;
+mod changes;
 mod export;
 mod facts;
 mod field;
+mod told;
 mod topology;
 
 use std::collections::BTreeMap;
@@ -16,12 +18,15 @@ use remora_env::topology::NodeId;
 use remora_env::{Cluster, Time};
 use remora_proto::v1 as wire;
 
-use super::messages::{Answer, Order, Ranked, Report, Summary};
+use super::books::links::Estimates;
+use super::messages::{Answer, Order, Other, Ranked, Report, Summary};
 use super::names::{NamedTask, Names};
 
-pub use export::registration as export;
-pub use facts::MAX_PLACED;
+pub use changes::{Delta, Known, Update, deltas, restructure, restructures, update};
+pub use export::{link_estimates, registration as export, task};
+pub use facts::{FIRST_REPORTED, MAX_PLACED};
 pub use field::{Field, Invalid};
+pub use told::{alias, amend, change, event, explained, policy, served};
 
 /// A cluster that was checked and built.
 #[derive(Clone, Debug)]
@@ -32,6 +37,9 @@ pub struct Registration {
     pub names: Names,
     /// Reported tasks that have a decision id: it, their number, where they are.
     pub placed: Vec<(String, TaskId, NodeId)>,
+    pub estimates: Estimates,
+    /// Seconds of silence after which a node takes no tasks.
+    pub stale_after_s: Option<f64>,
 }
 
 /// Most candidates that an answer lists.
@@ -56,13 +64,17 @@ pub fn registration(request: &wire::RegisterClusterRequest, now: Time) -> Result
         at.field("reference_moved_bytes").positive(cluster.reference_moved_bytes, MAX_TOTAL_BYTES as f64)?;
     let (topology, vertices) = topology::build(at, cluster)?;
     let catalogue = catalogue::build(at, cluster, &topology, &vertices)?;
-    let names = Names::of(&catalogue);
+    let names = Names::of(&topology, &catalogue);
+    let stale_after_s =
+        cluster.stale_after_s.map(|s| at.field("stale_after_s").positive(s, MAX_S)).transpose()?;
     let mut built = Cluster::new(Arc::new(topology), Arc::new(catalogue));
     built.now = now;
     let no_facts = wire::Facts::default();
     let reported = request.facts.as_ref().unwrap_or(&no_facts);
-    let placed = facts::apply(Field::root("facts"), reported, &mut built, &names)?;
-    Ok(Registration { id, cluster: built, reference: Reference::new(response_s, moved_bytes), names, placed })
+    let facts::Applied { placed, estimates } =
+        facts::apply(Field::root("facts"), reported, &mut built, &names)?;
+    let reference = Reference::new(response_s, moved_bytes);
+    Ok(Registration { id, cluster: built, reference, names, placed, estimates, stale_after_s })
 }
 
 /// What a `PlaceRequest` asks for.
@@ -80,7 +92,16 @@ pub fn order(request: &wire::PlaceRequest) -> Result<Order, Invalid> {
         dry_run: request.dry_run,
         request_id: optional_name(Field::root("request_id"), &request.request_id)?,
         max_candidates: max_candidates.map_or(DEFAULT_CANDIDATES, |count| count as usize),
+        among: among(&request.among)?,
+        deadline: None,
     })
+}
+
+/// Names of nodes to choose among; whether they exist is seen later.
+fn among(names: &[String]) -> Result<Vec<String>, Invalid> {
+    Field::root("among").count(names.len(), 0..=MAX_CANDIDATES as usize)?;
+    let names = names.iter().enumerate();
+    names.map(|(index, name)| Field::item_of_root("among", index).name(name)).collect()
 }
 
 /// What a `ReportOutcomeRequest` says.
@@ -89,13 +110,35 @@ pub fn report(request: &wire::ReportOutcomeRequest) -> Result<Report, Invalid> {
     let transfer_bytes = request
         .transfer_bytes
         .map(|bytes| Field::root("transfer_bytes").whole(bytes, 0..=MAX_TOTAL_BYTES as i64));
+    phases(&request.phases)?;
+    Field::root("reason").text(&request.reason)?;
     Ok(Report {
+        transfers: changes::transfers(&request.transfers)?,
         cluster_id: Field::root("cluster_id").name(&request.cluster_id)?,
         decision_id: Field::root("decision_id").name(&request.decision_id)?,
         failed: request.failed,
         response_s: response_s.transpose()?,
         transfer_bytes: transfer_bytes.transpose()?,
     })
+}
+
+/// Measured phases are only kept; they have to be numbers all the same.
+fn phases(phases: &Option<wire::Phases>) -> Result<(), Invalid> {
+    let Some(wire::Phases { wait_s, pull_s, fetch_s, start_s, execution_s, store_s }) = *phases else {
+        return Ok(());
+    };
+    let named = [
+        ("wait_s", wait_s),
+        ("pull_s", pull_s),
+        ("fetch_s", fetch_s),
+        ("start_s", start_s),
+        ("execution_s", execution_s),
+        ("store_s", store_s),
+    ];
+    for (name, seconds) in named.into_iter().filter(|(_, seconds)| seconds.is_some()) {
+        Field::root("phases").field(name).number(seconds, 0.0..=MAX_S)?;
+    }
+    Ok(())
 }
 
 fn named_task(at: Field<'_>, task: &wire::Task) -> Result<NamedTask, Invalid> {
@@ -142,17 +185,28 @@ fn unique(
 /// An answer on the wire.
 pub fn answer(answer: &Answer) -> wire::PlaceResponse {
     let chosen = candidate(answer, &answer.chosen);
+    let name = |other: &Other| answer.topology.nodes[other.node as usize].name.clone();
     wire::PlaceResponse {
         predicted_transfer_bytes: chosen.image_bytes + chosen.input_bytes + chosen.output_bytes,
         predicted_completion_s: answer.chosen.candidate.completion_s(),
         node: chosen.node,
         decision_id: answer.decision_id.clone(),
-        policy: answer.policy.clone(),
-        fallback: String::new(),
+        policy: answer.policy.to_string(),
+        fallback: answer.fallback.to_owned(),
         alpha: answer.alpha,
         admitted: answer.chosen.candidate.fits_now,
         feasible: answer.feasible as i64,
         candidates: answer.candidates.iter().map(|ranked| candidate(answer, ranked)).collect(),
+        advised_node: answer.advised.as_ref().map(name).unwrap_or_default(),
+    }
+}
+
+/// What somebody else would have chosen, on the wire.
+pub fn alternative(answer: &Answer, other: &Other) -> wire::Alternative {
+    wire::Alternative {
+        policy: other.policy.to_string(),
+        node: answer.topology.nodes[other.node as usize].name.clone(),
+        predicted_cost: other.cost,
     }
 }
 

@@ -1,90 +1,82 @@
 //! The gRPC services: check, ask the owner, answer.
 
+mod clusters;
+mod placements;
+mod policies;
+
 use remora_proto::v1 as wire;
-use remora_proto::v1::cluster_service_server::ClusterService;
-use remora_proto::v1::placement_service_server::PlacementService;
-use tonic::{Request, Response, Status};
+use std::sync::Arc;
+use tonic::Status;
 
 use super::Clock;
 use super::convert;
-use super::owner::Handle;
+use super::owner::{Command, Handle};
 use super::refusal::Refusal;
 
 /// The way from the wire to the owner.
-#[derive(Clone)]
-pub(super) struct Door {
-    pub owner: Handle,
-    pub clock: Clock,
+#[derive(Clone, Debug)]
+pub struct Door {
+    pub(super) owner: Handle,
+    pub(super) clock: Clock,
 }
 
 impl Door {
-    /// Checks and builds a cluster beside the requests that are being answered: a large one takes a
-    /// while.
+    /// Enters a cluster. It is checked and built beside the requests that are being answered: a large one
+    /// takes a while.
+    ///
+    /// # Errors
+    /// As [`ClusterService.Register`](wire::cluster_service_server::ClusterService::register).
     pub async fn register(
         &self,
         request: wire::RegisterClusterRequest,
     ) -> Result<wire::RegisterClusterResponse, Status> {
         let now = self.clock.now();
-        let built = tokio::task::spawn_blocking(move || convert::registration(&request, now)).await;
-        let registration = built.map_err(|_| Status::internal("the cluster could not be built"))?;
-        let (summary, replaced) = self.owner.register(registration.map_err(Refusal::from)?).await?;
+        let build = move || {
+            let registration = convert::registration(&request, now);
+            (registration, request)
+        };
+        let built = tokio::task::spawn_blocking(build).await;
+        let (registration, request) =
+            built.map_err(|_| Status::internal("the cluster could not be built"))?;
+        let registration = Box::new(registration.map_err(Refusal::from)?);
+        let register = |reply| Command::Register(registration, Arc::new(request), reply);
+        let (summary, replaced) = self.owner.ask(register).await?;
         Ok(wire::RegisterClusterResponse { summary: Some(convert::summary(&summary)), replaced })
     }
-}
 
-#[tonic::async_trait]
-impl ClusterService for Door {
-    async fn register(
+    /// Enters what changed.
+    ///
+    /// # Errors
+    /// As [`ClusterService.Update`](wire::cluster_service_server::ClusterService::update).
+    pub async fn update(
         &self,
-        request: Request<wire::RegisterClusterRequest>,
-    ) -> Result<Response<wire::RegisterClusterResponse>, Status> {
-        self.register(request.into_inner()).await.map(Response::new)
+        request: wire::UpdateClusterRequest,
+    ) -> Result<wire::UpdateClusterResponse, Status> {
+        let update = convert::update(&request).map_err(Refusal::from)?;
+        let command = |reply| Command::Update(update, Arc::new(request), reply);
+        let (version, already_entered) = self.owner.ask(command).await?;
+        Ok(wire::UpdateClusterResponse { version: version as i64, already_entered })
     }
 
-    async fn list(
-        &self,
-        _: Request<wire::ListClustersRequest>,
-    ) -> Result<Response<wire::ListClustersResponse>, Status> {
-        let clusters = self.owner.list().await?.iter().map(convert::summary).collect();
-        Ok(Response::new(wire::ListClustersResponse { clusters }))
+    /// Chooses a node for a task.
+    ///
+    /// # Errors
+    /// As [`PlacementService.Place`](wire::placement_service_server::PlacementService::place).
+    pub async fn place(&self, request: wire::PlaceRequest) -> Result<wire::PlaceResponse, Status> {
+        placements::answered(placements::ask(self, request, None)).await
     }
 
-    async fn get(
+    /// Ends a task.
+    ///
+    /// # Errors
+    /// As [`PlacementService.ReportOutcome`](wire::placement_service_server::PlacementService::report_outcome).
+    pub async fn report(
         &self,
-        request: Request<wire::GetClusterRequest>,
-    ) -> Result<Response<wire::GetClusterResponse>, Status> {
-        let id = request.into_inner().id;
-        let snapshot = self.owner.get(id.clone()).await?;
-        let exported = convert::export(&id, &snapshot.cluster, snapshot.reference, &snapshot.decisions);
-        Ok(Response::new(wire::GetClusterResponse { cluster: exported.cluster, facts: exported.facts }))
-    }
-
-    async fn remove(
-        &self,
-        request: Request<wire::RemoveClusterRequest>,
-    ) -> Result<Response<wire::RemoveClusterResponse>, Status> {
-        self.owner.remove(request.into_inner().id).await?;
-        Ok(Response::new(wire::RemoveClusterResponse {}))
-    }
-}
-
-#[tonic::async_trait]
-impl PlacementService for Door {
-    async fn place(
-        &self,
-        request: Request<wire::PlaceRequest>,
-    ) -> Result<Response<wire::PlaceResponse>, Status> {
-        let order = convert::order(&request.into_inner()).map_err(Refusal::from)?;
-        let answer = self.owner.place(order).await?;
-        Ok(Response::new(convert::answer(&answer)))
-    }
-
-    async fn report_outcome(
-        &self,
-        request: Request<wire::ReportOutcomeRequest>,
-    ) -> Result<Response<wire::ReportOutcomeResponse>, Status> {
-        let report = convert::report(&request.into_inner()).map_err(Refusal::from)?;
-        let already_reported = self.owner.report(report).await?;
-        Ok(Response::new(wire::ReportOutcomeResponse { already_reported }))
+        request: wire::ReportOutcomeRequest,
+    ) -> Result<wire::ReportOutcomeResponse, Status> {
+        let report = Box::new(convert::report(&request).map_err(Refusal::from)?);
+        let command = |reply| Command::Report(report, Arc::new(request), reply);
+        let already_reported = self.owner.ask(command).await?;
+        Ok(wire::ReportOutcomeResponse { already_reported })
     }
 }

@@ -1,9 +1,10 @@
 //! What is asked of the owner and what it answers, free of the wire.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use remora_env::observation::Candidate;
-use remora_env::topology::Topology;
+use remora_env::topology::{NodeId, Topology};
 
 use super::names::NamedTask;
 
@@ -16,6 +17,10 @@ pub struct Order {
     pub dry_run: bool,
     pub request_id: Option<String>,
     pub max_candidates: usize,
+    /// Names of the nodes to choose among; all where there are none.
+    pub among: Vec<String>,
+    /// When whoever asks has no more use for the answer.
+    pub deadline: Option<Instant>,
 }
 
 /// A candidate with what the policy says of it.
@@ -31,12 +36,29 @@ pub struct Answer {
     pub topology: Arc<Topology>,
     /// Empty for a dry run.
     pub decision_id: String,
-    pub policy: String,
+    pub policy: Arc<str>,
+    /// Why the fallback heuristic chose; empty where it did not.
+    pub fallback: &'static str,
     pub alpha: f64,
     pub feasible: usize,
     pub chosen: Ranked,
+    /// Expected cost of what was chosen.
+    pub cost: f64,
     /// Best first.
     pub candidates: Vec<Ranked>,
+    /// What others would have chosen.
+    pub advised: Option<Other>,
+    pub shadow: Option<Other>,
+    pub heuristic: Option<Other>,
+}
+
+/// Another choice for the same task.
+#[derive(Clone, Debug)]
+pub struct Other {
+    pub policy: Arc<str>,
+    pub node: NodeId,
+    /// Expected, with the same estimates.
+    pub cost: f64,
 }
 
 /// What became of a decision.
@@ -47,6 +69,18 @@ pub struct Report {
     pub failed: bool,
     pub response_s: Option<f64>,
     pub transfer_bytes: Option<u64>,
+    pub transfers: Vec<Transfer>,
+}
+
+/// A transfer as it was measured, between two ends by name.
+#[derive(Clone, Debug)]
+pub struct Transfer {
+    pub from: String,
+    pub to: String,
+    pub bytes: f64,
+    pub seconds: f64,
+    /// Other transfers that shared the way.
+    pub others: f64,
 }
 
 /// Counts that describe a cluster.

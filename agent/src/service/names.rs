@@ -1,8 +1,9 @@
-//! Names of what a cluster's catalogue has, and tasks that are told in such names.
+//! Names of what a cluster has, and tasks that are told in such names.
 
 use std::collections::BTreeMap;
 
 use remora_env::catalogue::{Catalogue, Task, numbered};
+use remora_env::topology::Topology;
 
 use super::convert::{Field, Invalid};
 
@@ -15,18 +16,22 @@ pub struct NamedTask {
     pub outputs: Vec<String>,
 }
 
-/// Index of each thing of a catalogue by its name.
+/// Number of each thing of a cluster by its name.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
+    pub nodes: BTreeMap<String, u32>,
+    pub layers: BTreeMap<String, u32>,
     pub kinds: BTreeMap<String, u32>,
     pub images: BTreeMap<String, u32>,
     pub datasets: BTreeMap<String, u32>,
 }
 
 impl Names {
-    /// Names of a catalogue in which each is unique.
-    pub fn of(catalogue: &Catalogue) -> Names {
+    /// Names of a cluster in which each is unique.
+    pub fn of(topology: &Topology, catalogue: &Catalogue) -> Names {
         Names {
+            nodes: numbered(topology.nodes.iter().map(|node| &node.name)),
+            layers: numbered(catalogue.layers.iter().map(|layer| &layer.name)),
             kinds: numbered(catalogue.kinds.iter().map(|kind| &kind.name)),
             images: numbered(catalogue.images.iter().map(|image| &image.name)),
             datasets: numbered(catalogue.datasets.iter().map(|dataset| &dataset.name)),

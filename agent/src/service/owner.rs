@@ -1,131 +1,149 @@
-//! The one owner of all clusters. Everybody else has a [`Handle`] and sends it a command; commands
-//! are carried out one after the other.
+//! The one owner of all clusters and policies. Everybody else has a [`Handle`] and sends it a command;
+//! commands are carried out one after the other.
+
+mod deciding;
+mod handle;
+mod serving;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use remora_env::Cluster;
-use remora_env::cluster::TaskId;
-use remora_env::observation::Reference;
-use remora_policies::Policy;
-use tokio::sync::{mpsc, oneshot};
+use remora_env::Time;
+use remora_proto::v1 as wire;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::Clock;
 use super::books::{Books, Chooser};
 use super::convert::{Field, Registration};
-use super::messages::{Answer, Order, Report, Summary};
+use super::feed::{Entry, Event, Feed};
+use super::messages::Summary;
+use super::policies::Policies;
 use super::refusal::Refusal;
+use super::serving::Serving;
+
+pub(super) use handle::{
+    By, Command, Explained, Handle, PlaceReply, PolicyCommand, Reply, Served, Snapshot, Told,
+};
 
 /// Most clusters at a time.
 const MAX_CLUSTERS: usize = 1000;
-/// Commands that may wait; beyond that, those who ask wait.
+/// Commands that may wait; beyond that they are refused.
 const WAITING: usize = 1024;
-
-type Reply<T> = oneshot::Sender<T>;
-
-/// A cluster as it stands, with the ids of its decisions that have not ended.
-pub(super) struct Snapshot {
-    pub cluster: Cluster,
-    pub reference: Reference,
-    pub decisions: BTreeMap<TaskId, String>,
-}
-
-/// Everything that can be asked of the owner.
-enum Command {
-    Register(Box<Registration>, Reply<Result<(Summary, bool), Refusal>>),
-    List(Reply<Vec<Summary>>),
-    Get(String, Reply<Result<Box<Snapshot>, Refusal>>),
-    Remove(String, Reply<Result<(), Refusal>>),
-    Place(Box<Order>, Reply<Result<Arc<Answer>, Refusal>>),
-    Report(Box<Report>, Reply<Result<bool, Refusal>>),
-}
-
-/// Access to the owner.
-#[derive(Clone)]
-pub(super) struct Handle(mpsc::Sender<Command>);
-
-impl Handle {
-    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Refusal> {
-        let (reply, answer) = oneshot::channel();
-        self.0.send(command(reply)).await.map_err(|_| Refusal::Stopping)?;
-        answer.await.map_err(|_| Refusal::Stopping)
-    }
-
-    /// Enters a cluster; true if it replaces another.
-    pub async fn register(&self, registration: Registration) -> Result<(Summary, bool), Refusal> {
-        self.ask(|reply| Command::Register(Box::new(registration), reply)).await?
-    }
-
-    pub async fn list(&self) -> Result<Vec<Summary>, Refusal> {
-        self.ask(Command::List).await
-    }
-
-    pub async fn get(&self, id: String) -> Result<Box<Snapshot>, Refusal> {
-        self.ask(|reply| Command::Get(id, reply)).await?
-    }
-
-    pub async fn remove(&self, id: String) -> Result<(), Refusal> {
-        self.ask(|reply| Command::Remove(id, reply)).await?
-    }
-
-    pub async fn place(&self, order: Order) -> Result<Arc<Answer>, Refusal> {
-        self.ask(|reply| Command::Place(Box::new(order), reply)).await?
-    }
-
-    /// Ends a decision; true if it had ended before.
-    pub async fn report(&self, report: Report) -> Result<bool, Refusal> {
-        self.ask(|reply| Command::Report(Box::new(report), reply)).await?
-    }
-}
+/// How often decisions without an outcome are looked for.
+const TICK: Duration = Duration::from_secs(1);
 
 struct Owner {
     clock: Clock,
     chooser: Chooser,
     clusters: BTreeMap<String, Books>,
+    feeds: BTreeMap<String, Feed>,
+    /// How policies serve clusters that have no setting of their own, and those that have.
+    serving: Serving,
+    servings: BTreeMap<String, Serving>,
+    /// Of the last event.
+    version: u64,
 }
 
 /// Starts the owner; it ends when the last handle is gone.
-pub(super) fn start(policy: Box<dyn Policy>, alpha: f64, clock: Clock) -> (Handle, JoinHandle<()>) {
+pub(super) fn start(policies: Policies, serving: Serving, clock: Clock) -> (Handle, JoinHandle<()>) {
     let (sender, mut commands) = mpsc::channel(WAITING);
-    let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let chooser = Chooser { policy, alpha, run: format!("{:x}", started.as_nanos()), next: 0 };
-    let mut owner = Owner { clock, chooser, clusters: BTreeMap::new() };
+    let run = format!("{:x}", Clock::run());
+    let chooser = Chooser { policies, run, next: 0, usual: Duration::ZERO };
+    let mut owner = Owner {
+        clock,
+        chooser,
+        clusters: BTreeMap::new(),
+        feeds: BTreeMap::new(),
+        serving,
+        servings: BTreeMap::new(),
+        version: 0,
+    };
     let task = tokio::spawn(async move {
-        while let Some(command) = commands.recv().await {
-            owner.handle(command);
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(command) => owner.handle(command),
+                    None => break,
+                },
+                _ = tick.tick() => owner.tick(),
+            }
         }
     });
-    (Handle(sender), task)
+    (Handle::new(sender), task)
 }
 
 impl Owner {
     /// Whoever asked may have gone: then there is nobody to tell.
     fn handle(&mut self, command: Command) {
         match command {
-            Command::Register(registration, reply) => drop(reply.send(self.register(*registration))),
+            Command::Register(registration, request, reply) => {
+                drop(reply.send(self.register(*registration, request)));
+            }
             Command::List(reply) => drop(reply.send(self.clusters.values().map(Books::summary).collect())),
             Command::Get(id, reply) => drop(reply.send(self.get(&id))),
             Command::Remove(id, reply) => drop(reply.send(self.remove(&id))),
+            Command::Update(update, request, reply) => drop(reply.send(self.update(&update, request))),
+            Command::Watch(id, after, reply) => drop(reply.send(self.watch(&id, after))),
             // A decision that nobody hears of would never end.
-            Command::Place(_, reply) if reply.is_closed() => {}
-            Command::Place(order, reply) => drop(reply.send(self.place(&order))),
-            Command::Report(report, reply) => drop(reply.send(self.report(&report))),
+            Command::Place(_, _, reply) if reply.is_closed() => {}
+            Command::Place(order, request, reply) => drop(reply.send(self.place(&order, request))),
+            Command::Report(report, request, reply) => drop(reply.send(self.report(&report, request))),
+            Command::Explain(cluster, id, reply) => drop(reply.send(self.explain(&cluster, &id))),
+            Command::Policies(command) => self.policies(command),
         }
     }
 
+    fn tick(&mut self) {
+        let ids: Vec<String> = self.clusters.keys().cloned().collect();
+        for id in ids {
+            // It is there: nothing else removes it in between.
+            drop(self.books("cluster_id", &id));
+        }
+    }
+
+    /// Now, as clusters count it.
+    fn now(&self) -> Time {
+        self.clock.now()
+    }
+
+    /// A cluster's books, as of now.
     fn books(&mut self, field: &'static str, id: &str) -> Result<&mut Books, Refusal> {
-        if !self.clusters.contains_key(id) {
+        let now = self.now();
+        let Some(books) = self.clusters.get_mut(id) else {
             let known = self.clusters.keys().map(String::as_str);
             return Err(Refusal::UnknownCluster(Field::root(field).unknown("cluster", id, known)));
+        };
+        books.set_time(now);
+        for decision in books.expire() {
+            tracing::warn!(cluster = id, decision, "no outcome was reported in time; what it held is free");
+            self.happened(id, Event::Expired(decision));
         }
-        let books = self.clusters.get_mut(id).expect("it is there");
-        books.set_time(self.clock.now());
-        Ok(books)
+        Ok(self.clusters.get_mut(id).expect("it was there"))
     }
 
-    fn register(&mut self, registration: Registration) -> Result<(Summary, bool), Refusal> {
+    /// Something happened to a cluster.
+    fn happened(&mut self, cluster: &str, event: Event) {
+        self.version += 1;
+        let at_ms = (self.now().0 / 1_000_000) as i64;
+        let entry = Arc::new(Entry { version: self.version, at_ms, cluster: cluster.into(), event });
+        let before = self.version - 1;
+        self.feeds.entry(cluster.to_owned()).or_insert_with(|| Feed::new(before)).push(entry);
+    }
+
+    fn serving_of(&self, cluster: &str) -> &Serving {
+        self.servings.get(cluster).unwrap_or(&self.serving)
+    }
+
+    fn register(
+        &mut self,
+        registration: Registration,
+        request: Arc<wire::RegisterClusterRequest>,
+    ) -> Result<(Summary, bool), Refusal> {
         let id = registration.id.clone();
         let replaced = self.clusters.contains_key(&id);
         if !replaced && self.clusters.len() >= MAX_CLUSTERS {
@@ -136,40 +154,31 @@ impl Owner {
         let books = Books::new(registration);
         books.check();
         let summary = books.summary();
-        self.clusters.insert(id, books);
+        self.clusters.insert(id.clone(), books);
+        self.happened(&id, Event::Registered(request, summary.clone()));
         tracing::info!(cluster = summary.id, nodes = summary.nodes, replaced, "cluster registered");
         Ok((summary, replaced))
     }
 
-    fn get(&mut self, id: &str) -> Result<Box<Snapshot>, Refusal> {
-        let books = self.books("id", id)?;
-        let (cluster, decisions) = (books.cluster.clone(), books.open_decisions());
-        Ok(Box::new(Snapshot { cluster, reference: books.reference, decisions }))
+    fn get(&mut self, id: &str) -> Result<Snapshot, Refusal> {
+        let portrait = Box::new(self.books("id", id)?.portrait());
+        let version = self.feeds.get(id).map_or(0, Feed::version);
+        Ok(Snapshot { portrait, version })
     }
 
     fn remove(&mut self, id: &str) -> Result<(), Refusal> {
         self.books("id", id)?;
         self.clusters.remove(id);
+        self.happened(id, Event::Removed);
+        self.feeds.remove(id);
+        self.servings.remove(id);
         tracing::info!(cluster = id, "cluster removed");
         Ok(())
     }
 
-    fn place(&mut self, order: &Order) -> Result<Arc<Answer>, Refusal> {
-        self.books("cluster_id", &order.cluster_id)?;
-        let books = self.clusters.get_mut(&order.cluster_id).expect("it is there");
-        let answer = books.place(order, &mut self.chooser)?;
-        books.check();
-        let node = &answer.topology.nodes[answer.chosen.candidate.node as usize].name;
-        let (cluster, kind) = (&order.cluster_id, &order.task.kind);
-        tracing::debug!(cluster, kind, node, decision = answer.decision_id, "placed");
-        Ok(answer)
-    }
-
-    fn report(&mut self, report: &Report) -> Result<bool, Refusal> {
-        let books = self.books("cluster_id", &report.cluster_id)?;
-        let already = books.report(report)?;
-        books.check();
-        tracing::debug!(?report, already, "outcome");
-        Ok(already)
+    fn watch(&mut self, id: &str, after: Option<u64>) -> Result<super::feed::Watch, Refusal> {
+        self.books("cluster_id", id)?;
+        let version = self.version;
+        self.feeds.entry(id.to_owned()).or_insert_with(|| Feed::new(version)).watch(after)
     }
 }

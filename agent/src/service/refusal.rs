@@ -1,8 +1,14 @@
 //! Everything the service says no with.
 
+use std::time::Duration;
+
+use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
 use super::convert::Invalid;
+
+/// Milliseconds after which to ask again, among the trailers.
+const RETRY_AFTER: &str = "retry-after-ms";
 
 /// A request that is not granted; nothing was changed by it.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +23,19 @@ pub enum Refusal {
     Nowhere(String),
     #[error("{0}")]
     Full(String),
+    #[error("{0}")]
+    UnknownPolicy(Invalid),
+    #[error("{0}")]
+    OutOfOrder(Invalid),
+    #[error("{0}")]
+    Conflict(Invalid),
+    /// What happened since then is no longer kept.
+    #[error("{0}")]
+    TooOld(Invalid),
+    #[error("more is asked than can be answered; ask again in {} ms", .0.as_millis())]
+    Busy(Duration),
+    #[error("{0}")]
+    Broken(String),
     #[error("the service is stopping; ask again in a moment")]
     Stopping,
 }
@@ -25,11 +44,20 @@ impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Status {
         let code = match refusal {
             Refusal::Invalid(_) => Code::InvalidArgument,
-            Refusal::UnknownCluster(_) | Refusal::UnknownDecision(_) => Code::NotFound,
-            Refusal::Nowhere(_) => Code::FailedPrecondition,
-            Refusal::Full(_) => Code::ResourceExhausted,
+            Refusal::UnknownCluster(_) | Refusal::UnknownDecision(_) | Refusal::UnknownPolicy(_) => {
+                Code::NotFound
+            }
+            Refusal::Nowhere(_) | Refusal::OutOfOrder(_) | Refusal::Conflict(_) => Code::FailedPrecondition,
+            Refusal::TooOld(_) => Code::OutOfRange,
+            Refusal::Full(_) | Refusal::Busy(_) => Code::ResourceExhausted,
+            Refusal::Broken(_) => Code::Internal,
             Refusal::Stopping => Code::Unavailable,
         };
-        Status::new(code, refusal.to_string())
+        let mut status = Status::new(code, refusal.to_string());
+        if let Refusal::Busy(after) = refusal {
+            let milliseconds = MetadataValue::from(after.as_millis() as u64);
+            status.metadata_mut().insert(RETRY_AFTER, milliseconds);
+        }
+        status
     }
 }

@@ -241,6 +241,7 @@ proptest! {
             failed: w.flag,
             response_s: Some(w.number),
             transfer_bytes: Some(w.whole),
+            ..wire::ReportOutcomeRequest::default()
         };
         if let Ok(report) = convert::report(&report) {
             assert!(report.response_s.is_none_or(f64::is_finite));

@@ -2,15 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod changes;
 mod cli;
 mod convert;
 mod garbage;
 mod journeys;
 mod kubernetes;
 mod placing;
+mod policies;
 mod python;
 mod refusals;
 mod repository;
 mod server;
 mod standard;
+mod storage;
 mod twin;

@@ -110,6 +110,7 @@ pub fn small_cluster() -> wire::RegisterClusterRequest {
         reference_moved_bytes: 1e8,
         peers: false,
         queue_limit: None,
+        stale_after_s: None,
         nodes: vec![
             node("desk", "nuc", "amd64", 4000),
             node("board", "rpi4", "arm64", 4000),

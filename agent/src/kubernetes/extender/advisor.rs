@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use remora_proto::v1 as wire;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -13,6 +14,8 @@ use crate::kubernetes::facts::{NodeFacts, PodFacts, Settings, image_name};
 
 /// Best score of an extender.
 const MAX_SCORE: i64 = 10;
+/// Nodes that are not known are looked for again after this long.
+const READ_AGAIN: Duration = Duration::from_secs(5);
 /// Most candidates that the core lists.
 const ALL: i64 = 20_000;
 
@@ -40,6 +43,7 @@ struct Vocabulary {
     /// By full name.
     images: BTreeMap<String, String>,
     datasets: BTreeSet<String>,
+    nodes: BTreeSet<String>,
 }
 
 pub struct Advisor {
@@ -48,6 +52,8 @@ pub struct Advisor {
     /// Kinds, images and datasets for clusters that somebody else registers.
     words: Book,
     known: Option<Vocabulary>,
+    /// When that was read.
+    read: Instant,
     /// The cluster that requests with full nodes are about.
     own: Book,
     registered: bool,
@@ -70,6 +76,7 @@ impl Advisor {
             cluster: cluster.to_owned(),
             words: Book::new(cluster, settings.clone()),
             known: None,
+            read: Instant::now(),
             own: Book::new(&own, settings),
             registered: false,
             changes: Vec::new(),
@@ -114,7 +121,9 @@ impl Advisor {
     // A cluster that somebody else registers.
 
     async fn registered(&mut self, pod: &PodFacts, names: &[String]) -> Result<Vec<i64>, Status> {
-        if self.known.is_none() {
+        let strange = |known: &Vocabulary| names.iter().any(|name| !known.nodes.contains(name));
+        if self.known.as_ref().is_none_or(|known| strange(known) && self.read.elapsed() > READ_AGAIN) {
+            self.read = Instant::now();
             self.known = Some(vocabulary(&self.core.get(&self.cluster).await?));
             self.words.forget();
         }
@@ -131,8 +140,8 @@ impl Advisor {
             self.core.update(&self.cluster, missing.clone()).await?;
             missing.iter().for_each(|change| known.learn(change));
         }
-        let cluster = self.cluster.clone();
-        self.scores(cluster, pod, task, names).await
+        let among = names.iter().filter(|name| known.nodes.contains(*name)).cloned().collect();
+        self.scores(self.cluster.clone(), pod, task, names, among).await
     }
 
     // A cluster of the nodes that requests bring.
@@ -171,8 +180,9 @@ impl Advisor {
             self.registered = updated.is_ok();
             updated?;
         }
-        let cluster = self.own.id().to_owned();
-        self.scores(cluster, pod, task, names).await
+        let known = |name: &&String| self.own.nodes().get(*name).is_some_and(|node| node.arch.is_some());
+        let among = names.iter().filter(known).cloned().collect();
+        self.scores(self.own.id().to_owned(), pod, task, names, among).await
     }
 
     async fn scores(
@@ -181,7 +191,12 @@ impl Advisor {
         pod: &PodFacts,
         task: wire::Task,
         names: &[String],
+        among: Vec<String>,
     ) -> Result<Vec<i64>, Status> {
+        // Among none of them would mean among all.
+        if among.is_empty() {
+            return Ok(vec![0; names.len()]);
+        }
         let request = wire::PlaceRequest {
             cluster_id,
             task: Some(task),
@@ -190,7 +205,7 @@ impl Advisor {
             max_candidates: Some(ALL),
             ..wire::PlaceRequest::default()
         };
-        let answer = self.core.place(request, names.to_vec()).await?;
+        let answer = self.core.place(request, among).await?;
         Ok(whole_scores(names, &answer.candidates))
     }
 }
@@ -217,6 +232,7 @@ fn vocabulary(request: &wire::RegisterClusterRequest) -> Vocabulary {
         kinds: cluster.task_kinds.iter().map(|kind| kind.name.clone()).collect(),
         images: cluster.images.iter().map(|image| (full(&image.name), image.name.clone())).collect(),
         datasets: cluster.datasets.iter().map(|dataset| dataset.name.clone()).collect(),
+        nodes: cluster.nodes.iter().map(|node| node.name.clone()).collect(),
     }
 }
 

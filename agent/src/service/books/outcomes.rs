@@ -1,21 +1,31 @@
 //! What becomes of decisions.
 
+use std::sync::Arc;
+
 use remora_env::catalogue::{DatasetId, Task};
 use remora_env::cluster::Item;
+use remora_env::observation::Candidate;
 use remora_env::topology::NodeId;
+use remora_proto::v1 as wire;
 
-use super::Books;
+use super::{Books, Decision};
 use crate::service::convert::Field;
 use crate::service::messages::Report;
 use crate::service::refusal::Refusal;
+use crate::service::serving::Serving;
 
 /// How many ended decisions are remembered.
 const MAX_ENDED: usize = 10_000;
 
 impl Books {
     /// Ends a decision; true if it had ended before.
-    pub fn report(&mut self, report: &Report) -> Result<bool, Refusal> {
-        let Some(decision) = self.decisions.get_mut(&report.decision_id) else {
+    pub fn report(
+        &mut self,
+        report: &Report,
+        told: &Arc<wire::ReportOutcomeRequest>,
+        serving: &Serving,
+    ) -> Result<bool, Refusal> {
+        let Some(decision) = self.decisions.get(&report.decision_id) else {
             let problem =
                 format_args!("no decision {:?} is known of cluster {:?}", report.decision_id, self.id);
             return Err(Refusal::UnknownDecision(Field::root("decision_id").refuse(problem)));
@@ -23,16 +33,77 @@ impl Books {
         if decision.ended {
             return Ok(true);
         }
+        self.learn(&report.transfers)?;
+        self.end(&report.decision_id, report.failed);
+        let now = self.cluster.now;
+        if let Some(decision) = self.decisions.get_mut(&report.decision_id) {
+            decision.outcome = Some((Arc::clone(told), now));
+        }
+        self.judge(report, serving);
+        Ok(false)
+    }
+
+    /// What a decision came to cost, where its response was measured and it did not fail; what was moved
+    /// counts as expected where no bytes were reported.
+    pub fn actual_cost(&self, decision: &Decision) -> Option<f64> {
+        let answer = &decision.made.as_ref()?.answer;
+        let (told, _) = decision.outcome.as_ref()?;
+        let response_s = told.response_s.filter(|_| !told.failed)?;
+        let Candidate {
+            moved_bytes,
+            missing_image_bytes,
+            arriving_image_bytes,
+            missing_input_bytes,
+            output_bytes,
+            ..
+        } = answer.chosen.candidate;
+        let expected =
+            (missing_image_bytes - arriving_image_bytes + missing_input_bytes + output_bytes) as f64;
+        // Reported bytes have no price: they cost as much a byte as expected.
+        let price = if expected > 0.0 { moved_bytes / expected } else { 1.0 };
+        let moved = told.transfer_bytes.map_or(moved_bytes, |bytes| bytes as f64 * price);
+        Some(self.reference.cost(answer.alpha, moved, response_s))
+    }
+
+    /// Compares an outcome with what the heuristic had expected.
+    fn judge(&mut self, report: &Report, serving: &Serving) {
+        if serving.regret_budget <= 0.0 {
+            return;
+        }
+        let Some(decision) = self.decisions.get(&report.decision_id) else { return };
+        let heuristic = decision.made.as_ref().and_then(|made| made.answer.heuristic.as_ref());
+        if let (Some(heuristic), Some(actual)) = (heuristic, self.actual_cost(decision)) {
+            self.regret.add(actual, heuristic.cost);
+        }
+    }
+
+    /// Decisions whose outcome nobody reported in time end; returns their ids.
+    pub fn expire(&mut self) -> Vec<String> {
+        let mut expired = Vec::new();
+        while let Some((_, id)) = self.expiring.first().filter(|(at, _)| *at <= self.cluster.now).cloned() {
+            self.end(&id, true);
+            expired.push(id);
+        }
+        expired
+    }
+
+    /// Ends an open decision: what it held is free.
+    pub(super) fn end(&mut self, id: &str, failed: bool) {
+        let decision = self.decisions.get_mut(id).expect("only a decision that is known is ended");
         decision.ended = true;
         let (node, commitment, task) = (decision.node, decision.commitment, decision.task.clone());
         let versions = decision.versions.clone();
+        if let Some(expires) = decision.expires {
+            self.expiring.remove(&(expires, id.to_owned()));
+        }
+        self.flows.end_of(&mut self.cluster, commitment);
         let commitments = &self.cluster.nodes[node as usize].commitments;
         if commitments.iter().any(|other| other.id == commitment && other.admitted) {
             self.pin(node, &task, false);
         }
         let admitted =
             self.cluster.release(commitment, node).expect("a decision that has not ended is committed");
-        if report.failed {
+        if failed {
             self.forget_arriving(node, &task);
         } else {
             self.completed(node, &task, &versions);
@@ -40,10 +111,9 @@ impl Books {
         // Those that waited for its place.
         for next in admitted {
             let task = self.committed(node, next).expect("an admitted task is on its node");
-            self.begin(node, &task);
+            self.begin(node, next, &task);
         }
-        self.remember_ended(report.decision_id.clone());
-        Ok(false)
+        self.remember_ended(id.to_owned());
     }
 
     /// Its image is on the node, its inputs too unless they were renewed since, and so are its
@@ -84,12 +154,12 @@ impl Books {
         }
     }
 
-    fn remember_ended(&mut self, decision_id: String) {
+    pub(super) fn remember_ended(&mut self, decision_id: String) {
         self.ended.push_back(decision_id);
         if self.ended.len() > MAX_ENDED {
             let oldest = self.ended.pop_front().and_then(|id| self.decisions.remove(&id));
-            if let Some(request_id) = oldest.and_then(|decision| decision.request_id) {
-                self.requests.remove(&request_id);
+            if let Some(made) = oldest.and_then(|decision| decision.made) {
+                self.requests.remove(&made.request.request_id);
             }
         }
     }

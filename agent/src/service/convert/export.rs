@@ -8,10 +8,11 @@ use remora_env::catalogue::{Catalogue, Dataset, DatasetId, Image, ImageId, Kind,
 use remora_env::cluster::{Item, TaskId};
 use remora_env::device::Arch;
 use remora_env::observation::Reference;
-use remora_env::topology::{Node, NodeId, Topology, VertexId};
+use remora_env::topology::{ChannelId, Node, NodeId, Topology, VertexId};
 use remora_proto::v1 as wire;
 
 use super::MAX_S;
+use crate::service::books::links::Estimates;
 
 /// The request that registers this cluster as `id`; `decisions` are the ids of those of its tasks
 /// whose outcome will be reported.
@@ -37,6 +38,7 @@ pub fn registration(
             task_kinds: catalogue.kinds.iter().map(kind).collect(),
             peers: topology.peers,
             queue_limit: topology.queue_limit.map(i64::from),
+            stale_after_s: None,
         }),
         facts: Some(facts(cluster, &layers, decisions)),
     }
@@ -133,7 +135,7 @@ fn kind(kind: &Kind) -> wire::TaskKind {
 }
 
 /// A task in names.
-pub(super) fn task(task: &Task, catalogue: &Catalogue) -> wire::Task {
+pub fn task(task: &Task, catalogue: &Catalogue) -> wire::Task {
     let dataset = |&id: &DatasetId| catalogue.datasets[id as usize].name.clone();
     wire::Task {
         kind: catalogue.kind(task).name.clone(),
@@ -146,7 +148,8 @@ pub(super) fn task(task: &Task, catalogue: &Catalogue) -> wire::Task {
 fn facts(cluster: &Cluster, layers: &[String], decisions: &BTreeMap<TaskId, String>) -> wire::Facts {
     let nodes = (0..cluster.nodes.len() as NodeId).map(|node| node_facts(cluster, node, layers, decisions));
     let idle = |facts: &wire::NodeFacts| {
-        facts.layers.is_empty() && facts.arriving.is_empty() && facts.placed.is_empty()
+        let holds = facts.layers.is_empty() && facts.arriving.is_empty() && facts.placed.is_empty();
+        holds && !facts.unavailable
     };
     let images = cluster.catalogue.images.iter().enumerate().map(|(id, image)| wire::ImageFacts {
         image: image.name.clone(),
@@ -158,7 +161,24 @@ fn facts(cluster: &Cluster, layers: &[String], decisions: &BTreeMap<TaskId, Stri
         links: busy_links(cluster),
         images: images.filter(|facts| facts.arrivals_per_s > 0.0).collect(),
         arrivals_per_s: cluster.total_rate_per_s(),
+        link_estimates: Vec::new(),
     }
+}
+
+/// What is known of links that transfers were measured on.
+pub fn link_estimates(topology: &Topology, estimates: &Estimates) -> Vec<wire::LinkEstimate> {
+    let known = |channel: ChannelId| {
+        let registered = topology.channels()[channel as usize].capacity_bytes_per_s;
+        let estimate = estimates.0.get(&channel).copied().unwrap_or_default();
+        (estimate.bytes_per_s(registered), estimate.confidence())
+    };
+    let links = (0..topology.links.len()).map(|link| {
+        let [up, down] = topology.link_channels(link);
+        let ((up_bytes_per_s, up_confidence), (down_bytes_per_s, down_confidence)) = (known(up), known(down));
+        let link = Some(link as i64);
+        wire::LinkEstimate { link, up_bytes_per_s, down_bytes_per_s, up_confidence, down_confidence }
+    });
+    links.filter(|estimate| estimate.up_confidence.max(estimate.down_confidence) > 0.0).collect()
 }
 
 fn node_facts(
@@ -196,6 +216,7 @@ fn node_facts(
         arriving_layers: Vec::new(),
         placed: placed.collect(),
         arriving: cluster.arriving_at(node).map(arriving).collect(),
+        unavailable: !cluster.nodes[node as usize].accepting,
     }
 }
 

@@ -3,57 +3,55 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use remora_env::catalogue::{Catalogue, DatasetId, ImageId, numbered};
+use remora_env::catalogue::{Catalogue, DatasetId, ImageId, Task};
 use remora_env::cluster::{Commitment, Item, TaskId};
 use remora_env::topology::NodeId;
 use remora_env::{Cluster, Time};
 use remora_proto::v1 as wire;
 
+use super::topology::BYTES_PER_S;
 use super::{Field, Invalid, MAX_S, Names, named_task, unique};
+use crate::service::books::links::{Estimate, Estimates};
 use crate::service::names::look_up;
 
 /// Most tasks on one node that have not ended.
 pub const MAX_PLACED: usize = 4000;
 const MAX_TRANSFERS: i64 = 1_000_000;
 const MAX_RATE_PER_S: f64 = 1e9;
+const MAX_CONFIDENCE: f64 = 0.99;
 /// Reported tasks have numbers of their own, above those of any decision.
-const FIRST_REPORTED: TaskId = 1 << 63;
+pub const FIRST_REPORTED: TaskId = 1 << 63;
 
-/// Enters what is reported; returns the tasks that have a decision id.
+/// What facts say beside what a cluster holds.
+pub(super) struct Applied {
+    /// Tasks that have a decision id: it, their number, where they are.
+    pub placed: Vec<(String, TaskId, NodeId)>,
+    pub estimates: Estimates,
+}
+
+/// Enters what is reported.
 pub(super) fn apply(
     at: Field<'_>,
     facts: &wire::Facts,
     cluster: &mut Cluster,
     names: &Names,
-) -> Result<Vec<(String, TaskId, NodeId)>, Invalid> {
-    let nodes = numbered(cluster.topology.nodes.iter().map(|node| &node.name));
-    let layers = numbered(cluster.catalogue.layers.iter().map(|layer| &layer.name));
+) -> Result<Applied, Invalid> {
     let catalogue = Arc::clone(&cluster.catalogue);
     let (stored, ids, placed) = (Vec::new(), BTreeMap::new(), Vec::new());
-    let mut reported = Reported {
-        cluster,
-        catalogue: &catalogue,
-        names,
-        nodes,
-        layers,
-        stored,
-        next: FIRST_REPORTED,
-        ids,
-        placed,
-    };
+    let mut reported =
+        Reported { cluster, catalogue: &catalogue, names, stored, next: FIRST_REPORTED, ids, placed };
     reported.datasets(at, facts)?;
     reported.nodes(at, facts)?;
     reported.links(at, facts)?;
+    let estimates = reported.estimates(at, facts)?;
     reported.arrivals(at, facts)?;
-    Ok(reported.finish())
+    Ok(Applied { placed: reported.finish(), estimates })
 }
 
 struct Reported<'a> {
     cluster: &'a mut Cluster,
     catalogue: &'a Catalogue,
     names: &'a Names,
-    nodes: BTreeMap<String, NodeId>,
-    layers: BTreeMap<String, u32>,
     /// What was stored is pinned until all is: a report is not cut down to the disk's size.
     stored: Vec<(NodeId, Item)>,
     next: TaskId,
@@ -82,8 +80,8 @@ impl Reported<'_> {
             let dataset = look_up(at.field("dataset"), "dataset", &wire.dataset, &self.names.datasets)?;
             first(at.field("dataset"), &mut listed, dataset, &wire.dataset)?;
             let holders = wire.holders.iter().enumerate();
-            let holders =
-                holders.map(|(index, name)| look_up(at.item("holders", index), "node", name, &self.nodes));
+            let holders = holders
+                .map(|(index, name)| look_up(at.item("holders", index), "node", name, &self.names.nodes));
             self.held(at.field("holders"), dataset, holders.collect::<Result<_, _>>()?)?;
         }
         Ok(())
@@ -107,8 +105,9 @@ impl Reported<'_> {
         let mut listed = BTreeSet::new();
         for (index, wire) in facts.nodes.iter().enumerate() {
             let at = at.item("nodes", index);
-            let node = look_up(at.field("node"), "node", &wire.node, &self.nodes)?;
+            let node = look_up(at.field("node"), "node", &wire.node, &self.names.nodes)?;
             first(at.field("node"), &mut listed, node, &wire.node)?;
+            self.cluster.set_accepting(node, !wire.unavailable);
             self.disk(at, node, wire)?;
             at.field("placed").count(wire.placed.len(), 0..=MAX_PLACED)?;
             for (index, task) in wire.placed.iter().enumerate() {
@@ -135,7 +134,7 @@ impl Reported<'_> {
         let lists = [("layers", &facts.layers, true), ("arriving_layers", &facts.arriving_layers, false)];
         for (field, layers, present) in lists {
             for (index, name) in layers.iter().enumerate() {
-                let layer = look_up(at.item(field, index), "layer", name, &self.layers)?;
+                let layer = look_up(at.item(field, index), "layer", name, &self.names.layers)?;
                 self.store(node, Item::Layer(layer), present);
             }
         }
@@ -147,7 +146,7 @@ impl Reported<'_> {
 
     fn arriving(&mut self, at: Field<'_>, node: NodeId, arriving: &wire::Arriving) -> Result<(), Invalid> {
         let item = match (arriving.layer.as_str(), arriving.dataset.as_str()) {
-            (layer, "") => Item::Layer(look_up(at.field("layer"), "layer", layer, &self.layers)?),
+            (layer, "") => Item::Layer(look_up(at.field("layer"), "layer", layer, &self.names.layers)?),
             ("", dataset) => {
                 Item::Dataset(look_up(at.field("dataset"), "dataset", dataset, &self.names.datasets)?)
             }
@@ -167,31 +166,10 @@ impl Reported<'_> {
     fn task(&mut self, at: Field<'_>, node: NodeId, placed: &wire::PlacedTask) -> Result<(), Invalid> {
         let at_task = at.field("task");
         let task = self.names.task(at_task, &named_task(at_task, at_task.given(&placed.task)?)?)?;
-        let remaining_s =
-            at.field("expected_remaining_s").number(placed.expected_remaining_s, -MAX_S..=MAX_S)?;
-        let expected_end = self.cluster.now.shifted_s(remaining_s);
-        let accelerators = placed.accelerators.iter().enumerate();
-        let accelerators =
-            accelerators.map(|(index, &which)| at.item("accelerators", index).whole32(which, 0..=999));
         let id = self.next;
         self.next += 1;
-        let at_span = at.field("expected_span_s");
-        let span_s = match placed.expected_span_s {
-            Some(_) => at_span.number(placed.expected_span_s, 0.0..=MAX_S)?,
-            None => self
-                .cluster
-                .execution(&task, node)
-                .map_or(0.0, |time| time.mean_s + self.cluster.topology.nodes[node as usize].startup_s),
-        };
-        let span = Time::recorded(span_s);
-        let commitment = Commitment {
-            id,
-            task: Arc::new(task),
-            expected_end,
-            span,
-            admitted: !placed.queued,
-            accelerators: accelerators.collect::<Result<_, _>>()?,
-        };
+        let commitment =
+            Commitment { id, ..commitment(at, placed, task, node, self.cluster, self.cluster.now)? };
         if !self.cluster.restore(node, commitment) {
             return Err(at.refuse("what it requests is not free beside the tasks before it; is it queued?"));
         }
@@ -203,18 +181,11 @@ impl Reported<'_> {
     }
 
     fn links(&mut self, at: Field<'_>, facts: &wire::Facts) -> Result<(), Invalid> {
-        let links = self.cluster.topology.links.len() as u64;
         let mut listed = BTreeSet::new();
         for (index, wire) in facts.links.iter().enumerate() {
             let at = at.item("links", index);
-            let link = at.field("link").whole(wire.link, 0..=i64::MAX)?;
-            if link >= links {
-                return Err(at
-                    .field("link")
-                    .refuse(format_args!("is {link}, but the cluster has {links} links")));
-            }
-            first(at.field("link"), &mut listed, link as u32, &link.to_string())?;
-            let [up, down] = self.cluster.topology.link_channels(link as usize);
+            let link = self.link(at, wire.link, &mut listed)?;
+            let [up, down] = self.cluster.topology.link_channels(link);
             let transfers = |field, count| at.field(field).whole32(count, 0..=MAX_TRANSFERS);
             let up_transfers = transfers("up_transfers", wire.up_transfers)?;
             let down_transfers = transfers("down_transfers", wire.down_transfers)?;
@@ -222,6 +193,49 @@ impl Reported<'_> {
             self.cluster.add_channel_load(down, down_transfers as i32);
         }
         Ok(())
+    }
+
+    fn estimates(&mut self, at: Field<'_>, facts: &wire::Facts) -> Result<Estimates, Invalid> {
+        let topology = Arc::clone(&self.cluster.topology);
+        let mut estimates = Estimates::default();
+        let mut listed = BTreeSet::new();
+        for (index, wire) in facts.link_estimates.iter().enumerate() {
+            let at = at.item("link_estimates", index);
+            let link = self.link(at, wire.link, &mut listed)?;
+            let [up, down] = topology.link_channels(link);
+            let mut set = |channel, (field, bytes_per_s), (of, confidence)| -> Result<(), Invalid> {
+                let bytes_per_s = at.field(field).number(bytes_per_s, BYTES_PER_S)?;
+                let confidence = at.field(of).number(confidence, 0.0..=MAX_CONFIDENCE)?;
+                let registered = topology.channels()[channel as usize].capacity_bytes_per_s;
+                if confidence > 0.0 {
+                    let estimate = Estimate::known(bytes_per_s, confidence, registered);
+                    estimates.set(self.cluster, channel, estimate);
+                }
+                Ok(())
+            };
+            set(up, ("up_bytes_per_s", wire.up_bytes_per_s), ("up_confidence", wire.up_confidence))?;
+            if down != up {
+                set(
+                    down,
+                    ("down_bytes_per_s", wire.down_bytes_per_s),
+                    ("down_confidence", wire.down_confidence),
+                )?;
+            }
+        }
+        Ok(estimates)
+    }
+
+    /// The link of that place, which is listed once.
+    fn link(&self, at: Field<'_>, link: Option<i64>, listed: &mut BTreeSet<u32>) -> Result<usize, Invalid> {
+        let links = self.cluster.topology.links.len() as u64;
+        let link = at.field("link").whole(link, 0..=i64::MAX)?;
+        if link >= links {
+            return Err(at
+                .field("link")
+                .refuse(format_args!("is {link}, but the cluster has {links} links")));
+        }
+        first(at.field("link"), listed, link as u32, &link.to_string())?;
+        Ok(link as usize)
     }
 
     fn arrivals(&mut self, at: Field<'_>, facts: &wire::Facts) -> Result<(), Invalid> {
@@ -234,6 +248,35 @@ impl Reported<'_> {
         }
         Ok(())
     }
+}
+
+/// A reported task, without the number that it gets.
+pub(super) fn commitment(
+    at: Field<'_>,
+    placed: &wire::PlacedTask,
+    task: Task,
+    node: NodeId,
+    cluster: &Cluster,
+    now: Time,
+) -> Result<Commitment, Invalid> {
+    let remaining_s = at.field("expected_remaining_s").number(placed.expected_remaining_s, -MAX_S..=MAX_S)?;
+    let accelerators = placed.accelerators.iter().enumerate();
+    let accelerators =
+        accelerators.map(|(index, &which)| at.item("accelerators", index).whole32(which, 0..=999));
+    let span_s = match placed.expected_span_s {
+        Some(_) => at.field("expected_span_s").number(placed.expected_span_s, 0.0..=MAX_S)?,
+        None => cluster
+            .execution(&task, node)
+            .map_or(0.0, |time| time.mean_s + cluster.topology.nodes[node as usize].startup_s),
+    };
+    Ok(Commitment {
+        id: 0,
+        task: Arc::new(task),
+        expected_end: now.shifted_s(remaining_s),
+        span: Time::recorded(span_s),
+        admitted: !placed.queued,
+        accelerators: accelerators.collect::<Result<_, _>>()?,
+    })
 }
 
 /// Demands that something is listed once.

@@ -10,6 +10,8 @@ pub struct Invalid(pub String);
 
 /// Longest name, bytes.
 const NAME_BYTES: usize = 500;
+/// Longest text, bytes.
+const TEXT_BYTES: usize = 2000;
 
 /// A path such as `cluster.nodes[3].memory_bytes`; written out only when something is refused.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +34,10 @@ impl fmt::Display for Field<'_> {
 impl Field<'_> {
     pub const fn root(name: &'static str) -> Field<'static> {
         Field { parent: None, name, index: None }
+    }
+
+    pub const fn item_of_root(name: &'static str, index: usize) -> Field<'static> {
+        Field { parent: None, name, index: Some(index) }
     }
 
     pub fn field(&self, name: &'static str) -> Field<'_> {
@@ -105,6 +111,14 @@ impl Field<'_> {
             1..=NAME_BYTES => Ok(value.to_owned()),
             bytes => Err(self.refuse(format_args!("has {bytes} bytes, want a name of at most {NAME_BYTES}"))),
         }
+    }
+
+    /// A few sentences; may be empty.
+    pub fn text(&self, value: &str) -> Result<(), Invalid> {
+        if value.len() <= TEXT_BYTES {
+            return Ok(());
+        }
+        Err(self.refuse(format_args!("has {} bytes, want at most {TEXT_BYTES}", value.len())))
     }
 
     /// A reference to something that is not there.

@@ -18,7 +18,7 @@ const MAX_CPU_MILLIS: i64 = 1_000_000_000;
 const MAX_ACCELERATORS: i64 = 1000;
 const MAX_QUEUED: i64 = 1_000_000_000;
 const MAX_STARTUP_S: f64 = 1e6;
-const BYTES_PER_S: std::ops::RangeInclusive<f64> = 1.0..=1e13;
+pub(super) const BYTES_PER_S: std::ops::RangeInclusive<f64> = 1.0..=1e13;
 const MAX_LATENCY_S: f64 = 3600.0;
 const MAX_PRICE: f64 = 1e6;
 /// Longest way from the first node: a decision walks the way to every node.

@@ -12,7 +12,7 @@ use remora_agent::kubernetes::book::Book;
 use remora_agent::kubernetes::core::{Change, Core};
 use remora_agent::kubernetes::extender::{Config, Extender, router};
 use remora_agent::kubernetes::facts::{NodeFacts, Settings};
-use remora_agent::service::{self, Local};
+use remora_agent::service::{self, Door};
 use remora_policies::by_name;
 use remora_proto::v1 as wire;
 use serde_json::{Value, json};
@@ -23,8 +23,8 @@ use super::double::Double;
 use super::{node, pod};
 use crate::server::small_cluster;
 
-async fn local() -> Local {
-    Local::start(service::Config::new(by_name("greedy-completion", 0).unwrap())).await.unwrap()
+async fn door() -> Door {
+    Door::start(service::Config::new(by_name("greedy-completion", 0).unwrap())).await.unwrap()
 }
 
 async fn ask(extender: &Extender, verb: &str, body: String) -> (StatusCode, String) {
@@ -56,7 +56,7 @@ async fn captured_requests_are_answered_in_kind() {
         return eprintln!("skipped: {} is not there", folder.display());
     }
     // Those with names are about a cluster with three such nodes.
-    let core = Arc::new(local().await);
+    let core = Arc::new(door().await);
     let mut book = Book::new("kubernetes", Settings::default());
     for n in 0..3 {
         let facts = NodeFacts::of(
@@ -121,7 +121,7 @@ fn args(pod: &Value, nodes: Option<&[Value]>, names: Option<&[&str]>) -> String 
 #[tokio::test]
 async fn full_nodes_are_scored_and_sent_back_as_they_came() {
     let extender = Extender::start(
-        Arc::new(local().await),
+        Arc::new(door().await),
         Config { budget: Duration::from_secs(20), ..Config::default() },
         None,
     );
@@ -154,7 +154,7 @@ async fn full_nodes_are_scored_and_sent_back_as_they_came() {
 /// A cluster that its owner registered, with its own words for kinds and images.
 #[tokio::test]
 async fn names_belong_to_a_registered_cluster() {
-    let core = local().await;
+    let core = door().await;
     core.register(small_cluster()).await.unwrap();
     let config = Config { cluster: "small".to_owned(), budget: Duration::from_secs(20), ..Config::default() };
     let extender = Extender::start(Arc::new(core.clone()), config, None);

@@ -215,3 +215,25 @@ kind: \"KubeSchedulerConfiguration\"
         assert!(document(&wrong).unwrap_err().contains(problem));
     }
 }
+
+#[test]
+fn the_command_prints_it() {
+    let remora = |arguments: &[&str]| {
+        let run = std::process::Command::new(env!("CARGO_BIN_EXE_remora"))
+            .args(["kubernetes", "config"])
+            .args(arguments)
+            .output();
+        let run = run.unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (run.status.code().unwrap(), text(run.stdout), text(run.stderr))
+    };
+    let (code, printed, _) = remora(&["--cached", "--required", "--weight", "3", "--http-timeout", "0.5"]);
+    let read: Value = serde_saphyr::from_str(&printed).unwrap();
+    let extender = &read["extenders"][0];
+    assert_eq!((code, &extender["ignorable"], &extender["weight"]), (0, &json!(false), &json!(3)));
+    assert_eq!((&extender["httpTimeout"], &extender["nodeCacheCapable"]), (&json!("500ms"), &json!(true)));
+    let (code, _, problem) = remora(&["--url", "https://remora"]);
+    assert_eq!(code, 2);
+    assert!(problem.contains("--ca-file is needed"), "{problem}");
+    assert_eq!(remora(&["--cached", "--full"]).0, 2);
+}

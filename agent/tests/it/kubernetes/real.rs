@@ -14,7 +14,7 @@ use remora_agent::kubernetes::configuration::{self, Tls};
 use remora_agent::kubernetes::core::Core;
 use remora_agent::kubernetes::extender::{self, Extender};
 use remora_agent::kubernetes::scheduler::{self, Config, lease};
-use remora_agent::service::{self, Local};
+use remora_agent::service::{self, Door};
 use remora_policies::by_name;
 use serde_json::json;
 
@@ -143,7 +143,7 @@ async fn the_real_control_plane_takes_our_placements_and_our_advice() {
         nodes.patch(&format!("node-{n}"), &PatchParams::default(), &Patch::Merge(&clean)).await.unwrap();
     }
     let policy = by_name("greedy-completion", 0).unwrap();
-    let core: Arc<dyn Core> = Arc::new(Local::start(service::Config::new(policy)).await.unwrap());
+    let core: Arc<dyn Core> = Arc::new(Door::start(service::Config::new(policy)).await.unwrap());
     let lease = Some(lease::Config::new("default", "remora-scheduler", "test"));
     let config = Config { lease, ..Config::default() };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

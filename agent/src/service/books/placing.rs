@@ -1,0 +1,276 @@
+//! How a task gets its place.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use remora_env::Time;
+use remora_env::catalogue::Task;
+use remora_env::cluster::TaskId;
+use remora_env::observation::{Candidate, Observation};
+use remora_env::topology::NodeId;
+use remora_policies::{Choice, choose};
+use remora_proto::v1 as wire;
+
+use super::{Books, Decision, Made};
+use crate::service::convert::{DEFAULT_CANDIDATES, Field, MAX_PLACED};
+use crate::service::messages::{Answer, Order, Other, Ranked};
+use crate::service::names::look_up;
+use crate::service::policies::{Alias, Policies};
+use crate::service::refusal::Refusal;
+use crate::service::serving::{Decider, Serving};
+use crate::service::why;
+
+/// Ids of decisions that differ from the shadow's that are remembered.
+const EXAMPLES: usize = 100;
+/// A decision without an outcome is never taken as ended sooner.
+const LEAST_EXPIRY_S: f64 = 3600.0;
+
+/// Who decides, under which numbers.
+#[derive(Debug)]
+pub(in crate::service) struct Chooser {
+    pub policies: Policies,
+    /// Begins the ids of all decisions of this run of the service; no other run has it.
+    pub run: String,
+    /// Number of the next decision.
+    pub next: u64,
+    /// How long the champion usually takes.
+    pub usual: Duration,
+}
+
+/// With less than so many times the usual left, there is no time for the policy.
+const HASTE: u32 = 4;
+
+impl Chooser {
+    /// Lets somebody choose; the id of who did, and the choice. Where there is nobody, the champion.
+    fn ask(&mut self, id: &str, observation: &Observation<'_>) -> Option<(Arc<str>, Choice)> {
+        let started = Instant::now();
+        let (id, policy) = self.policies.get(id)?;
+        let choice = choose(policy, observation);
+        // A running mean; one slow answer does not make haste.
+        self.usual = (self.usual * 15 + started.elapsed()) / 16;
+        Some((id, choice))
+    }
+
+    fn who(&self, alias: Alias) -> Option<String> {
+        self.policies.role(alias).map(str::to_owned)
+    }
+}
+
+impl Books {
+    pub fn place(
+        &mut self,
+        order: &Order,
+        request: &Arc<wire::PlaceRequest>,
+        serving: &Serving,
+        chooser: &mut Chooser,
+    ) -> Result<(Arc<Answer>, bool), Refusal> {
+        let task = self.names.task(Field::root("task"), &order.task)?;
+        if order.dry_run {
+            return Ok((Arc::new(self.decide(order, &task, serving, chooser)?), false));
+        }
+        if let Some(answer) = self.repeated(order, &task)? {
+            return Ok((answer, false));
+        }
+        self.cluster.note_arrival(&task);
+        let mut answer = self.decide(order, &task, serving, chooser)?;
+        let node = answer.chosen.candidate.node;
+        if self.cluster.nodes[node as usize].commitments.len() >= MAX_PLACED {
+            let name = &self.cluster.topology.nodes[node as usize].name;
+            return Err(Refusal::Full(format!(
+                "node {name:?} has {MAX_PLACED} tasks; report the outcomes of those that ended"
+            )));
+        }
+        answer.decision_id = format!("{}-{}", chooser.run, chooser.next);
+        let answer = Arc::new(answer);
+        self.compare(&answer);
+        self.commit(task, chooser.next, Arc::clone(request), Arc::clone(&answer), serving.expire_after);
+        chooser.next += 1;
+        Ok((answer, true))
+    }
+
+    /// The answer that a request of this id got before.
+    fn repeated(&self, order: &Order, task: &Task) -> Result<Option<Arc<Answer>>, Refusal> {
+        let Some(request_id) = &order.request_id else { return Ok(None) };
+        let Some(decision) = self.requests.get(request_id).and_then(|id| self.decisions.get(id)) else {
+            return Ok(None);
+        };
+        if *decision.task != *task {
+            let problem = format_args!("{request_id:?} was the id of a request for another task");
+            return Err(Field::root("request_id").refuse(problem).into());
+        }
+        Ok(decision.made.as_ref().map(|made| Arc::clone(&made.answer)))
+    }
+
+    /// Nodes to choose among, ascending; `None` for all.
+    fn among(&self, order: &Order) -> Result<Option<Vec<NodeId>>, Refusal> {
+        if order.among.is_empty() {
+            return Ok(None);
+        }
+        let names = order.among.iter().enumerate();
+        let node = |(index, name): (usize, &String)| {
+            look_up(Field::item_of_root("among", index), "node", name, &self.names.nodes)
+        };
+        let mut nodes = names.map(node).collect::<Result<Vec<_>, _>>()?;
+        nodes.sort_unstable();
+        nodes.dedup();
+        Ok(Some(nodes))
+    }
+
+    fn decide(
+        &self,
+        order: &Order,
+        task: &Task,
+        serving: &Serving,
+        chooser: &mut Chooser,
+    ) -> Result<Answer, Refusal> {
+        let (number, cluster) = (chooser.next, &self.cluster);
+        let alpha = order.alpha.unwrap_or(serving.alpha);
+        let observation = match self.among(order)? {
+            None => Observation::new(cluster, task, number, alpha, self.reference),
+            Some(nodes) => {
+                Observation::among(cluster, task, number, alpha, self.reference, nodes.iter().copied())
+            }
+        };
+        let observation = observation.ok_or_else(|| Refusal::Nowhere(why::nowhere(cluster, task)))?;
+        let hasty = order.deadline.is_some_and(|deadline| {
+            deadline.saturating_duration_since(Instant::now()) < chooser.usual * HASTE
+        });
+        let decider = if hasty { Decider::Fallback("no time left") } else { serving.decider(number) };
+        let [champion, candidate, shadow] = Alias::ALL.map(|alias| chooser.who(alias));
+        let (who, fallback) = match (decider, candidate) {
+            (Decider::Fallback(why), _) => (serving.fallback.clone(), why),
+            (Decider::Candidate, Some(candidate)) => (candidate, ""),
+            _ => (champion.clone().unwrap_or_else(|| serving.fallback.clone()), ""),
+        };
+        let (policy, choice) = chooser
+            .ask(&who, &observation)
+            .ok_or_else(|| Refusal::Broken(format!("policy {who:?} is not ready to decide")))?;
+        let mut other = |who: Option<String>| {
+            let (policy, choice) = chooser.ask(&who?, &observation)?;
+            let cost = observation.cost(&observation.candidates()[choice.index]);
+            Some(Other { policy, node: choice.node, cost })
+        };
+        let champion_advises = matches!(decider, Decider::Fallback("the policy advises only"));
+        let advised = if champion_advises { other(champion) } else { None };
+        let heuristic = if serving.regret_budget > 0.0 && fallback.is_empty() {
+            other(Some(serving.fallback.clone()))
+        } else {
+            None
+        };
+        let shadow = if serving.shadowed(number) { other(shadow) } else { None };
+        let ranked = |&index: &usize| Ranked {
+            candidate: observation.candidates()[index],
+            score: choice.scores[index],
+        };
+        let chosen = ranked(&choice.index);
+        Ok(Answer {
+            topology: Arc::clone(&cluster.topology),
+            decision_id: String::new(),
+            policy,
+            fallback,
+            alpha,
+            feasible: observation.count(),
+            chosen,
+            cost: observation.cost(&chosen.candidate),
+            candidates: best_first(&choice.scores, order.max_candidates).iter().map(ranked).collect(),
+            advised,
+            shadow,
+            heuristic,
+        })
+    }
+
+    /// Counts how the shadow compares.
+    fn compare(&mut self, answer: &Answer) {
+        let Some(other) = &answer.shadow else { return };
+        let shadow = &mut self.shadow;
+        if shadow.policy != *other.policy || shadow.decided != *answer.policy {
+            *shadow = super::Shadow {
+                policy: other.policy.to_string(),
+                decided: answer.policy.to_string(),
+                ..super::Shadow::default()
+            };
+        }
+        shadow.decisions += 1;
+        shadow.ratios += if answer.cost > 0.0 { other.cost / answer.cost } else { 1.0 };
+        if other.node != answer.chosen.candidate.node {
+            shadow.differ += 1;
+            shadow.examples.push_back(answer.decision_id.clone());
+            if shadow.examples.len() > EXAMPLES {
+                shadow.examples.pop_front();
+            }
+        }
+    }
+
+    /// Enters a decision.
+    fn commit(
+        &mut self,
+        task: Task,
+        commitment: TaskId,
+        request: Arc<wire::PlaceRequest>,
+        answer: Arc<Answer>,
+        expire_after: f64,
+    ) {
+        let Candidate { node, .. } = answer.chosen.candidate;
+        let task = Arc::new(task);
+        let expected = answer.chosen.candidate.expected();
+        if self.cluster.place(commitment, Arc::clone(&task), node, expected) {
+            self.begin(node, commitment, &task);
+        }
+        let id = answer.decision_id.clone();
+        if !request.request_id.is_empty() {
+            self.requests.insert(request.request_id.clone(), id.clone());
+        }
+        let mut kept = answer;
+        if kept.candidates.len() > DEFAULT_CANDIDATES {
+            Arc::make_mut(&mut kept).candidates.truncate(DEFAULT_CANDIDATES);
+        }
+        let at = self.cluster.now;
+        let expires = self.expiry(at, kept.chosen.candidate.completion_s(), expire_after);
+        self.expiring.insert((expires, id.clone()));
+        let made = Some(Made { at, request, answer: kept });
+        let versions = self.versions(&task);
+        let decision = Decision {
+            commitment,
+            node,
+            task,
+            versions,
+            made,
+            outcome: None,
+            expires: Some(expires),
+            ended: false,
+        };
+        self.decisions.insert(id, decision);
+        self.decided += 1;
+    }
+
+    fn expiry(&self, at: Time, expected_s: f64, expire_after: f64) -> Time {
+        at.after_s((expected_s * expire_after).max(LEAST_EXPIRY_S))
+    }
+}
+
+/// Indices of the `count` highest scores, highest first, the first of equals first.
+fn best_first(scores: &[f64], count: usize) -> Vec<usize> {
+    // A score that is no number ranks last, as it does for the choice.
+    let key = |index: usize| if scores[index].is_nan() { f64::NEG_INFINITY } else { scores[index] };
+    let order = |&a: &usize, &b: &usize| key(b).total_cmp(&key(a)).then(a.cmp(&b));
+    let mut indices: Vec<_> = (0..scores.len()).collect();
+    if count < indices.len() {
+        indices.select_nth_unstable_by(count, order);
+        indices.truncate(count);
+    }
+    indices.sort_unstable_by(order);
+    indices
+}
+
+#[cfg(test)]
+mod tests {
+    use super::best_first;
+
+    #[test]
+    fn best_scores_come_first_and_equals_in_order() {
+        let scores = [1.0, 3.0, f64::NAN, 3.0, f64::NEG_INFINITY, 2.0];
+        assert_eq!(best_first(&scores, 3), [1, 3, 5]);
+        assert_eq!(best_first(&scores, 9), [1, 3, 5, 0, 2, 4]);
+        assert!(best_first(&scores, 0).is_empty());
+    }
+}

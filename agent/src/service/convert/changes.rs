@@ -1,0 +1,394 @@
+//! What changes in a cluster, from the wire: what it is made of is changed in its registration, and the
+//! rest becomes [`Delta`]s.
+
+use std::collections::BTreeMap;
+
+use remora_env::cluster::{Commitment, Item};
+use remora_env::topology::{NodeId, Topology, VertexId};
+use remora_env::{Cluster, Time};
+use remora_proto::v1 as wire;
+use wire::change::Change;
+
+use super::{Field, Invalid, MAX_S, named_task};
+use crate::service::books::links::Measured;
+use crate::service::messages::Transfer;
+use crate::service::names::{Names, look_up};
+
+/// Most changes at a time.
+const MAX_CHANGES: usize = 10_000;
+/// Most transfers of one outcome.
+const MAX_TRANSFERS: usize = 1000;
+const MAX_OTHERS: i64 = 1_000_000;
+
+/// A change of facts, by numbers; it cannot fail any more.
+#[derive(Clone, Debug)]
+pub enum Delta {
+    Available(NodeId, bool),
+    Stored(NodeId, Vec<Item>),
+    Gone(NodeId, Vec<Item>),
+    /// Who has a dataset, ascending.
+    Holders(u32, Vec<NodeId>),
+    /// A task, with the id of its decision.
+    Placed(NodeId, Box<Commitment>, Option<String>),
+    Ended(String),
+    /// Transfers on a link, up and down.
+    Load(usize, [u32; 2]),
+    Measured([VertexId; 2], Measured),
+    Heard(NodeId),
+}
+
+impl Delta {
+    /// The node that it tells of.
+    pub fn node(&self) -> Option<NodeId> {
+        match self {
+            Delta::Available(node, _)
+            | Delta::Stored(node, _)
+            | Delta::Gone(node, _)
+            | Delta::Placed(node, ..)
+            | Delta::Heard(node) => Some(*node),
+            Delta::Holders(..) | Delta::Ended(_) | Delta::Load(..) | Delta::Measured(..) => None,
+        }
+    }
+}
+
+/// An update that was checked as far as it can be without its cluster.
+#[derive(Clone, Debug)]
+pub struct Update {
+    pub cluster_id: String,
+    /// Who reports, and which of its updates this is.
+    pub numbered: Option<(String, i64)>,
+}
+
+/// What an `UpdateClusterRequest` is about.
+pub fn update(request: &wire::UpdateClusterRequest) -> Result<Update, Invalid> {
+    let cluster_id = Field::root("cluster_id").name(&request.cluster_id)?;
+    Field::root("changes").count(request.changes.len(), 0..=MAX_CHANGES)?;
+    let numbered = match (request.source.as_str(), request.sequence) {
+        ("", 0) => None,
+        ("", _) => return Err(Field::root("source").refuse("is empty, want who counts with `sequence`")),
+        (source, sequence) => {
+            let source = Field::root("source").name(source)?;
+            Some((source, Field::root("sequence").whole(sequence, 1..=i64::MAX)? as i64))
+        }
+    };
+    Ok(Update { cluster_id, numbered })
+}
+
+fn kind(change: &wire::Change, at: Field<'_>) -> Result<Change, Invalid> {
+    change.change.clone().ok_or_else(|| at.refuse("is empty, want one change"))
+}
+
+/// Whether some change is to what the cluster is made of.
+pub fn restructures(changes: &[wire::Change]) -> bool {
+    let structural = |change: &wire::Change| {
+        matches!(
+            change.change,
+            Some(
+                Change::NodeEntered(_)
+                    | Change::NodeLeft(_)
+                    | Change::Image(_)
+                    | Change::Dataset(_)
+                    | Change::TaskKind(_)
+            )
+        )
+    };
+    changes.iter().any(structural)
+}
+
+/// Changes what a cluster is made of in its registration. Returns the ids of the decisions whose node left.
+pub fn restructure(
+    registration: &mut wire::RegisterClusterRequest,
+    changes: &[wire::Change],
+) -> Result<Vec<String>, Invalid> {
+    let cluster = registration.cluster.get_or_insert_default();
+    let facts = registration.facts.get_or_insert_default();
+    let mut lost = Vec::new();
+    for (index, change) in changes.iter().enumerate() {
+        let at = Field::item_of_root("changes", index);
+        match kind(change, at)? {
+            Change::NodeEntered(entered) => {
+                let at = at.field("node_entered");
+                cluster.nodes.push(at.field("node").given(&entered.node)?.clone());
+                cluster.links.extend(entered.links);
+            }
+            Change::NodeLeft(name) => lost.extend(leave(at.field("node_left"), &name, cluster, facts)?),
+            Change::Image(image) => replace(&mut cluster.images, image, |image| &image.name),
+            Change::Dataset(dataset) => {
+                // Where it is now stays where it is, unless the facts of an older one contradict its homes.
+                facts.datasets.retain(|facts| facts.dataset != dataset.name);
+                replace(&mut cluster.datasets, dataset, |dataset| &dataset.name);
+            }
+            Change::TaskKind(kind) => replace(&mut cluster.task_kinds, kind, |kind| &kind.name),
+            _ => {}
+        }
+    }
+    Ok(lost)
+}
+
+/// Puts something in the place of what has its name, or at the end.
+fn replace<T>(list: &mut Vec<T>, new: T, name: impl Fn(&T) -> &String) {
+    match list.iter().position(|old| name(old) == name(&new)) {
+        Some(index) => list[index] = new,
+        None => list.push(new),
+    }
+}
+
+/// Takes a node with its links and all that is known of it out of a registration.
+fn leave(
+    at: Field<'_>,
+    name: &str,
+    cluster: &mut wire::Cluster,
+    facts: &mut wire::Facts,
+) -> Result<Vec<String>, Invalid> {
+    let Some(index) = cluster.nodes.iter().position(|node| node.name == name) else {
+        return Err(at.unknown("node", name, cluster.nodes.iter().map(|node| node.name.as_str())));
+    };
+    cluster.nodes.remove(index);
+    // Links are meant by their places, which move up.
+    let mut place = 0;
+    let mut places = BTreeMap::new();
+    let mut old = 0;
+    cluster.links.retain(|link| {
+        let stays = link.outer != name && link.inner != name;
+        if stays {
+            places.insert(old, place);
+            place += 1;
+        }
+        old += 1;
+        stays
+    });
+    let moved = |link: &mut Option<i64>| {
+        *link = link.and_then(|link| places.get(&link)).copied();
+        link.is_some()
+    };
+    facts.links.retain_mut(|facts| moved(&mut facts.link));
+    facts.link_estimates.retain_mut(|estimate| moved(&mut estimate.link));
+    for dataset in &mut cluster.datasets {
+        dataset.homes.retain(|home| home != name);
+    }
+    for dataset in &mut facts.datasets {
+        dataset.holders.retain(|holder| holder != name);
+    }
+    facts.datasets.retain(|dataset| !dataset.holders.is_empty());
+    let gone = facts.nodes.iter().position(|facts| facts.node == name).map(|index| facts.nodes.remove(index));
+    let placed = gone.into_iter().flat_map(|facts| facts.placed);
+    Ok(placed.map(|placed| placed.decision_id).filter(|id| !id.is_empty()).collect())
+}
+
+/// What changes of facts look up.
+#[allow(missing_debug_implementations, reason = "it has a function in it")]
+pub struct Known<'a> {
+    pub cluster: &'a Cluster,
+    pub names: &'a Names,
+    pub now: Time,
+    /// Whether a decision that is known has not ended.
+    pub is_open: &'a dyn Fn(&str) -> Option<bool>,
+}
+
+/// Changes of facts, in order.
+pub fn deltas(known: &Known<'_>, changes: &[wire::Change]) -> Result<Vec<Delta>, Invalid> {
+    let mut deltas = Vec::with_capacity(changes.len());
+    for (index, change) in changes.iter().enumerate() {
+        let at = Field::item_of_root("changes", index);
+        if let Some(delta) = known.delta(at, kind(change, at)?)? {
+            deltas.push(delta);
+        }
+    }
+    Ok(deltas)
+}
+
+impl Known<'_> {
+    fn node(&self, at: Field<'_>, name: &str) -> Result<NodeId, Invalid> {
+        look_up(at, "node", name, &self.names.nodes)
+    }
+
+    fn delta(&self, at: Field<'_>, change: Change) -> Result<Option<Delta>, Invalid> {
+        Ok(Some(match change {
+            Change::NodeEntered(_)
+            | Change::NodeLeft(_)
+            | Change::Image(_)
+            | Change::Dataset(_)
+            | Change::TaskKind(_) => return Ok(None),
+            Change::NodeAvailable(wire::NodeAvailable { node, available }) => {
+                let at = at.field("node_available");
+                Delta::Available(self.node(at.field("node"), &node)?, available)
+            }
+            Change::NodeStorage(storage) => {
+                return self.storage(at.field("node_storage"), &storage).map(Some);
+            }
+            Change::DatasetFacts(facts) => self.holders(at.field("dataset_facts"), &facts)?,
+            Change::Placed(placed) => self.placed(at.field("placed"), &placed)?,
+            Change::EndedDecisionId(id) => {
+                let at = at.field("ended_decision_id");
+                if (self.is_open)(&at.name(&id)?) != Some(true) {
+                    return Err(at.refuse(format_args!("no decision {id:?} is open")));
+                }
+                Delta::Ended(id)
+            }
+            Change::LinkFacts(facts) => self.load(at.field("link_facts"), &facts)?,
+            Change::Transfer(wire) => {
+                let at = at.field("transfer");
+                let transfer = transfer(at, &wire)?;
+                self.measured(at, &transfer)?
+            }
+            Change::Heartbeat(node) => Delta::Heard(self.node(at.field("heartbeat"), &node)?),
+        }))
+    }
+
+    fn storage(&self, at: Field<'_>, storage: &wire::NodeStorage) -> Result<Delta, Invalid> {
+        let node = self.node(at.field("node"), &storage.node)?;
+        let came = self.items(at, node, [("images", &storage.images), ("layers", &storage.layers)])?;
+        let gone = self.items(
+            at,
+            node,
+            [("images_gone", &storage.images_gone), ("layers_gone", &storage.layers_gone)],
+        )?;
+        match (came.is_empty(), gone.is_empty()) {
+            (false, false) => Err(at.refuse("something came and something went, want a change for each")),
+            (true, false) => Ok(Delta::Gone(node, self.unshared(node, gone))),
+            _ => Ok(Delta::Stored(node, came)),
+        }
+    }
+
+    fn items(
+        &self,
+        at: Field<'_>,
+        node: NodeId,
+        [(images, image_names), (layers, layer_names)]: [(&'static str, &Vec<String>); 2],
+    ) -> Result<Vec<Item>, Invalid> {
+        let arch = self.cluster.topology.nodes[node as usize].arch;
+        let mut items = Vec::new();
+        for (index, name) in image_names.iter().enumerate() {
+            let at = at.item(images, index);
+            let image = look_up(at, "image", name, &self.names.images)?;
+            let layers = self.cluster.catalogue.images[image as usize].layers(arch);
+            if layers.is_empty() {
+                return Err(at.refuse(format_args!("{name:?} does not exist for {}", arch.name())));
+            }
+            items.extend(layers.iter().map(|&layer| Item::Layer(layer)));
+        }
+        for (index, name) in layer_names.iter().enumerate() {
+            items.push(Item::Layer(look_up(at.item(layers, index), "layer", name, &self.names.layers)?));
+        }
+        items.sort_unstable();
+        items.dedup();
+        Ok(items)
+    }
+
+    /// Of layers that go with their images those that no image which stays there shares.
+    fn unshared(&self, node: NodeId, gone: Vec<Item>) -> Vec<Item> {
+        let arch = self.cluster.topology.nodes[node as usize].arch;
+        let has = |layer: &u32| self.cluster.has_item(Item::Layer(*layer), node);
+        let gone_layer = |layer: &u32| gone.binary_search(&Item::Layer(*layer)).is_ok();
+        let images = self.cluster.catalogue.images.iter().map(|image| image.layers(arch));
+        // An image stays if it is there whole and not all of it goes.
+        let stays = images.filter(|layers| layers.iter().all(has) && !layers.iter().all(gone_layer));
+        let kept: Vec<u32> = stays.flatten().copied().collect();
+        gone.iter().copied().filter(|item| !kept.iter().any(|&layer| Item::Layer(layer) == *item)).collect()
+    }
+
+    fn holders(&self, at: Field<'_>, facts: &wire::DatasetFacts) -> Result<Delta, Invalid> {
+        let dataset = look_up(at.field("dataset"), "dataset", &facts.dataset, &self.names.datasets)?;
+        let names = facts.holders.iter().enumerate();
+        let mut holders = names
+            .map(|(index, name)| self.node(at.item("holders", index), name))
+            .collect::<Result<Vec<_>, _>>()?;
+        holders.sort_unstable();
+        holders.dedup();
+        let homes = &self.cluster.catalogue.datasets[dataset as usize].homes;
+        if !homes.is_empty() && !homes.iter().any(|home| holders.contains(home)) {
+            return Err(at.field("holders").refuse("names none of the dataset's homes, want at least one"));
+        }
+        Ok(Delta::Holders(dataset, holders))
+    }
+
+    fn placed(&self, at: Field<'_>, placed: &wire::Placed) -> Result<Delta, Invalid> {
+        let node = self.node(at.field("node"), &placed.node)?;
+        let at = at.field("task");
+        let wire = at.given(&placed.task)?;
+        let id = if wire.decision_id.is_empty() {
+            None
+        } else {
+            Some(at.field("decision_id").name(&wire.decision_id)?)
+        };
+        if id.as_deref().and_then(self.is_open).is_some() {
+            return Err(at.field("decision_id").refuse(format_args!("{:?} is used twice", wire.decision_id)));
+        }
+        Ok(Delta::Placed(node, Box::new(self.commitment(at, node, wire)?), id))
+    }
+
+    /// A reported task; its number is given when it is entered.
+    fn commitment(
+        &self,
+        at: Field<'_>,
+        node: NodeId,
+        placed: &wire::PlacedTask,
+    ) -> Result<Commitment, Invalid> {
+        let at_task = at.field("task");
+        let task = self.names.task(at_task, &named_task(at_task, at_task.given(&placed.task)?)?)?;
+        super::facts::commitment(at, placed, task, node, self.cluster, self.now)
+    }
+
+    fn load(&self, at: Field<'_>, facts: &wire::LinkFacts) -> Result<Delta, Invalid> {
+        let links = self.cluster.topology.links.len();
+        let link = at.field("link").whole(facts.link, 0..=i64::MAX)?;
+        if link >= links as u64 {
+            return Err(at
+                .field("link")
+                .refuse(format_args!("is {link}, but the cluster has {links} links")));
+        }
+        let count = |name, count| at.field(name).whole32(count, 0..=MAX_OTHERS);
+        let loads =
+            [count("up_transfers", facts.up_transfers)?, count("down_transfers", facts.down_transfers)?];
+        Ok(Delta::Load(link as usize, loads))
+    }
+
+    /// A transfer between two ends of this cluster.
+    pub fn measured(&self, at: Field<'_>, transfer: &Transfer) -> Result<Delta, Invalid> {
+        let topology = &self.cluster.topology;
+        let end = |at: Field<'_>, name: &str| vertex(at, name, topology, self.names);
+        let ends = [end(at.field("from"), &transfer.from)?, end(at.field("to"), &transfer.to)?];
+        let homes = self.cluster.catalogue.datasets.iter().flat_map(|dataset| &dataset.homes).copied();
+        let registries = (0..topology.registries.len()).map(|index| topology.registry_vertex(index));
+        let [from, to] = ends;
+        let root = homes.chain(registries).find(|root| *root == from || *root == to);
+        if !topology.is_forest() && root.is_none() {
+            let problem = "is between two ends of which neither is a registry or a dataset's home";
+            return Err(at.refuse(problem));
+        }
+        let Transfer { bytes, seconds, others, .. } = *transfer;
+        Ok(Delta::Measured(ends, Measured { bytes, seconds, others }))
+    }
+}
+
+/// A node, registry or switch of that name.
+fn vertex(at: Field<'_>, name: &str, topology: &Topology, names: &Names) -> Result<VertexId, Invalid> {
+    if let Some(&node) = names.nodes.get(name) {
+        return Ok(node);
+    }
+    let others = topology.registries.iter().chain(&topology.switches);
+    let place = others.clone().position(|other| other == name);
+    let known = || names.nodes.keys().chain(others).map(String::as_str);
+    place
+        .map(|place| (topology.nodes.len() + place) as VertexId)
+        .ok_or_else(|| at.unknown("node, registry or switch", name, known()))
+}
+
+fn transfer(at: Field<'_>, transfer: &wire::Transfer) -> Result<Transfer, Invalid> {
+    Ok(Transfer {
+        from: at.field("from").name(&transfer.from)?,
+        to: at.field("to").name(&transfer.to)?,
+        bytes: at.field("bytes").whole(transfer.bytes, 1..=super::MAX_BYTES)? as f64,
+        seconds: at.field("seconds").positive(transfer.seconds, MAX_S)?,
+        others: at.field("others").whole(transfer.others, 0..=MAX_OTHERS)? as f64,
+    })
+}
+
+/// The transfers of an outcome.
+pub fn transfers(wire: &[wire::Transfer]) -> Result<Vec<Transfer>, Invalid> {
+    Field::root("transfers").count(wire.len(), 0..=MAX_TRANSFERS)?;
+    wire.iter()
+        .enumerate()
+        .map(|(index, wire)| transfer(Field::item_of_root("transfers", index), wire))
+        .collect()
+}

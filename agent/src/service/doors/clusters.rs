@@ -1,0 +1,126 @@
+//! Clusters and what changes there.
+
+use std::pin::Pin;
+
+use remora_proto::v1 as wire;
+use remora_proto::v1::cluster_service_server::ClusterService;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt, iter};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::Door;
+use crate::service::convert::{self, Field};
+use crate::service::feed::Watch;
+use crate::service::owner::{Command, Snapshot};
+use crate::service::refusal::Refusal;
+
+/// Answers of a stream that may wait for its client.
+const AHEAD: usize = 64;
+
+#[tonic::async_trait]
+impl ClusterService for Door {
+    type FollowStream = ReceiverStream<Result<wire::UpdateClusterResponse, Status>>;
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<wire::ClusterEvent, Status>> + Send>>;
+
+    async fn register(
+        &self,
+        request: Request<wire::RegisterClusterRequest>,
+    ) -> Result<Response<wire::RegisterClusterResponse>, Status> {
+        self.register(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list(
+        &self,
+        _: Request<wire::ListClustersRequest>,
+    ) -> Result<Response<wire::ListClustersResponse>, Status> {
+        let clusters = self.owner.list().await?.iter().map(convert::summary).collect();
+        Ok(Response::new(wire::ListClustersResponse { clusters }))
+    }
+
+    async fn get(
+        &self,
+        request: Request<wire::GetClusterRequest>,
+    ) -> Result<Response<wire::GetClusterResponse>, Status> {
+        let id = request.into_inner().id;
+        let Snapshot { portrait, version } = self.owner.ask(|reply| Command::Get(id, reply)).await?;
+        let wire::RegisterClusterRequest { cluster, facts } = portrait.registration();
+        Ok(Response::new(wire::GetClusterResponse { cluster, facts, version: version as i64 }))
+    }
+
+    async fn remove(
+        &self,
+        request: Request<wire::RemoveClusterRequest>,
+    ) -> Result<Response<wire::RemoveClusterResponse>, Status> {
+        let id = request.into_inner().id;
+        self.owner.ask(|reply| Command::Remove(id, reply)).await?;
+        Ok(Response::new(wire::RemoveClusterResponse {}))
+    }
+
+    async fn update(
+        &self,
+        request: Request<wire::UpdateClusterRequest>,
+    ) -> Result<Response<wire::UpdateClusterResponse>, Status> {
+        self.update(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn follow(
+        &self,
+        request: Request<Streaming<wire::UpdateClusterRequest>>,
+    ) -> Result<Response<Self::FollowStream>, Status> {
+        let (mut updates, door) = (request.into_inner(), self.clone());
+        let (answers, stream) = mpsc::channel(AHEAD);
+        tokio::spawn(async move {
+            while let Some(update) = updates.next().await {
+                let answer = match update {
+                    Ok(update) => door.update(update).await,
+                    Err(status) => Err(status),
+                };
+                let refused = answer.is_err();
+                if answers.send(answer).await.is_err() || refused {
+                    break;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn watch(
+        &self,
+        request: Request<wire::WatchClusterRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let wire::WatchClusterRequest { cluster_id, after } = request.into_inner();
+        let after = after.map(|after| Field::root("after").whole(after, 0..=i64::MAX)).transpose();
+        let after = after.map_err(Refusal::from)?;
+        let Watch { past, future } = self.owner.ask(|reply| Command::Watch(cluster_id, after, reply)).await?;
+        let past = iter(past.into_iter().map(|entry| Ok(convert::event(&entry))));
+        // Ends when the cluster is removed, or with who watches too slowly.
+        let future = following(future);
+        Ok(Response::new(Box::pin(past.chain(future))))
+    }
+}
+
+type Events = tokio::sync::broadcast::Receiver<std::sync::Arc<crate::service::feed::Entry>>;
+
+fn following(mut events: Events) -> impl Stream<Item = Result<wire::ClusterEvent, Status>> {
+    let (sender, stream) = mpsc::channel(AHEAD);
+    tokio::spawn(async move {
+        loop {
+            let event = match events.recv().await {
+                Ok(entry) => Ok(convert::event(&entry)),
+                Err(RecvError::Closed) => break,
+                Err(RecvError::Lagged(missed)) => {
+                    let problem =
+                        format!("{missed} events were missed; watch again from the last version seen");
+                    Err(Status::data_loss(problem))
+                }
+            };
+            let last = event.is_err();
+            if sender.send(event).await.is_err() || last {
+                break;
+            }
+        }
+    });
+    ReceiverStream::new(stream)
+}

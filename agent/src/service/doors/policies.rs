@@ -1,0 +1,161 @@
+//! Policies: which there are, which roles they have, how far they are trusted.
+
+use remora_proto::v1 as wire;
+use remora_proto::v1::policy_service_server::PolicyService;
+use tokio_stream::StreamExt;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::Door;
+use crate::service::convert::{self, Field, Invalid};
+use crate::service::owner::{By, Command, PolicyCommand};
+use crate::service::policies::{About, Change};
+use crate::service::refusal::Refusal;
+
+/// Largest checkpoint, bytes.
+const MAX_CHECKPOINT: usize = 64 << 20;
+const MAX_LIMIT: i64 = 1000;
+const LIMIT: u64 = 100;
+/// Who acts where nobody has to say who they are.
+const LOCAL: &str = "local";
+
+/// Who changes something, who has to say why.
+fn by(reason: &str) -> Result<By, Invalid> {
+    let at = Field::root("reason");
+    at.text(reason)?;
+    if reason.trim().is_empty() {
+        return Err(at.refuse("is empty, want why"));
+    }
+    Ok(By { actor: LOCAL.to_owned(), reason: reason.to_owned() })
+}
+
+impl Door {
+    async fn ask_policies<T>(
+        &self,
+        command: impl FnOnce(super::super::owner::Reply<T>) -> PolicyCommand,
+    ) -> Result<T, Refusal> {
+        self.owner.ask(|reply| Command::Policies(command(reply))).await
+    }
+}
+
+#[tonic::async_trait]
+impl PolicyService for Door {
+    async fn list(
+        &self,
+        _: Request<wire::ListPoliciesRequest>,
+    ) -> Result<Response<wire::ListPoliciesResponse>, Status> {
+        let policies = self.ask_policies(PolicyCommand::List).await?;
+        let policies = policies.into_iter().map(convert::policy).collect();
+        Ok(Response::new(wire::ListPoliciesResponse { policies }))
+    }
+
+    async fn get(&self, request: Request<wire::GetPolicyRequest>) -> Result<Response<wire::Policy>, Status> {
+        let name = Field::root("policy").name(&request.into_inner().policy).map_err(Refusal::from)?;
+        let told = self.ask_policies(|reply| PolicyCommand::Get(name, reply)).await?;
+        Ok(Response::new(convert::policy(told)))
+    }
+
+    async fn upload(
+        &self,
+        request: Request<Streaming<wire::UploadPolicyRequest>>,
+    ) -> Result<Response<wire::Policy>, Status> {
+        let mut pieces = request.into_inner();
+        let (mut bytes, mut about) = (Vec::new(), None);
+        while let Some(piece) = pieces.next().await {
+            let wire::UploadPolicyRequest { name, note, chunk } = piece?;
+            if about.is_none() {
+                let name = Field::root("name").name(&name).map_err(Refusal::from)?;
+                Field::root("note").text(&note).map_err(Refusal::from)?;
+                let at_ms = (self.clock.now().0 / 1_000_000) as i64;
+                about = Some(About {
+                    name,
+                    note,
+                    uploaded_at_ms: at_ms,
+                    uploaded_by: LOCAL.to_owned(),
+                    ..About::default()
+                });
+            }
+            bytes.extend_from_slice(&chunk);
+            let count = Field::root("chunk").count(bytes.len(), 0..=MAX_CHECKPOINT);
+            count.map_err(|invalid| Refusal::Full(invalid.0))?;
+        }
+        let about =
+            about.ok_or_else(|| Refusal::from(Field::root("name").refuse("is missing, want a name")))?;
+        let told = self.ask_policies(|reply| PolicyCommand::Upload(bytes, about, reply)).await?;
+        Ok(Response::new(convert::policy(told)))
+    }
+
+    async fn set_alias(
+        &self,
+        request: Request<wire::SetAliasRequest>,
+    ) -> Result<Response<wire::AliasChange>, Status> {
+        let wire::SetAliasRequest { alias, policy, reason, expected } = request.into_inner();
+        let alias = convert::alias(Field::root("alias"), &alias).map_err(Refusal::from)?;
+        let by = by(&reason).map_err(Refusal::from)?;
+        let change = |reply| PolicyCommand::SetAlias { alias, policy, expected, by, reply };
+        Ok(Response::new(convert::change(self.ask_policies(change).await?)))
+    }
+
+    async fn roll_back(
+        &self,
+        request: Request<wire::RollBackRequest>,
+    ) -> Result<Response<wire::AliasChange>, Status> {
+        let wire::RollBackRequest { alias, reason } = request.into_inner();
+        let alias = convert::alias(Field::root("alias"), &alias).map_err(Refusal::from)?;
+        let by = by(&reason).map_err(Refusal::from)?;
+        let change = self.ask_policies(|reply| PolicyCommand::RollBack { alias, by, reply }).await?;
+        Ok(Response::new(convert::change(change)))
+    }
+
+    async fn history(
+        &self,
+        request: Request<wire::AliasHistoryRequest>,
+    ) -> Result<Response<wire::AliasHistoryResponse>, Status> {
+        let wire::AliasHistoryRequest { alias, at_ms, limit } = request.into_inner();
+        let alias = match alias.as_str() {
+            "" => None,
+            name => Some(convert::alias(Field::root("alias"), name).map_err(Refusal::from)?),
+        };
+        let limit = limit.map(|limit| Field::root("limit").whole(limit, 1..=MAX_LIMIT)).transpose();
+        let limit = limit.map_err(Refusal::from)?.unwrap_or(LIMIT) as usize;
+        let wanted = |change: &Change| {
+            alias.is_none_or(|alias| alias == change.alias) && at_ms.is_none_or(|at| change.at_ms <= at)
+        };
+        let changes = self.ask_policies(PolicyCommand::History).await?;
+        let changes = changes.into_iter().rev().filter(wanted).take(limit).map(convert::change).collect();
+        Ok(Response::new(wire::AliasHistoryResponse { changes }))
+    }
+
+    async fn get_serving(
+        &self,
+        request: Request<wire::GetServingRequest>,
+    ) -> Result<Response<wire::Serving>, Status> {
+        let cluster = request.into_inner().cluster_id;
+        let id = cluster.clone();
+        let served = self.ask_policies(|reply| PolicyCommand::Serving(id, reply)).await?;
+        Ok(Response::new(convert::served(cluster, served)))
+    }
+
+    async fn set_serving(
+        &self,
+        request: Request<wire::SetServingRequest>,
+    ) -> Result<Response<wire::Serving>, Status> {
+        let wire::SetServingRequest { serving, reason } = request.into_inner();
+        let at = Field::root("serving");
+        let serving = at.given(&serving).map_err(Refusal::from)?;
+        let amend = Box::new(convert::amend(serving).map_err(Refusal::from)?);
+        let by = by(&reason).map_err(Refusal::from)?;
+        let (cluster, id) = (serving.cluster_id.clone(), serving.cluster_id.clone());
+        let serve = |reply| PolicyCommand::Serve { cluster, amend, by, reply };
+        let served = self.ask_policies(serve).await?;
+        Ok(Response::new(convert::served(id, served)))
+    }
+
+    async fn compare(
+        &self,
+        request: Request<wire::CompareRequest>,
+    ) -> Result<Response<wire::CompareResponse>, Status> {
+        let cluster = request.into_inner().cluster_id;
+        let compared = self.ask_policies(|reply| PolicyCommand::Compare(cluster, reply)).await?;
+        Ok(Response::new(compared))
+    }
+}

@@ -1,0 +1,92 @@
+//! What the owner does about tasks.
+
+use std::sync::Arc;
+
+use remora_proto::v1 as wire;
+
+use super::Owner;
+use super::handle::Explained;
+use crate::service::convert::{Field, Update};
+use crate::service::feed::{Event, Feed};
+use crate::service::messages::{Answer, Order, Report};
+use crate::service::refusal::Refusal;
+use crate::service::serving::Serving;
+
+impl Owner {
+    pub(super) fn place(
+        &mut self,
+        order: &Order,
+        request: Arc<wire::PlaceRequest>,
+    ) -> Result<Arc<Answer>, Refusal> {
+        let id = &order.cluster_id;
+        self.books("cluster_id", id)?;
+        let serving: &Serving = self.servings.get(id).unwrap_or(&self.serving);
+        let books = self.clusters.get_mut(id).expect("it was there");
+        let (answer, new) = books.place(order, &request, serving, &mut self.chooser)?;
+        books.check();
+        if new {
+            let made = books.decision(&answer.decision_id).and_then(|decision| decision.made.clone());
+            let node = &answer.topology.nodes[answer.chosen.candidate.node as usize].name;
+            tracing::debug!(
+                cluster = id,
+                kind = order.task.kind,
+                node,
+                decision = answer.decision_id,
+                "placed"
+            );
+            if let Some(made) = made {
+                self.happened(id, Event::Decided(Arc::new(made)));
+            }
+        }
+        Ok(answer)
+    }
+
+    pub(super) fn report(
+        &mut self,
+        report: &Report,
+        request: Arc<wire::ReportOutcomeRequest>,
+    ) -> Result<bool, Refusal> {
+        let id = &report.cluster_id;
+        self.books("cluster_id", id)?;
+        let serving = self.serving_of(id).clone();
+        let books = self.clusters.get_mut(id).expect("it was there");
+        let already = books.report(report, &request, &serving)?;
+        books.check();
+        let down = books.regret.step_down(&serving);
+        tracing::debug!(?report, already, "outcome");
+        if !already {
+            self.happened(id, Event::Ended(request));
+        }
+        if let Some(autonomy) = down {
+            self.step_down(id, autonomy);
+        }
+        Ok(already)
+    }
+
+    pub(super) fn update(
+        &mut self,
+        update: &Update,
+        request: Arc<wire::UpdateClusterRequest>,
+    ) -> Result<(u64, bool), Refusal> {
+        let id = &update.cluster_id;
+        let books = self.books("cluster_id", id)?;
+        let new = books.update(update, &request.changes)?;
+        books.check();
+        if new {
+            self.happened(id, Event::Updated(request));
+        }
+        Ok((self.feeds.get(id).map_or(0, Feed::version), !new))
+    }
+
+    pub(super) fn explain(&mut self, cluster: &str, id: &str) -> Result<Explained, Refusal> {
+        let books = self.books("cluster_id", cluster)?;
+        let known = books.decision(id).and_then(|decision| Some((decision.made.clone()?, decision)));
+        let Some((made, decision)) = known else {
+            let problem =
+                format_args!("cluster {cluster:?} made no decision {id:?}, or it is no longer kept");
+            return Err(Refusal::UnknownDecision(Field::root("decision_id").refuse(problem)));
+        };
+        let actual_cost = books.actual_cost(decision);
+        Ok(Explained { made, outcome: decision.outcome.clone(), actual_cost })
+    }
+}

@@ -1,0 +1,134 @@
+//! Access to the owner.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use remora_env::Time;
+use remora_proto::v1 as wire;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::service::books::{Made, Portrait};
+use crate::service::convert::{Registration, Update};
+use crate::service::feed::Watch;
+use crate::service::messages::{Answer, Order, Report, Summary};
+use crate::service::policies::{About, Alias, Change};
+use crate::service::refusal::Refusal;
+use crate::service::serving::Serving;
+
+pub type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
+pub type PlaceReply = oneshot::Receiver<Result<Arc<Answer>, Refusal>>;
+
+/// When to ask again where all places to wait are taken: by then most are free.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// A cluster as it stood, and when.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub portrait: Box<Portrait>,
+    pub version: u64,
+}
+
+/// A decision with what became of it.
+#[derive(Debug)]
+pub struct Explained {
+    pub made: Made,
+    pub outcome: Option<(Arc<wire::ReportOutcomeRequest>, Time)>,
+    pub actual_cost: Option<f64>,
+}
+
+/// A policy as it is told of.
+#[derive(Clone, Debug)]
+pub struct Told {
+    pub id: String,
+    pub about: Option<About>,
+    pub aliases: Vec<Alias>,
+}
+
+/// How policies serve a cluster, and how they do.
+#[derive(Clone, Debug)]
+pub struct Served {
+    pub serving: Serving,
+    /// Mean regret of the last decisions that ended, and of how many.
+    pub regret: (f64, usize),
+}
+
+/// What a change of serving sets; what it does not, stays.
+pub type Amend = Box<dyn FnOnce(&mut Serving) + Send>;
+
+/// Everything that can be asked of the owner.
+pub enum Command {
+    Register(Box<Registration>, Arc<wire::RegisterClusterRequest>, Reply<(Summary, bool)>),
+    List(oneshot::Sender<Vec<Summary>>),
+    Get(String, Reply<Snapshot>),
+    Remove(String, Reply<()>),
+    Update(Update, Arc<wire::UpdateClusterRequest>, Reply<(u64, bool)>),
+    Watch(String, Option<u64>, Reply<Watch>),
+    Place(Box<Order>, Arc<wire::PlaceRequest>, Reply<Arc<Answer>>),
+    Report(Box<Report>, Arc<wire::ReportOutcomeRequest>, Reply<bool>),
+    Explain(String, String, Reply<Explained>),
+    Policies(PolicyCommand),
+}
+
+/// What can be asked about policies.
+pub enum PolicyCommand {
+    List(Reply<Vec<Told>>),
+    Get(String, Reply<Told>),
+    Upload(Vec<u8>, About, Reply<Told>),
+    SetAlias { alias: Alias, policy: String, expected: Option<String>, by: By, reply: Reply<Change> },
+    RollBack { alias: Alias, by: By, reply: Reply<Change> },
+    History(Reply<Vec<Change>>),
+    Serving(String, Reply<Served>),
+    Serve { cluster: String, amend: Amend, by: By, reply: Reply<Served> },
+    Compare(String, Reply<wire::CompareResponse>),
+}
+
+/// Who does something, and why.
+#[derive(Clone, Debug)]
+pub struct By {
+    pub actor: String,
+    pub reason: String,
+}
+
+/// Access to the owner.
+#[derive(Clone, Debug)]
+pub struct Handle(mpsc::Sender<Command>);
+
+impl std::fmt::Debug for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Command")
+    }
+}
+
+impl Handle {
+    pub fn new(sender: mpsc::Sender<Command>) -> Handle {
+        Handle(sender)
+    }
+
+    /// Waits for its turn, which is refused where too many do.
+    pub async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.send(command(reply))?;
+        answer.await.map_err(|_| Refusal::Stopping)?
+    }
+
+    fn send(&self, command: Command) -> Result<(), Refusal> {
+        self.0.try_send(command).map_err(|error| match error {
+            TrySendError::Full(_) => Refusal::Busy(RETRY),
+            TrySendError::Closed(_) => Refusal::Stopping,
+        })
+    }
+
+    pub async fn list(&self) -> Result<Vec<Summary>, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::List(reply))?;
+        answer.await.map_err(|_| Refusal::Stopping)
+    }
+
+    /// Asks for a place; the answer comes later, in the order of asking.
+    pub fn place(&self, order: Order, request: Arc<wire::PlaceRequest>) -> Result<PlaceReply, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Place(Box::new(order), request, reply))?;
+        Ok(answer)
+    }
+}

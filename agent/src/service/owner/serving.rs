@@ -1,0 +1,143 @@
+//! What the owner does about policies.
+
+use remora_proto::v1 as wire;
+
+use super::Owner;
+use super::handle::{Amend, By, PolicyCommand, Served, Told};
+use crate::service::convert::Field;
+use crate::service::policies::{Alias, Change};
+use crate::service::refusal::Refusal;
+use crate::service::serving::{Autonomy, Serving};
+
+/// Who acts where nobody did: the service itself.
+const ITSELF: &str = "remora";
+
+impl Owner {
+    pub(super) fn policies(&mut self, command: PolicyCommand) {
+        let policies = &mut self.chooser.policies;
+        match command {
+            PolicyCommand::List(reply) => {
+                let told = policies.ids().into_iter().map(|id| self.told(id)).collect();
+                drop(reply.send(Ok(told)));
+            }
+            PolicyCommand::Get(name, reply) => {
+                let found = policies.find(Field::root("policy"), &name);
+                drop(reply.send(found.map(|id| self.told(id))));
+            }
+            PolicyCommand::Upload(bytes, about, reply) => {
+                let added = policies.add(&bytes, about);
+                drop(reply.send(added.map(|id| self.told(id))));
+            }
+            PolicyCommand::SetAlias { alias, policy, expected, by, reply } => {
+                drop(reply.send(self.set_alias(alias, &policy, expected, by)));
+            }
+            PolicyCommand::RollBack { alias, by, reply } => drop(reply.send(self.roll_back(alias, by))),
+            PolicyCommand::History(reply) => drop(reply.send(Ok(policies.history.clone()))),
+            PolicyCommand::Serving(cluster, reply) => drop(reply.send(self.served(&cluster))),
+            PolicyCommand::Serve { cluster, amend, by, reply } => {
+                drop(reply.send(self.serve(&cluster, amend, &by)));
+            }
+            PolicyCommand::Compare(cluster, reply) => drop(reply.send(self.compared(&cluster))),
+        }
+    }
+
+    fn told(&self, id: String) -> Told {
+        let policies = &self.chooser.policies;
+        Told { about: policies.about(&id).cloned(), aliases: policies.aliases(&id).collect(), id }
+    }
+
+    fn set_alias(
+        &mut self,
+        alias: Alias,
+        policy: &str,
+        expected: Option<String>,
+        by: By,
+    ) -> Result<Change, Refusal> {
+        let policies = &mut self.chooser.policies;
+        if policy.is_empty() && alias == Alias::Champion {
+            return Err(Field::root("policy").refuse("is empty, but somebody has to be champion").into());
+        }
+        let before = policies.role(alias).map(str::to_owned);
+        if expected.is_some_and(|expected| expected != before.as_deref().unwrap_or_default()) {
+            let who = before.as_deref().unwrap_or("nobody");
+            let problem = format_args!("{} is {who}", alias.name());
+            return Err(Refusal::Conflict(Field::root("expected").refuse(problem)));
+        }
+        let policy = match policy {
+            "" => None,
+            name => Some(policies.find(Field::root("policy"), name)?),
+        };
+        Ok(self.change(alias, policy, before, by))
+    }
+
+    fn roll_back(&mut self, alias: Alias, by: By) -> Result<Change, Refusal> {
+        let policies = &mut self.chooser.policies;
+        let last =
+            policies.before(alias).filter(|change| change.before.is_some() || alias != Alias::Champion);
+        let Some(earlier) = last.map(|change| change.before.clone()) else {
+            let problem = format_args!("nobody was {} before", alias.name());
+            return Err(Refusal::Conflict(Field::root("alias").refuse(problem)));
+        };
+        let before = policies.role(alias).map(str::to_owned);
+        Ok(self.change(alias, earlier, before, by))
+    }
+
+    fn change(&mut self, alias: Alias, policy: Option<String>, before: Option<String>, by: By) -> Change {
+        let at_ms = (self.now().0 / 1_000_000) as i64;
+        let By { actor, reason } = by;
+        tracing::info!(alias = alias.name(), policy, before, actor, reason, "alias changed");
+        let change = Change { alias, policy, before, reason, actor, at_ms };
+        self.chooser.policies.set(change.clone());
+        change
+    }
+
+    fn served(&mut self, cluster: &str) -> Result<Served, Refusal> {
+        let regret = match cluster {
+            "" => (0.0, 0),
+            id => self.books("cluster_id", id)?.regret.mean(),
+        };
+        Ok(Served { serving: self.serving_of(cluster).clone(), regret })
+    }
+
+    fn serve(&mut self, cluster: &str, amend: Amend, by: &By) -> Result<Served, Refusal> {
+        self.served(cluster)?;
+        let mut serving = self.serving_of(cluster).clone();
+        amend(&mut serving);
+        self.chooser.policies.find(Field::root("serving").field("fallback"), &serving.fallback)?;
+        let By { actor, reason } = by;
+        tracing::info!(cluster, ?serving, actor, reason, "serving changed");
+        self.set_serving(cluster, serving);
+        self.served(cluster)
+    }
+
+    fn set_serving(&mut self, cluster: &str, serving: Serving) {
+        match cluster {
+            "" => self.serving = serving,
+            id => drop(self.servings.insert(id.to_owned(), serving)),
+        }
+    }
+
+    /// A policy that came too dear is trusted less.
+    pub(super) fn step_down(&mut self, cluster: &str, autonomy: Autonomy) {
+        let serving = self.serving_of(cluster).clone();
+        let (actor, before) = (ITSELF, serving.autonomy);
+        tracing::warn!(cluster, ?before, now = ?autonomy, actor, "regret is beyond its budget: autonomy steps down");
+        self.set_serving(cluster, Serving { autonomy, ..serving });
+    }
+
+    fn compared(&mut self, cluster: &str) -> Result<wire::CompareResponse, Refusal> {
+        let shadow = self.books("cluster_id", cluster)?.shadow.clone();
+        Ok(wire::CompareResponse {
+            decided: shadow.decided,
+            shadow: shadow.policy,
+            decisions: shadow.decisions as i64,
+            differ: shadow.differ as i64,
+            expected_cost_ratio: if shadow.decisions == 0 {
+                1.0
+            } else {
+                shadow.ratios / shadow.decisions as f64
+            },
+            examples: shadow.examples.into(),
+        })
+    }
+}

@@ -1,0 +1,138 @@
+//! Reading rows in pages that go on where the last one ended, whatever was added meanwhile.
+
+use std::fmt::Display;
+
+use sha2::{Digest, Sha256};
+use sqlx::any::{AnyArguments, AnyRow};
+use sqlx::{Any, AnyConnection, AssertSqlSafe, Encode, Row, Type};
+
+use super::Error;
+use super::database::Database;
+use super::journal::add;
+
+/// Most rows of a page.
+pub const MAX_LIMIT: u32 = 1000;
+/// Rows of a page when nobody says how many.
+const LIMIT: u32 = 100;
+
+/// Which page.
+#[derive(Clone, Debug, Default)]
+pub struct Paging {
+    /// `next` of the page before; empty for the first.
+    pub token: String,
+    /// Rows, 1 to 1000; 0 leaves it to us.
+    pub limit: u32,
+    pub newest_first: bool,
+}
+
+/// Some rows, and how to get at those after them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<T> {
+    pub items: Vec<T>,
+    /// Nothing at the end.
+    pub next: Option<String>,
+}
+
+/// A query over a table with sequence numbers, put together from its conditions.
+pub(super) struct Select {
+    sql: String,
+    arguments: AnyArguments,
+    given: i64,
+    /// What was asked, so that a token fits no other question.
+    asked: Sha256,
+}
+
+impl Select {
+    /// From a statement that ends within its conditions.
+    pub fn new(select: &'static str) -> Select {
+        let asked = Sha256::new_with_prefix(select);
+        Select { sql: select.to_owned(), arguments: AnyArguments::default(), given: 0, asked }
+    }
+
+    /// Adds a condition that wants a value on its right, if there is a value.
+    pub fn filter<T>(mut self, condition: &'static str, value: Option<T>) -> Result<Select, Error>
+    where
+        T: for<'q> Encode<'q, Any> + Type<Any> + Display,
+    {
+        if let Some(value) = value {
+            let said = value.to_string();
+            // PostgreSQL would refuse it, SQLite find nothing.
+            if said.contains('\0') {
+                return Err(Error::Invalid("filter: has a zero byte, which nothing stored has".to_owned()));
+            }
+            self.asked.update(format!("{condition} {}:{said}", said.len()));
+            self.given += 1;
+            let open = if condition.contains('(') { ")" } else { "" };
+            self.sql.push_str(&format!(" AND {condition} ${}{open}", self.given));
+            add(&mut self.arguments, value)?;
+        }
+        Ok(self)
+    }
+
+    /// All rows in order.
+    pub async fn rows<T>(
+        mut self,
+        connection: &mut AnyConnection,
+        read: impl Fn(&AnyRow) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
+        self.sql.push_str(" ORDER BY sequence");
+        let rows = sqlx::query_with(AssertSqlSafe(self.sql), self.arguments).fetch_all(connection).await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// The same over a connection of its own.
+    pub async fn all<T>(
+        self,
+        database: &Database,
+        read: impl Fn(&AnyRow) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
+        self.rows(&mut *database.read().await?, read).await
+    }
+
+    pub async fn page<T>(
+        self,
+        database: &Database,
+        paging: &Paging,
+        read: impl Fn(&AnyRow) -> Result<T, Error>,
+    ) -> Result<Page<T>, Error> {
+        let limit = match paging.limit {
+            0 => LIMIT,
+            1..=MAX_LIMIT => paging.limit,
+            more => return Err(Error::Invalid(format!("limit: {more} rows; want 1 to {MAX_LIMIT}"))),
+        };
+        let (after, order) = if paging.newest_first { ("sequence <", "DESC") } else { ("sequence >", "ASC") };
+        let seal = Sha256::digest([self.asked.clone().finalize().as_slice(), order.as_bytes()].concat());
+        let last = if paging.token.is_empty() { None } else { Some(opened(&paging.token, &seal)?) };
+        let mut select = self.filter(after, last)?;
+        // One more tells whether there is another page.
+        select.sql.push_str(&format!(" ORDER BY sequence {order} LIMIT {}", limit + 1));
+        let mut connection = database.read().await?;
+        let mut rows =
+            sqlx::query_with(AssertSqlSafe(select.sql), select.arguments).fetch_all(&mut *connection).await?;
+        let more = rows.len() > limit as usize;
+        rows.truncate(limit as usize);
+        let next = match rows.last() {
+            Some(row) if more => Some(sealed(row.try_get("sequence")?, &seal)),
+            _ => None,
+        };
+        Ok(Page { items: rows.iter().map(read).collect::<Result<_, _>>()?, next })
+    }
+}
+
+/// A token: the last sequence number of a page and the beginning of what was asked.
+fn sealed(sequence: i64, seal: &[u8]) -> String {
+    format!("{sequence:016x}{}", hex(&seal[..4]))
+}
+
+fn opened(token: &str, seal: &[u8]) -> Result<i64, Error> {
+    let sequence = token.get(..16).and_then(|digits| i64::from_str_radix(digits, 16).ok());
+    sequence.filter(|&sequence| sealed(sequence, seal) == token).ok_or_else(|| {
+        Error::Invalid(
+            "page token: it belongs to no such query; ask for the first page without one".to_owned(),
+        )
+    })
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
