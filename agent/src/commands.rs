@@ -4,6 +4,7 @@ pub mod ablate;
 pub mod bench;
 pub mod cluster;
 pub mod evaluate;
+pub mod kubernetes;
 pub mod learn;
 pub mod outcome;
 pub mod place;

@@ -2,5 +2,6 @@
 
 pub mod client;
 pub mod commands;
+pub mod kubernetes;
 pub mod service;
 pub mod storage;

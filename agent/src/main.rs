@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use remora_agent::commands::{
-    ablate, bench, cluster, evaluate, learn, outcome, place, quickstart, scenario, serve, trace, train, tune,
+    ablate, bench, cluster, evaluate, kubernetes, learn, outcome, place, quickstart, scenario, serve, trace,
+    train, tune,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -44,6 +45,8 @@ enum Command {
     Outcome(outcome::Args),
     #[command(subcommand)]
     Cluster(cluster::Command),
+    #[command(subcommand)]
+    Kubernetes(kubernetes::Command),
     Bench(bench::Args),
 }
 
@@ -64,6 +67,7 @@ impl Command {
                 Command::Place(args) => place::run(args, json).await,
                 Command::Outcome(args) => outcome::run(args, json).await,
                 Command::Cluster(command) => cluster::run(command, json).await,
+                Command::Kubernetes(command) => kubernetes::run(command, json).await,
                 Command::Bench(args) => bench::run(&args, json).await,
             }
         })

@@ -9,6 +9,7 @@ mod books;
 pub mod convert;
 mod doors;
 mod feed;
+mod local;
 mod messages;
 mod names;
 mod owner;

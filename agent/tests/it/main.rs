@@ -8,6 +8,7 @@ mod convert;
 mod fuzz;
 mod garbage;
 mod journeys;
+mod kubernetes;
 mod placing;
 mod policies;
 mod python;
