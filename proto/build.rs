@@ -8,13 +8,14 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "remora/v1/cluster.proto",
     "remora/v1/change.proto",
     "remora/v1/placement.proto",
     "remora/v1/cluster_service.proto",
     "remora/v1/policy.proto",
     "remora/v1/admin.proto",
+    "remora/v1/journal.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

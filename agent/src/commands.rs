@@ -5,6 +5,7 @@ pub mod audit;
 pub mod bench;
 pub mod cluster;
 pub mod evaluate;
+pub mod kubernetes;
 pub mod learn;
 pub mod outcome;
 pub mod place;

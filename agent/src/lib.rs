@@ -3,6 +3,7 @@
 pub mod client;
 pub mod commands;
 mod http;
+pub mod kubernetes;
 pub mod logs;
 pub mod service;
 pub mod storage;

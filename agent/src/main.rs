@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use remora_agent::commands::{
-    ablate, audit, bench, cluster, evaluate, learn, outcome, place, quickstart, scenario, serve, token,
-    trace, train, tune,
+    ablate, audit, bench, cluster, evaluate, kubernetes, learn, outcome, place, quickstart, scenario, serve,
+    token, trace, train, tune,
 };
 use remora_agent::logs::{self, Format};
 
@@ -45,6 +45,8 @@ enum Command {
     #[command(subcommand)]
     Cluster(cluster::Command),
     #[command(subcommand)]
+    Kubernetes(kubernetes::Command),
+    #[command(subcommand)]
     Token(token::Command),
     Audit(audit::Args),
     Bench(bench::Args),
@@ -72,6 +74,7 @@ impl Command {
             Command::Place(args) => place::run(args, json).await,
             Command::Outcome(args) => outcome::run(args, json).await,
             Command::Cluster(command) => cluster::run(command, json).await,
+            Command::Kubernetes(command) => kubernetes::run(command, json).await,
             Command::Token(command) => token::run(command, json).await,
             Command::Audit(args) => audit::run(args, json).await,
             Command::Bench(args) => bench::run(&args, json).await,

@@ -13,12 +13,15 @@ mod doors;
 mod feed;
 pub(crate) mod gate;
 mod limits;
+mod local;
 mod messages;
 mod metrics;
 mod names;
 mod owner;
 mod policies;
 pub(crate) mod refusal;
+mod restart;
+mod scribe;
 mod serving;
 pub(crate) mod tls;
 mod why;
@@ -56,6 +59,7 @@ use gate::{Gate, Guards};
 use limits::Limiter;
 use metrics::Metrics;
 use policies::Policies;
+use restart::Before;
 use serving::Serving;
 
 /// Largest request to the placement service, bytes.
@@ -114,10 +118,10 @@ pub struct Config {
     /// Seed of policies that draw.
     pub seed: u64,
     pub clock: Clock,
-    /// Clusters to register before the first request is answered.
-    pub clusters: Vec<wire::RegisterClusterRequest>,
-    /// What survives a restart; without it nothing does, and there are no tokens.
+    /// Where what happens is kept; without it, nothing survives the service, and there are no tokens.
     pub storage: Option<Arc<Storage>>,
+    /// Clusters to register before the first request is answered, unless they are known from before.
+    pub clusters: Vec<wire::RegisterClusterRequest>,
     /// Who may call.
     pub rules: Rules,
     pub limits: Limits,
@@ -165,7 +169,14 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let Config { policy, alpha, seed, clock, clusters, storage, rules, limits, tls, http } = config;
     rules.check(storage.is_some())?;
-    let (owner, owning) = owner::start(Policies::new(policy, seed), Serving::new(alpha), clock.clone());
+    let mut policies = Policies::new(policy, seed);
+    let serving = Serving::new(alpha);
+    let before = match &storage {
+        Some(storage) => restart::restore(storage, &mut policies, serving).await?,
+        None => Before::nothing(serving),
+    };
+    let known: Vec<String> = before.clusters.keys().cloned().collect();
+    let (owner, owning) = owner::start(policies, before, storage.clone(), clock.clone());
     let metrics = Arc::new(Metrics::default());
     let gate = Gate(Arc::new(Guards {
         access: Access::new(rules, storage.clone(), clock.clone()),
@@ -173,8 +184,12 @@ pub async fn run(
         metrics: metrics.clone(),
         nameless: AtomicU64::new(0),
     }));
-    let door = Door { owner, clock, storage, metrics };
-    for cluster in clusters {
+    let door = Door { owner, clock, storage, changing: Arc::default(), metrics };
+    // What was known before is known better.
+    let new = |request: &wire::RegisterClusterRequest| {
+        request.cluster.as_ref().is_none_or(|cluster| !known.contains(&cluster.id))
+    };
+    for cluster in clusters.into_iter().filter(new) {
         door.register(cluster).await.map_err(|status| anyhow!("{}", status.message()))?;
     }
     // Told by being dropped.

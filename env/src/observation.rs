@@ -201,7 +201,8 @@ impl Candidate {
         Some(candidate)
     }
 
-    const UNKNOWN: Candidate = Candidate {
+    /// Nothing to do, nothing to move.
+    pub const UNKNOWN: Candidate = Candidate {
         node: 0,
         fits_now: false,
         wait_s: 0.0,

@@ -5,6 +5,7 @@ mod settings;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use remora_env::Scenario;
@@ -111,11 +112,22 @@ async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     listener.with_context(|| format!("cannot listen on {address}; choose another address with --{flag}"))
 }
 
+/// How long the end waits for what is to be written.
+const WRITING: Duration = Duration::from_secs(30);
+
 /// Writes what waits. Requests that were cut off may still hold the storage: then the end of the program has to do.
 async fn close(storage: Option<Arc<Storage>>) {
     let Some(storage) = storage else { return };
-    if let Err(error) = storage.recorder().flush().await {
-        tracing::error!(%error, "the journal may lack its last entries");
+    match tokio::time::timeout(WRITING, storage.recorder().flush()).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::error!(%error, "the journal may lack its last entries"),
+        Err(_) => {
+            tracing::error!(
+                "the journal lacks its last entries: it was not written within {} s",
+                WRITING.as_secs()
+            );
+            return;
+        }
     }
     if let Some(storage) = Arc::into_inner(storage) {
         storage.close().await;

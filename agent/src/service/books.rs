@@ -4,6 +4,7 @@
 //! requests, and its image and inputs count as under way to the node, until the outcome is known.
 
 mod changes;
+mod kept;
 pub(super) mod links;
 mod outcomes;
 mod placing;
@@ -24,6 +25,7 @@ use super::names::Names;
 use super::serving::Regret;
 use links::{Estimates, Flows};
 
+pub(super) use kept::Kept;
 pub(super) use placing::Chooser;
 
 /// A decision and what is needed to end it.
@@ -95,7 +97,7 @@ pub(super) struct Shadow {
 
 /// A cluster as it stood.
 #[derive(Debug)]
-pub(super) struct Portrait {
+pub struct Portrait {
     id: String,
     cluster: Cluster,
     reference: Reference,

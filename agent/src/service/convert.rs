@@ -6,6 +6,7 @@ mod changes;
 mod export;
 mod facts;
 mod field;
+mod kept;
 mod told;
 mod topology;
 
@@ -26,7 +27,8 @@ pub use changes::{Delta, Known, Update, deltas, restructure, restructures, updat
 pub use export::{link_estimates, registration as export, task};
 pub use facts::{FIRST_REPORTED, MAX_PLACED};
 pub use field::{Field, Invalid};
-pub use told::{alias, amend, change, event, explained, policy, served};
+pub use kept::{made, time};
+pub use told::{alias, amend, change, event, explained, policy, receipt, served};
 
 /// A cluster that was checked and built.
 #[derive(Clone, Debug)]

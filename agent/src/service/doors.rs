@@ -7,6 +7,7 @@ mod policies;
 
 use remora_proto::v1 as wire;
 use std::sync::Arc;
+use tokio::sync::Mutex;
 use tonic::Status;
 
 use super::Clock;
@@ -22,7 +23,9 @@ use crate::storage::{Health, Storage};
 pub struct Door {
     pub(super) owner: Handle,
     pub(super) clock: Clock,
+    /// Where changes of policies are kept, and the one who makes one at a time.
     pub(super) storage: Option<Arc<Storage>>,
+    pub(super) changing: Arc<Mutex<()>>,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -61,7 +64,7 @@ impl Door {
             built.map_err(|_| Status::internal("the cluster could not be built"))?;
         let registration = Box::new(registration.map_err(Refusal::from)?);
         let register = |reply| Command::Register(registration, Arc::new(request), reply);
-        let (summary, replaced) = self.owner.ask(register).await?;
+        let (summary, replaced) = self.owner.ask_durably(register).await?;
         Ok(wire::RegisterClusterResponse { summary: Some(convert::summary(&summary)), replaced })
     }
 
@@ -76,7 +79,7 @@ impl Door {
         about(&request.cluster_id);
         let update = convert::update(&request).map_err(Refusal::from)?;
         let command = |reply| Command::Update(update, Arc::new(request), reply);
-        let (version, already_entered) = self.owner.ask(command).await?;
+        let (version, already_entered) = self.owner.ask_durably(command).await?;
         Ok(wire::UpdateClusterResponse { version: version as i64, already_entered })
     }
 
@@ -99,7 +102,7 @@ impl Door {
         about(&request.cluster_id);
         let report = Box::new(convert::report(&request).map_err(Refusal::from)?);
         let command = |reply| Command::Report(report, Arc::new(request), reply);
-        let already_reported = self.owner.ask(command).await?;
+        let already_reported = self.owner.ask_durably(command).await?;
         Ok(wire::ReportOutcomeResponse { already_reported })
     }
 }

@@ -22,7 +22,10 @@ use super::feed::{Entry, Event, Feed};
 use super::messages::Summary;
 use super::policies::Policies;
 use super::refusal::Refusal;
+use super::restart::Before;
+use super::scribe::{Durable, Scribe};
 use super::serving::Serving;
+use crate::storage::Storage;
 
 pub(super) use handle::{
     By, Command, Explained, Handle, PlaceReply, PolicyCommand, Reply, Served, Snapshot, Told,
@@ -34,6 +37,8 @@ const MAX_CLUSTERS: usize = 1000;
 const WAITING: usize = 1024;
 /// How often decisions without an outcome are looked for.
 const TICK: Duration = Duration::from_secs(1);
+/// Events of a cluster after which it is kept as it stands.
+const KEPT_EVERY: u32 = 10_000;
 
 struct Owner {
     clock: Clock,
@@ -45,21 +50,35 @@ struct Owner {
     servings: BTreeMap<String, Serving>,
     /// Of the last event.
     version: u64,
+    /// Who writes down what happens; nobody where nothing is to survive.
+    scribe: Option<Scribe>,
+    /// Events of each cluster since it was kept as it stood.
+    since_kept: BTreeMap<String, u32>,
+    storage: Option<Arc<Storage>>,
 }
 
-/// Starts the owner; it ends when the last handle is gone.
-pub(super) fn start(policies: Policies, serving: Serving, clock: Clock) -> (Handle, JoinHandle<()>) {
+/// Starts the owner with what there was before; it ends when the last handle is gone.
+pub(super) fn start(
+    policies: Policies,
+    before: Before,
+    storage: Option<Arc<Storage>>,
+    clock: Clock,
+) -> (Handle, JoinHandle<()>) {
+    let Before { clusters, serving, servings, version } = before;
     let (sender, mut commands) = mpsc::channel(WAITING);
     let run = format!("{:x}", Clock::run());
     let chooser = Chooser { policies, run, next: 0, usual: Duration::ZERO };
     let mut owner = Owner {
         clock,
         chooser,
-        clusters: BTreeMap::new(),
-        feeds: BTreeMap::new(),
+        feeds: clusters.keys().map(|id| (id.clone(), Feed::new(version))).collect(),
+        clusters,
         serving,
-        servings: BTreeMap::new(),
-        version: 0,
+        servings,
+        version,
+        scribe: storage.as_ref().map(|storage| Scribe::start(storage.recorder())),
+        since_kept: BTreeMap::new(),
+        storage,
     };
     let task = tokio::spawn(async move {
         let mut tick = interval(TICK);
@@ -121,18 +140,53 @@ impl Owner {
         books.set_time(now);
         for decision in books.expire() {
             tracing::warn!(cluster = id, decision, "no outcome was reported in time; what it held is free");
-            self.happened(id, Event::Expired(decision));
+            self.noted(id, Event::Expired(decision));
         }
         Ok(self.clusters.get_mut(id).expect("it was there"))
     }
 
     /// Something happened to a cluster.
-    fn happened(&mut self, cluster: &str, event: Event) {
+    fn happened(&mut self, cluster: &str, event: Event) -> Arc<Entry> {
         self.version += 1;
         let at_ms = (self.now().0 / 1_000_000) as i64;
         let entry = Arc::new(Entry { version: self.version, at_ms, cluster: cluster.into(), event });
         let before = self.version - 1;
-        self.feeds.entry(cluster.to_owned()).or_insert_with(|| Feed::new(before)).push(entry);
+        let feed = self.feeds.entry(cluster.to_owned()).or_insert_with(|| Feed::new(before));
+        feed.push(Arc::clone(&entry));
+        entry
+    }
+
+    /// Something happened that is to be written down some time soon.
+    fn noted(&mut self, cluster: &str, event: Event) {
+        let entry = self.happened(cluster, event);
+        if let Some(scribe) = &self.scribe {
+            scribe.note(entry);
+        }
+        self.keep(cluster);
+    }
+
+    /// Something happened that must not be told before it is durable.
+    fn committed(&mut self, cluster: &str, event: Event) -> Option<Durable> {
+        let entry = self.happened(cluster, event);
+        let durable = self.scribe.as_ref().map(|scribe| scribe.commit(entry));
+        self.keep(cluster);
+        durable
+    }
+
+    /// Now and then a cluster is kept as it stands: a restart goes on from there.
+    fn keep(&mut self, cluster: &str) {
+        let (Some(scribe), Some(books)) = (&self.scribe, self.clusters.get(cluster)) else { return };
+        let since = self.since_kept.entry(cluster.to_owned()).or_default();
+        *since += 1;
+        if *since >= KEPT_EVERY {
+            *since = 0;
+            scribe.keep(cluster.to_owned(), (self.clock.now().0 / 1_000_000) as i64, books.kept());
+        }
+    }
+
+    /// Whether what changes something may begin.
+    fn ready(&self) -> Result<(), Refusal> {
+        self.scribe.as_ref().map_or(Ok(()), Scribe::ready)
     }
 
     fn serving_of(&self, cluster: &str) -> &Serving {
@@ -143,7 +197,8 @@ impl Owner {
         &mut self,
         registration: Registration,
         request: Arc<wire::RegisterClusterRequest>,
-    ) -> Result<(Summary, bool), Refusal> {
+    ) -> Result<((Summary, bool), Option<Durable>), Refusal> {
+        self.ready()?;
         let id = registration.id.clone();
         let replaced = self.clusters.contains_key(&id);
         if !replaced && self.clusters.len() >= MAX_CLUSTERS {
@@ -155,9 +210,10 @@ impl Owner {
         books.check();
         let summary = books.summary();
         self.clusters.insert(id.clone(), books);
-        self.happened(&id, Event::Registered(request, summary.clone()));
+        self.since_kept.remove(&id);
+        let durable = self.committed(&id, Event::Registered(request, summary.clone()));
         tracing::info!(cluster = summary.id, nodes = summary.nodes, replaced, "cluster registered");
-        Ok((summary, replaced))
+        Ok(((summary, replaced), durable))
     }
 
     fn get(&mut self, id: &str) -> Result<Snapshot, Refusal> {
@@ -166,14 +222,15 @@ impl Owner {
         Ok(Snapshot { portrait, version })
     }
 
-    fn remove(&mut self, id: &str) -> Result<(), Refusal> {
+    fn remove(&mut self, id: &str) -> Result<((), Option<Durable>), Refusal> {
+        self.ready()?;
         self.books("id", id)?;
         self.clusters.remove(id);
-        self.happened(id, Event::Removed);
+        let durable = self.committed(id, Event::Removed);
         self.feeds.remove(id);
         self.servings.remove(id);
         tracing::info!(cluster = id, "cluster removed");
-        Ok(())
+        Ok(((), durable))
     }
 
     fn watch(&mut self, id: &str, after: Option<u64>) -> Result<super::feed::Watch, Refusal> {

@@ -6,6 +6,7 @@ use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
 use super::convert::Invalid;
+use crate::storage;
 
 /// Milliseconds after which to ask again, among the trailers.
 const RETRY_AFTER: &str = "retry-after-ms";
@@ -43,6 +44,8 @@ pub enum Refusal {
     Forbidden(String),
     #[error("{0}")]
     Broken(String),
+    #[error("{0}")]
+    Unavailable(String),
     #[error("the service is stopping; ask again in a moment")]
     Stopping,
 }
@@ -60,7 +63,7 @@ impl From<Refusal> for Status {
             Refusal::Unauthenticated(_) => Code::Unauthenticated,
             Refusal::Forbidden(_) => Code::PermissionDenied,
             Refusal::Broken(_) => Code::Internal,
-            Refusal::Stopping => Code::Unavailable,
+            Refusal::Unavailable(_) | Refusal::Stopping => Code::Unavailable,
         };
         let mut status = Status::new(code, refusal.to_string());
         if let Refusal::Busy(after) | Refusal::Limited(_, after) = refusal {
@@ -68,5 +71,14 @@ impl From<Refusal> for Status {
             status.metadata_mut().insert(RETRY_AFTER, milliseconds);
         }
         status
+    }
+}
+
+impl From<storage::Error> for Refusal {
+    fn from(error: storage::Error) -> Refusal {
+        match error {
+            storage::Error::Invalid(problem) => Refusal::Invalid(Invalid(problem)),
+            error => Refusal::Unavailable(format!("it could not be kept: {error}")),
+        }
     }
 }

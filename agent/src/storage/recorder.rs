@@ -117,6 +117,18 @@ impl Recorder {
         self.send(Item::Snapshot { cluster: cluster.to_owned(), at_ms, body, room })
     }
 
+    /// Whether there is room to go on: half of it is left for what is under way.
+    pub fn ready(&self) -> Result<(), Refused> {
+        if self.queue.is_closed() {
+            return Err(closed(&self.health));
+        }
+        if self.room.available_permits() < self.room_kib as usize / 2 {
+            let Health { waiting_kib, trouble, .. } = self.health();
+            return Err(Refused::Full { waiting_kib, trouble });
+        }
+        Ok(())
+    }
+
     /// Resolves when all that was taken before is durable, to the last sequence number.
     pub fn flush(&self) -> impl Future<Output = Result<i64, Refused>> + Send + use<> {
         let (done, durable) = oneshot::channel();

@@ -18,7 +18,7 @@ use crate::server::{Server, dry_run, small_task};
 
 /// Sends bytes as they are.
 #[derive(Default)]
-struct Raw;
+pub struct Raw;
 
 impl Codec for Raw {
     type Encode = Vec<u8>;

@@ -202,7 +202,7 @@ impl Books {
     }
 
     /// Enters a decision.
-    fn commit(
+    pub(super) fn commit(
         &mut self,
         task: Task,
         commitment: TaskId,
@@ -225,7 +225,7 @@ impl Books {
             Arc::make_mut(&mut kept).candidates.truncate(DEFAULT_CANDIDATES);
         }
         let at = self.cluster.now;
-        let expires = self.expiry(at, kept.chosen.candidate.completion_s(), expire_after);
+        let expires = Books::expiry(at, kept.chosen.candidate.completion_s(), expire_after);
         self.expiring.insert((expires, id.clone()));
         let made = Some(Made { at, request, answer: kept });
         let versions = self.versions(&task);
@@ -243,7 +243,7 @@ impl Books {
         self.decided += 1;
     }
 
-    fn expiry(&self, at: Time, expected_s: f64, expire_after: f64) -> Time {
+    pub(super) fn expiry(at: Time, expected_s: f64, expire_after: f64) -> Time {
         at.after_s((expected_s * expire_after).max(LEAST_EXPIRY_S))
     }
 }

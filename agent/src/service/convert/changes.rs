@@ -19,6 +19,8 @@ const MAX_CHANGES: usize = 10_000;
 /// Most transfers of one outcome.
 const MAX_TRANSFERS: usize = 1000;
 const MAX_OTHERS: i64 = 1_000_000;
+/// There is always a next one.
+const MAX_SEQUENCE: i64 = i64::MAX - 1;
 
 /// A change of facts, by numbers; it cannot fail any more.
 #[derive(Clone, Debug)]
@@ -68,7 +70,7 @@ pub fn update(request: &wire::UpdateClusterRequest) -> Result<Update, Invalid> {
         ("", _) => return Err(Field::root("source").refuse("is empty, want who counts with `sequence`")),
         (source, sequence) => {
             let source = Field::root("source").name(source)?;
-            Some((source, Field::root("sequence").whole(sequence, 1..=i64::MAX)? as i64))
+            Some((source, Field::root("sequence").whole(sequence, 1..=MAX_SEQUENCE)? as i64))
         }
     };
     Ok(Update { cluster_id, numbered })

@@ -108,6 +108,7 @@ impl Field<'_> {
     pub fn name(&self, value: &str) -> Result<String, Invalid> {
         match value.len() {
             0 => Err(self.refuse("is empty, want a name")),
+            _ if value.contains('\0') => Err(self.refuse("has a zero byte, want a name without")),
             1..=NAME_BYTES => Ok(value.to_owned()),
             bytes => Err(self.refuse(format_args!("has {bytes} bytes, want a name of at most {NAME_BYTES}"))),
         }
@@ -115,6 +116,9 @@ impl Field<'_> {
 
     /// A few sentences; may be empty.
     pub fn text(&self, value: &str) -> Result<(), Invalid> {
+        if value.contains('\0') {
+            return Err(self.refuse("has a zero byte, want a text without"));
+        }
         if value.len() <= TEXT_BYTES {
             return Ok(());
         }

@@ -4,7 +4,7 @@ use remora_env::Time;
 use remora_proto::v1 as wire;
 use wire::cluster_event::Event as WireEvent;
 
-use super::{Field, Invalid, alternative, answer, summary};
+use super::{Field, Invalid, alternative, answer, candidate, summary};
 use crate::service::books::Made;
 use crate::service::feed::{Entry, Event};
 use crate::service::owner::{Explained, Served, Told};
@@ -33,10 +33,14 @@ pub fn event(entry: &Entry) -> wire::ClusterEvent {
 pub fn receipt(cluster: &str, made: &Made) -> wire::Receipt {
     let Made { at, request, answer: given } = made;
     let other = |other: &Option<_>| other.as_ref().map(|other| alternative(given, other));
+    let mut response = answer(given);
+    if response.candidates.is_empty() {
+        response.candidates.push(candidate(given, &given.chosen));
+    }
     wire::Receipt {
         cluster_id: cluster.to_owned(),
         request: Some(wire::PlaceRequest { alpha: Some(given.alpha), ..(**request).clone() }),
-        response: Some(answer(given)),
+        response: Some(response),
         at_ms: ms(*at),
         shadow: other(&given.shadow),
         fallback: other(&given.heuristic),

@@ -63,7 +63,7 @@ impl ClusterService for Door {
         let id = request.into_inner().id;
         about(&id);
         let subject = Subject(id.clone());
-        self.owner.ask(|reply| Command::Remove(id, reply)).await?;
+        self.owner.ask_durably(|reply| Command::Remove(id, reply)).await?;
         let mut answer = Response::new(wire::RemoveClusterResponse {});
         answer.extensions_mut().insert(subject);
         Ok(answer)

@@ -8,9 +8,10 @@ use tonic::{Request, Response, Status, Streaming};
 use super::Door;
 use crate::service::access::Caller;
 use crate::service::convert::{self, Field, Invalid};
-use crate::service::owner::{By, Command, PolicyCommand};
+use crate::service::owner::{By, Command, PolicyCommand, Reply};
 use crate::service::policies::{About, Change};
 use crate::service::refusal::Refusal;
+use crate::service::restart::SERVING;
 
 /// Largest checkpoint, bytes.
 const MAX_CHECKPOINT: usize = 64 << 20;
@@ -28,11 +29,26 @@ fn by(caller: &Caller, reason: &str) -> Result<By, Invalid> {
 }
 
 impl Door {
-    async fn ask_policies<T>(
-        &self,
-        command: impl FnOnce(super::super::owner::Reply<T>) -> PolicyCommand,
-    ) -> Result<T, Refusal> {
+    async fn ask_policies<T>(&self, command: impl FnOnce(Reply<T>) -> PolicyCommand) -> Result<T, Refusal> {
         self.owner.ask(|reply| Command::Policies(command(reply))).await
+    }
+
+    /// Changes an alias: first it is written down, then it holds.
+    async fn enact(
+        &self,
+        caller: &Caller,
+        propose: impl FnOnce(Reply<Change>) -> PolicyCommand,
+    ) -> Result<wire::AliasChange, Status> {
+        let _turn = self.changing.lock().await;
+        let change = self.ask_policies(propose).await?;
+        if let Some(storage) = &self.storage {
+            let Change { alias, policy, reason, .. } = &change;
+            let who = caller.who(&self.clock);
+            let kept = storage.set_alias(alias.name(), policy.as_deref(), reason, &who).await;
+            kept.map_err(Refusal::from)?;
+        }
+        self.ask_policies(|reply| PolicyCommand::Enact(change.clone(), reply)).await?;
+        Ok(convert::change(change))
     }
 }
 
@@ -80,7 +96,14 @@ impl PolicyService for Door {
         }
         let about =
             about.ok_or_else(|| Refusal::from(Field::root("name").refuse("is missing, want a name")))?;
+        let (kept, name, note) = (bytes.clone(), about.name.clone(), about.note.clone());
         let told = self.ask_policies(|reply| PolicyCommand::Upload(bytes, about, reply)).await?;
+        if let Some(storage) = &self.storage {
+            storage
+                .upload_policy(&name, kept, &note, &caller.who(&self.clock))
+                .await
+                .map_err(Refusal::from)?;
+        }
         Ok(Response::new(convert::policy(told)))
     }
 
@@ -93,7 +116,7 @@ impl PolicyService for Door {
         let alias = convert::alias(Field::root("alias"), &alias).map_err(Refusal::from)?;
         let by = by(&caller, &reason).map_err(Refusal::from)?;
         let change = |reply| PolicyCommand::SetAlias { alias, policy, expected, by, reply };
-        Ok(Response::new(convert::change(self.ask_policies(change).await?)))
+        self.enact(&caller, change).await.map(Response::new)
     }
 
     async fn roll_back(
@@ -104,8 +127,7 @@ impl PolicyService for Door {
         let wire::RollBackRequest { alias, reason } = request.into_inner();
         let alias = convert::alias(Field::root("alias"), &alias).map_err(Refusal::from)?;
         let by = by(&caller, &reason).map_err(Refusal::from)?;
-        let change = self.ask_policies(|reply| PolicyCommand::RollBack { alias, by, reply }).await?;
-        Ok(Response::new(convert::change(change)))
+        self.enact(&caller, |reply| PolicyCommand::RollBack { alias, by, reply }).await.map(Response::new)
     }
 
     async fn history(
@@ -148,8 +170,17 @@ impl PolicyService for Door {
         let amend = Box::new(convert::amend(serving).map_err(Refusal::from)?);
         let by = by(&caller, &reason).map_err(Refusal::from)?;
         let (cluster, id) = (serving.cluster_id.clone(), serving.cluster_id.clone());
-        let serve = |reply| PolicyCommand::Serve { cluster, amend, by, reply };
-        let served = self.ask_policies(serve).await?;
+        let _turn = self.changing.lock().await;
+        let of = cluster.clone();
+        let serving = self.ask_policies(|reply| PolicyCommand::Serve { cluster: of, amend, reply }).await?;
+        if let Some(storage) = &self.storage {
+            let value = serde_json::to_value(&serving).map_err(|error| Refusal::Broken(error.to_string()))?;
+            let who = caller.who(&self.clock);
+            let kept = storage.set_setting((&cluster, SERVING), Some(&value), &by.reason, &who).await;
+            kept.map_err(Refusal::from)?;
+        }
+        let set = |reply| PolicyCommand::SetServing { cluster, serving, by, reply };
+        let served = self.ask_policies(set).await?;
         Ok(Response::new(convert::served(id, served)))
     }
 

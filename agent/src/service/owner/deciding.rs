@@ -10,6 +10,7 @@ use crate::service::convert::{Field, Update};
 use crate::service::feed::{Event, Feed};
 use crate::service::messages::{Answer, Order, Report};
 use crate::service::refusal::Refusal;
+use crate::service::scribe::{Durable, Scribe};
 use crate::service::serving::Serving;
 
 impl Owner {
@@ -19,6 +20,9 @@ impl Owner {
         request: Arc<wire::PlaceRequest>,
     ) -> Result<Arc<Answer>, Refusal> {
         let id = &order.cluster_id;
+        if !order.dry_run {
+            self.ready()?;
+        }
         self.books("cluster_id", id)?;
         let serving: &Serving = self.servings.get(id).unwrap_or(&self.serving);
         let books = self.clusters.get_mut(id).expect("it was there");
@@ -35,7 +39,7 @@ impl Owner {
                 "placed"
             );
             if let Some(made) = made {
-                self.happened(id, Event::Decided(Arc::new(made)));
+                self.noted(id, Event::Decided(Arc::new(made)));
             }
         }
         Ok(answer)
@@ -45,8 +49,9 @@ impl Owner {
         &mut self,
         report: &Report,
         request: Arc<wire::ReportOutcomeRequest>,
-    ) -> Result<bool, Refusal> {
+    ) -> Result<(bool, Option<Durable>), Refusal> {
         let id = &report.cluster_id;
+        self.ready()?;
         self.books("cluster_id", id)?;
         let serving = self.serving_of(id).clone();
         let books = self.clusters.get_mut(id).expect("it was there");
@@ -54,28 +59,31 @@ impl Owner {
         books.check();
         let down = books.regret.step_down(&serving);
         tracing::debug!(?report, already, "outcome");
-        if !already {
-            self.happened(id, Event::Ended(request));
-        }
+        // One that was told before may not be durable yet.
+        let durable = if already { self.flushed() } else { self.committed(id, Event::Ended(request)) };
         if let Some(autonomy) = down {
             self.step_down(id, autonomy);
         }
-        Ok(already)
+        Ok((already, durable))
     }
 
     pub(super) fn update(
         &mut self,
         update: &Update,
         request: Arc<wire::UpdateClusterRequest>,
-    ) -> Result<(u64, bool), Refusal> {
+    ) -> Result<((u64, bool), Option<Durable>), Refusal> {
         let id = &update.cluster_id;
+        self.ready()?;
         let books = self.books("cluster_id", id)?;
         let new = books.update(update, &request.changes)?;
         books.check();
-        if new {
-            self.happened(id, Event::Updated(request));
-        }
-        Ok((self.feeds.get(id).map_or(0, Feed::version), !new))
+        let durable = if new { self.committed(id, Event::Updated(request)) } else { self.flushed() };
+        Ok(((self.feeds.get(id).map_or(0, Feed::version), !new), durable))
+    }
+
+    /// When all that happened so far is durable.
+    fn flushed(&self) -> Option<Durable> {
+        self.scribe.as_ref().map(Scribe::flush)
     }
 
     pub(super) fn explain(&mut self, cluster: &str, id: &str) -> Result<Explained, Refusal> {

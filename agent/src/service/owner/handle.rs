@@ -14,9 +14,12 @@ use crate::service::feed::Watch;
 use crate::service::messages::{Answer, Order, Report, Summary};
 use crate::service::policies::{About, Alias, Change};
 use crate::service::refusal::Refusal;
+use crate::service::scribe::Durable;
 use crate::service::serving::Serving;
 
 pub type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
+/// An answer that is not to be told before what it says is durable.
+pub type Kept<T> = (T, Option<Durable>);
 pub type PlaceReply = oneshot::Receiver<Result<Arc<Answer>, Refusal>>;
 
 /// When to ask again where all places to wait are taken: by then most are free.
@@ -58,14 +61,14 @@ pub type Amend = Box<dyn FnOnce(&mut Serving) + Send>;
 
 /// Everything that can be asked of the owner.
 pub enum Command {
-    Register(Box<Registration>, Arc<wire::RegisterClusterRequest>, Reply<(Summary, bool)>),
+    Register(Box<Registration>, Arc<wire::RegisterClusterRequest>, Reply<Kept<(Summary, bool)>>),
     List(oneshot::Sender<Vec<Summary>>),
     Get(String, Reply<Snapshot>),
-    Remove(String, Reply<()>),
-    Update(Update, Arc<wire::UpdateClusterRequest>, Reply<(u64, bool)>),
+    Remove(String, Reply<Kept<()>>),
+    Update(Update, Arc<wire::UpdateClusterRequest>, Reply<Kept<(u64, bool)>>),
     Watch(String, Option<u64>, Reply<Watch>),
     Place(Box<Order>, Arc<wire::PlaceRequest>, Reply<Arc<Answer>>),
-    Report(Box<Report>, Arc<wire::ReportOutcomeRequest>, Reply<bool>),
+    Report(Box<Report>, Arc<wire::ReportOutcomeRequest>, Reply<Kept<bool>>),
     Explain(String, String, Reply<Explained>),
     Policies(PolicyCommand),
 }
@@ -75,11 +78,34 @@ pub enum PolicyCommand {
     List(Reply<Vec<Told>>),
     Get(String, Reply<Told>),
     Upload(Vec<u8>, About, Reply<Told>),
-    SetAlias { alias: Alias, policy: String, expected: Option<String>, by: By, reply: Reply<Change> },
-    RollBack { alias: Alias, by: By, reply: Reply<Change> },
+    /// What is to change; it holds when it is enacted.
+    SetAlias {
+        alias: Alias,
+        policy: String,
+        expected: Option<String>,
+        by: By,
+        reply: Reply<Change>,
+    },
+    RollBack {
+        alias: Alias,
+        by: By,
+        reply: Reply<Change>,
+    },
+    Enact(Change, Reply<()>),
     History(Reply<Vec<Change>>),
     Serving(String, Reply<Served>),
-    Serve { cluster: String, amend: Amend, by: By, reply: Reply<Served> },
+    /// What is to hold; it does when it is set.
+    Serve {
+        cluster: String,
+        amend: Amend,
+        reply: Reply<Serving>,
+    },
+    SetServing {
+        cluster: String,
+        serving: Serving,
+        by: By,
+        reply: Reply<Served>,
+    },
     Compare(String, Reply<wire::CompareResponse>),
 }
 
@@ -122,6 +148,18 @@ impl Handle {
     /// Commands that wait for their turn.
     pub fn waiting(&self) -> usize {
         self.0.max_capacity() - self.0.capacity()
+    }
+
+    /// Waits for its turn, and until what was done is durable.
+    pub async fn ask_durably<T>(
+        &self,
+        command: impl FnOnce(Reply<Kept<T>>) -> Command,
+    ) -> Result<T, Refusal> {
+        let (answer, durable) = self.ask(command).await?;
+        if let Some(durable) = durable {
+            durable.await.map_err(|_| Refusal::Stopping)?.map_err(Refusal::Unavailable)?;
+        }
+        Ok(answer)
     }
 
     pub async fn list(&self) -> Result<Vec<Summary>, Refusal> {

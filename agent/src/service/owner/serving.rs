@@ -7,7 +7,9 @@ use super::handle::{Amend, By, PolicyCommand, Served, Told};
 use crate::service::convert::Field;
 use crate::service::policies::{Alias, Change};
 use crate::service::refusal::Refusal;
+use crate::service::restart::SERVING;
 use crate::service::serving::{Autonomy, Serving};
+use crate::storage::Who;
 
 /// Who acts where nobody did: the service itself.
 const ITSELF: &str = "remora";
@@ -34,8 +36,12 @@ impl Owner {
             PolicyCommand::RollBack { alias, by, reply } => drop(reply.send(self.roll_back(alias, by))),
             PolicyCommand::History(reply) => drop(reply.send(Ok(policies.history.clone()))),
             PolicyCommand::Serving(cluster, reply) => drop(reply.send(self.served(&cluster))),
-            PolicyCommand::Serve { cluster, amend, by, reply } => {
-                drop(reply.send(self.serve(&cluster, amend, &by)));
+            PolicyCommand::Enact(change, reply) => drop(reply.send(self.enact(change))),
+            PolicyCommand::Serve { cluster, amend, reply } => {
+                drop(reply.send(self.amended(&cluster, amend)));
+            }
+            PolicyCommand::SetServing { cluster, serving, by, reply } => {
+                drop(reply.send(self.serve(&cluster, serving, &by)));
             }
             PolicyCommand::Compare(cluster, reply) => drop(reply.send(self.compared(&cluster))),
         }
@@ -70,6 +76,13 @@ impl Owner {
         Ok(self.change(alias, policy, before, by))
     }
 
+    fn enact(&mut self, change: Change) -> Result<(), Refusal> {
+        let Change { alias, policy, before, reason, actor, .. } = &change;
+        tracing::info!(alias = alias.name(), policy, before, actor, reason, "alias changed");
+        self.chooser.policies.set(change);
+        Ok(())
+    }
+
     fn roll_back(&mut self, alias: Alias, by: By) -> Result<Change, Refusal> {
         let policies = &mut self.chooser.policies;
         let last =
@@ -82,13 +95,9 @@ impl Owner {
         Ok(self.change(alias, earlier, before, by))
     }
 
-    fn change(&mut self, alias: Alias, policy: Option<String>, before: Option<String>, by: By) -> Change {
-        let at_ms = (self.now().0 / 1_000_000) as i64;
+    fn change(&self, alias: Alias, policy: Option<String>, before: Option<String>, by: By) -> Change {
         let By { actor, reason } = by;
-        tracing::info!(alias = alias.name(), policy, before, actor, reason, "alias changed");
-        let change = Change { alias, policy, before, reason, actor, at_ms };
-        self.chooser.policies.set(change.clone());
-        change
+        Change { alias, policy, before, reason, actor, at_ms: (self.now().0 / 1_000_000) as i64 }
     }
 
     fn served(&mut self, cluster: &str) -> Result<Served, Refusal> {
@@ -99,11 +108,15 @@ impl Owner {
         Ok(Served { serving: self.serving_of(cluster).clone(), regret })
     }
 
-    fn serve(&mut self, cluster: &str, amend: Amend, by: &By) -> Result<Served, Refusal> {
+    fn amended(&mut self, cluster: &str, amend: Amend) -> Result<Serving, Refusal> {
         self.served(cluster)?;
         let mut serving = self.serving_of(cluster).clone();
         amend(&mut serving);
         self.chooser.policies.find(Field::root("serving").field("fallback"), &serving.fallback)?;
+        Ok(serving)
+    }
+
+    fn serve(&mut self, cluster: &str, serving: Serving, by: &By) -> Result<Served, Refusal> {
         let By { actor, reason } = by;
         tracing::info!(cluster, ?serving, actor, reason, "serving changed");
         self.set_serving(cluster, serving);
@@ -122,7 +135,18 @@ impl Owner {
         let serving = self.serving_of(cluster).clone();
         let (actor, before) = (ITSELF, serving.autonomy);
         tracing::warn!(cluster, ?before, now = ?autonomy, actor, "regret is beyond its budget: autonomy steps down");
-        self.set_serving(cluster, Serving { autonomy, ..serving });
+        let serving = Serving { autonomy, ..serving };
+        if let (Some(storage), Ok(value)) = (self.storage.clone(), serde_json::to_value(&serving)) {
+            let who = Who { at_ms: (self.now().0 / 1_000_000) as i64, actor: actor.to_owned(), role: None };
+            let cluster = cluster.to_owned();
+            tokio::spawn(async move {
+                let reason = "regret was beyond its budget";
+                let kept = storage.set_setting((&cluster, SERVING), Some(&value), reason, &who).await;
+                kept.map(drop)
+                    .unwrap_or_else(|error| tracing::error!(%error, "a step down could not be kept"));
+            });
+        }
+        self.set_serving(cluster, serving);
     }
 
     fn compared(&mut self, cluster: &str) -> Result<wire::CompareResponse, Refusal> {

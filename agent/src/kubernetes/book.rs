@@ -1,0 +1,435 @@
+//! One Kubernetes cluster as the core is told of it: built once, then kept by changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use remora_proto::v1 as wire;
+use sha2::{Digest, Sha256};
+
+use super::core::Change;
+use super::facts::annotation::{self, Named, SKIPPY_STORAGE};
+use super::facts::node::is_accelerator;
+use super::facts::settings::{self, Layer, Link};
+use super::facts::{ARCHS, NodeFacts, PodFacts, Settings, image_name};
+
+const BACKBONE: &str = "network/backbone";
+const REGISTRY: &str = "network/registry";
+/// CPU that a pod uses if it requests none, as Kubernetes' own scheduler assumes.
+const LEAST_CPU_MILLIS: i64 = 100;
+/// Most nodes that the core takes.
+pub const MAX_NODES: usize = 20_000;
+/// Kinds, images or datasets after which those that no pod needs are forgotten.
+const MANY: usize = 9000;
+
+/// Nodes, and what the pods seen so far are made of.
+#[derive(Debug)]
+pub struct Book {
+    id: String,
+    pub settings: Settings,
+    nodes: BTreeMap<String, Arc<NodeFacts>>,
+    switches: BTreeSet<String>,
+    image_sizes: BTreeMap<String, i64>,
+    images: BTreeMap<String, wire::Image>,
+    /// Images that pods run, one by one.
+    parts: BTreeSet<String>,
+    /// Layers of these, with bytes.
+    layers: BTreeMap<String, i64>,
+    /// Images of the settings by full name.
+    declared: BTreeMap<String, settings::Image>,
+    datasets: BTreeMap<String, wire::Dataset>,
+    kinds: BTreeMap<String, wire::TaskKind>,
+}
+
+impl Book {
+    /// A cluster without nodes under this id.
+    pub fn new(id: &str, settings: Settings) -> Book {
+        let mut book = Book {
+            id: id.to_owned(),
+            settings,
+            nodes: BTreeMap::new(),
+            switches: BTreeSet::new(),
+            image_sizes: BTreeMap::new(),
+            images: BTreeMap::new(),
+            parts: BTreeSet::new(),
+            layers: BTreeMap::new(),
+            declared: BTreeMap::new(),
+            datasets: BTreeMap::new(),
+            kinds: BTreeMap::new(),
+        };
+        book.declare();
+        book
+    }
+
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub fn nodes(&self) -> &BTreeMap<String, Arc<NodeFacts>> {
+        &self.nodes
+    }
+
+    /// There are so many sorts of things that it is time to begin anew with those in use.
+    pub fn is_crowded(&self) -> bool {
+        self.kinds.len().max(self.images.len()).max(self.datasets.len()) > MANY
+    }
+
+    /// Forgets everything but nodes and settings.
+    pub fn forget(&mut self) {
+        self.images.clear();
+        self.parts.clear();
+        self.layers.clear();
+        self.datasets.clear();
+        self.kinds.clear();
+        self.declare();
+    }
+
+    /// Other settings: the cluster has to be registered anew.
+    pub fn set(&mut self, settings: Settings) {
+        self.settings = settings;
+        self.forget();
+    }
+
+    // Nodes.
+
+    /// A node that came or changed.
+    pub fn apply(&mut self, node: Arc<NodeFacts>) -> Vec<Change> {
+        let before = self.nodes.insert(node.name.clone(), Arc::clone(&node));
+        for (name, bytes) in &node.image_sizes {
+            self.image_sizes.insert(name.clone(), *bytes);
+        }
+        let Some(told) = node.wire(self.startup_s(&node)) else {
+            let known = before.filter(|before| before.arch.is_some());
+            return known.map(|before| Change::NodeGone(before.name.clone())).into_iter().collect();
+        };
+        let layers = self.layers_on(&node);
+        let mut changes = self.switches_to(&node);
+        let links = vec![self.link_of(&node)];
+        let same = |before: &Arc<NodeFacts>| {
+            before.wire(self.startup_s(before)).as_ref() == Some(&told)
+                && (&before.zone, &before.region) == (&node.zone, &node.region)
+        };
+        match before.as_ref().filter(|before| same(before)) {
+            None => changes.push(Change::Node { node: told, links, layers }),
+            Some(before) if before.images != node.images && !layers.is_empty() => {
+                changes.push(Change::Holds { node: node.name.clone(), layers });
+            }
+            Some(_) => {}
+        }
+        let had = before.as_ref().map(|before| before.datasets.clone()).unwrap_or_default();
+        if had != node.datasets {
+            changes.extend(self.at_home(had.iter().chain(&node.datasets)));
+        }
+        changes
+    }
+
+    /// A node that left.
+    pub fn remove(&mut self, name: &str) -> Vec<Change> {
+        let gone = self.nodes.remove(name).filter(|node| node.arch.is_some());
+        gone.map(|_| Change::NodeGone(name.to_owned())).into_iter().collect()
+    }
+
+    /// Forgets nodes that are not listed.
+    pub fn keep_only(&mut self, names: &BTreeSet<&str>) {
+        self.nodes.retain(|name, _| names.contains(name.as_str()));
+    }
+
+    fn startup_s(&self, node: &NodeFacts) -> f64 {
+        let device = self.settings.devices.get(&node.device_kind);
+        device.and_then(|device| device.startup_s).unwrap_or(self.settings.startup_s)
+    }
+
+    fn link_of(&self, node: &NodeFacts) -> wire::Link {
+        let link = self.settings.nodes.get(&node.name).unwrap_or(&self.settings.node_link);
+        link.between(&node.name, &zone(node))
+    }
+
+    /// The switches on the way to this node that are new.
+    fn switches_to(&mut self, node: &NodeFacts) -> Vec<Change> {
+        let settings = &self.settings;
+        let of = |own: &BTreeMap<String, Link>, name: &str, otherwise: &Link| {
+            own.get(name).unwrap_or(otherwise).clone()
+        };
+        let mut way = Vec::new();
+        let inner = if node.region.is_empty() {
+            BACKBONE.to_owned()
+        } else {
+            let region = short(format!("region/{}", node.region));
+            way.push((
+                region.clone(),
+                of(&settings.regions, &node.region, &settings.region_link),
+                BACKBONE.to_owned(),
+            ));
+            region
+        };
+        way.push((zone(node), of(&settings.zones, &node.zone, &settings.zone_link), inner));
+        way.retain(|(name, ..)| self.switches.insert(name.clone()));
+        let switch = |(name, link, inner): (String, Link, String)| Change::Switch {
+            link: link.between(&name, &inner),
+            name,
+        };
+        way.into_iter().map(switch).collect()
+    }
+
+    // Images and data.
+
+    /// What the settings declare is known from the start.
+    fn declare(&mut self) {
+        let images = self.settings.images.iter();
+        self.declared = images.map(|(name, image)| (image_name(name), image.clone())).collect();
+        let declared: Vec<_> = self.settings.datasets.keys().cloned().collect();
+        for name in declared {
+            self.dataset(&Named { name, bytes: None });
+        }
+        let rest = wire::TaskKind {
+            name: "pod".to_owned(),
+            cpu_millis: Some(0),
+            cpu_use_millis: Some(LEAST_CPU_MILLIS),
+            memory_bytes: Some(0),
+            execution_elsewhere_s: Some(self.settings.execution_s),
+            ..wire::TaskKind::default()
+        };
+        self.kinds.insert(rest.name.clone(), rest);
+    }
+
+    /// Layers that pods need and the images on this node have.
+    fn layers_on(&self, node: &NodeFacts) -> Vec<String> {
+        let Some(arch) = node.arch else { return Vec::new() };
+        let told = node.images.iter();
+        let useful = told.filter(|image| self.parts.contains(*image) || self.declared.contains_key(*image));
+        let layers = useful.flat_map(|image| self.layers_of(image, arch)).map(|(name, _)| name);
+        let held: BTreeSet<_> = layers.filter(|name| self.layers.contains_key(name)).collect();
+        held.into_iter().collect()
+    }
+
+    /// Layers of one image and their bytes.
+    fn layers_of(&self, image: &str, arch: &str) -> Vec<(String, i64)> {
+        let declared = self.declared.get(image);
+        let layers = declared.map(|declared| declared.layers.as_slice()).unwrap_or_default();
+        if !layers.is_empty() {
+            let known = |layer: &Layer| (format!("{}#{arch}", layer.name), quantity(&layer.size));
+            return layers.iter().map(known).collect();
+        }
+        let size = declared.and_then(|declared| declared.size.as_deref()).map(quantity);
+        let size = size.or_else(|| self.image_sizes.get(image).copied());
+        vec![(format!("{image}#{arch}"), size.unwrap_or_else(|| quantity(&self.settings.image_size)))]
+    }
+
+    /// All images of a pod as one, and whether it is new.
+    fn image(&mut self, names: &[String]) -> (String, Vec<Change>) {
+        let name = short(names.join(" + "));
+        if names.is_empty() || self.images.contains_key(&name) {
+            return (name, Vec::new());
+        }
+        let exists = |image: &String, arch: &str| {
+            let archs =
+                self.declared.get(image).map(|declared| declared.archs.as_slice()).unwrap_or_default();
+            archs.is_empty() || archs.iter().any(|other| other == arch)
+        };
+        let archs = ARCHS.into_iter().filter(|arch| names.iter().all(|image| exists(image, arch)));
+        let mut image = wire::Image { name: name.clone(), variants: Vec::new() };
+        for arch in archs.collect::<Vec<_>>() {
+            let layers: BTreeMap<_, _> = names.iter().flat_map(|image| self.layers_of(image, arch)).collect();
+            // A layer keeps the size that was known of it first.
+            let layers = layers.into_iter().take(200).map(|(name, bytes)| {
+                let bytes = *self.layers.entry(name.clone()).or_insert(bytes);
+                wire::Layer { name, bytes: Some(bytes) }
+            });
+            image.variants.push(wire::ImageVariant { arch: arch.to_owned(), layers: layers.collect() });
+        }
+        if image.variants.is_empty() {
+            return (String::new(), Vec::new());
+        }
+        self.parts.extend(names.iter().cloned());
+        self.images.insert(name.clone(), image.clone());
+        let mut changes = vec![Change::Image(image)];
+        for node in self.nodes.values().filter(|node| names.iter().any(|name| node.images.contains(name))) {
+            let layers = self.layers_on(node);
+            changes.push(Change::Holds { node: node.name.clone(), layers });
+        }
+        (name, changes)
+    }
+
+    /// A dataset, and the change if it is new.
+    fn dataset(&mut self, named: &Named) -> Option<Change> {
+        if self.datasets.contains_key(&named.name) {
+            return None;
+        }
+        let dataset = self.described(named);
+        self.datasets.insert(dataset.name.clone(), dataset.clone());
+        Some(Change::Dataset(dataset))
+    }
+
+    /// Size and homes: as the settings say, or the nodes, or at Skippy's storage nodes.
+    fn described(&self, named: &Named) -> wire::Dataset {
+        let declared = self.settings.datasets.get(&named.name);
+        let on = |node: &&Arc<NodeFacts>| node.datasets.iter().any(|other| other.name == named.name);
+        let keepers: Vec<_> = self.nodes.values().filter(|node| node.arch.is_some()).filter(on).collect();
+        let mut homes: Vec<_> = declared.map(|declared| declared.homes.clone()).unwrap_or_default();
+        homes.extend(keepers.iter().map(|node| node.name.clone()));
+        homes.retain(|home| self.nodes.get(home).is_some_and(|node| node.arch.is_some()));
+        if homes.is_empty() {
+            let stores = |node: &&Arc<NodeFacts>| {
+                node.arch.is_some() && (node.labels.contains_key(SKIPPY_STORAGE) || node.stores_only())
+            };
+            homes.extend(self.nodes.values().filter(stores).map(|node| node.name.clone()));
+        }
+        let mut once = BTreeSet::new();
+        homes.retain(|home| once.insert(home.clone()));
+        let size = declared.and_then(|declared| declared.size.as_deref()).map(quantity);
+        let told = keepers.iter().flat_map(|node| &node.datasets).filter(|other| other.name == named.name);
+        let bytes = size.or_else(|| told.filter_map(|other| other.bytes).next()).or(named.bytes);
+        let bytes = bytes.unwrap_or_else(|| quantity(&self.settings.dataset_size));
+        wire::Dataset { name: named.name.clone(), bytes: Some(bytes), homes }
+    }
+
+    /// Datasets that a node says it keeps, or kept.
+    fn at_home<'a>(&mut self, datasets: impl Iterator<Item = &'a Named>) -> Vec<Change> {
+        let described: Vec<_> = datasets.map(|named| self.described(named)).collect();
+        let changed = described.into_iter().filter_map(|dataset| {
+            let before = self.datasets.insert(dataset.name.clone(), dataset.clone());
+            (before.as_ref() != Some(&dataset)).then_some(Change::Dataset(dataset))
+        });
+        changed.collect()
+    }
+
+    // Pods.
+
+    /// A pod as a task, and what the core has to learn before.
+    pub fn task(&mut self, pod: &PodFacts) -> (wire::Task, Vec<Change>) {
+        let (image, mut changes) = self.image(&pod.work.images);
+        for named in pod.work.inputs.iter().chain(&pod.work.outputs) {
+            changes.extend(self.dataset(named));
+        }
+        let kind = self.kind(pod);
+        let task = wire::Task {
+            kind: kind.name.clone(),
+            image,
+            inputs: pod.work.inputs.iter().map(|named| named.name.clone()).collect(),
+            outputs: pod.work.outputs.iter().map(|named| named.name.clone()).collect(),
+        };
+        if !self.kinds.contains_key(&kind.name) {
+            self.kinds.insert(kind.name.clone(), kind.clone());
+            changes.push(Change::TaskKind(kind));
+        }
+        (task, changes)
+    }
+
+    /// Names of datasets of a pod that nobody has said anything of.
+    pub fn unknown_data<'a>(&self, pod: &'a PodFacts) -> Vec<&'a str> {
+        let read = pod.work.inputs.iter();
+        let unknown = read.filter(|named| {
+            let described = self.described(named);
+            described.homes.is_empty() && !self.settings.datasets.contains_key(&named.name)
+        });
+        unknown.map(|named| named.name.as_str()).collect()
+    }
+
+    /// Pods of one name that request different things are of different kinds.
+    fn kind(&self, pod: &PodFacts) -> wire::TaskKind {
+        let declared = self.settings.kinds.get(&pod.work.kind);
+        let (on, elsewhere) = match (&pod.work.execution, declared) {
+            (Some(execution), _) => (execution.on.clone(), execution.elsewhere),
+            (None, Some(declared)) => (declared.execution_s.clone(), declared.elsewhere_s),
+            (None, None) if pod.work.service => (BTreeMap::new(), Some(self.settings.service_execution_s)),
+            (None, None) => (BTreeMap::new(), Some(self.settings.execution_s)),
+        };
+        let cpu_millis = pod.requests.cpu_millis.min(1_000_000);
+        let extended = pod.requests.extended.iter().filter(|(name, _)| is_accelerator(name));
+        let accelerators = extended.map(|(_, &count)| count).max().unwrap_or(0).min(1000);
+        let execution =
+            on.into_iter().map(|(device_kind, s)| wire::ExecutionTime { device_kind, mean_s: Some(s) });
+        let mut kind = wire::TaskKind {
+            cpu_millis: Some(cpu_millis),
+            cpu_use_millis: Some(cpu_millis.max(LEAST_CPU_MILLIS)),
+            memory_bytes: Some(pod.requests.memory_bytes.min(1_000_000_000_000_000)),
+            accelerators,
+            accelerator_millis: if accelerators > 0 { 1000 } else { 0 },
+            execution: execution.collect(),
+            execution_elsewhere_s: elsewhere,
+            prefers: pod.work.prefers.clone(),
+            deadline_s: pod.work.deadline_s,
+            priority: pod.priority,
+            ..wire::TaskKind::default()
+        };
+        kind.name = short(format!("{}#{}", pod.work.kind, digest(&format!("{kind:?}"))));
+        kind
+    }
+
+    // All at once.
+
+    /// The whole cluster, with these tasks on its nodes; None while it has no node that the core
+    /// could have.
+    pub fn registration(
+        &mut self,
+        placed: Vec<(String, wire::PlacedTask)>,
+    ) -> Option<wire::RegisterClusterRequest> {
+        self.switches.clear();
+        let cluster = wire::Cluster {
+            id: self.id.clone(),
+            reference_response_s: self.settings.reference_response_s,
+            reference_moved_bytes: self.settings.reference_moved_bytes,
+            registries: vec![REGISTRY.to_owned()],
+            switches: vec![BACKBONE.to_owned()],
+            links: vec![self.settings.registry_link.between(REGISTRY, BACKBONE)],
+            images: self.images.values().cloned().collect(),
+            task_kinds: self.kinds.values().cloned().collect(),
+            peers: self.settings.peers,
+            ..wire::Cluster::default()
+        };
+        let mut cluster = cluster;
+        let mut facts: BTreeMap<String, wire::NodeFacts> = BTreeMap::new();
+        for node in self.nodes.values().cloned().collect::<Vec<_>>() {
+            let Some(told) = node.wire(self.startup_s(&node)) else { continue };
+            for change in self.switches_to(&node) {
+                if let Change::Switch { name, link } = change {
+                    cluster.switches.push(name);
+                    cluster.links.push(link);
+                }
+            }
+            cluster.links.push(self.link_of(&node));
+            cluster.nodes.push(told);
+            let layers = self.layers_on(&node);
+            let own = wire::NodeFacts { node: node.name.clone(), layers, ..wire::NodeFacts::default() };
+            facts.insert(node.name.clone(), own);
+        }
+        let names: Vec<_> =
+            self.datasets.values().map(|d| Named { name: d.name.clone(), bytes: d.bytes }).collect();
+        for named in names {
+            let dataset = self.described(&named);
+            self.datasets.insert(dataset.name.clone(), dataset.clone());
+            cluster.datasets.push(dataset);
+        }
+        for (node, task) in placed {
+            facts.entry(node).and_modify(|node| node.placed.push(task));
+        }
+        let facts = wire::Facts { nodes: facts.into_values().collect(), ..wire::Facts::default() };
+        let mut request = wire::RegisterClusterRequest { cluster: Some(cluster), facts: Some(facts) };
+        let nodes = request.cluster.as_ref().map_or(0, |cluster| cluster.nodes.len());
+        // Marks what waits.
+        super::core::apply(&mut request, Vec::new());
+        (nodes > 0).then_some(request)
+    }
+}
+
+/// The switch of its zone; zones of different regions may have one name.
+fn zone(node: &NodeFacts) -> String {
+    short(format!("zone/{}/{}", node.region, node.zone))
+}
+
+/// Settings were checked when they were read.
+fn quantity(text: &str) -> i64 {
+    annotation::size_bytes(text).unwrap_or(0)
+}
+
+fn digest(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().take(5).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A name of at most 500 bytes: the end of a longer one is told by its digest.
+fn short(name: String) -> String {
+    if name.len() <= annotation::MAX_NAME {
+        return name;
+    }
+    let end = (0..=annotation::MAX_NAME - 12).rev().find(|&end| name.is_char_boundary(end)).unwrap_or(0);
+    format!("{}~{}", &name[..end], digest(&name))
+}

@@ -1,0 +1,71 @@
+//! What is read back from the journal.
+
+use std::sync::Arc;
+
+use remora_env::Time;
+use remora_env::observation::Candidate;
+use remora_env::topology::Topology;
+use remora_proto::v1 as wire;
+
+use crate::service::books::Made;
+use crate::service::messages::{Answer, Other, Ranked};
+use crate::service::names::Names;
+
+/// A time in milliseconds since 1970.
+pub fn time(at_ms: i64) -> Time {
+    Time(at_ms.max(0) as u64 * 1_000_000)
+}
+
+/// A decision as it was made; `None` where its node is gone, or it says too little.
+pub fn made(receipt: &wire::Receipt, topology: &Arc<Topology>, names: &Names) -> Option<Made> {
+    let (request, response) = (receipt.request.as_ref()?, receipt.response.as_ref()?);
+    let ranked = |wire: &wire::Candidate| ranked(wire, names);
+    let other = |other: &Option<wire::Alternative>| {
+        let wire::Alternative { policy, node, predicted_cost } = other.as_ref()?;
+        let node = *names.nodes.get(node)?;
+        Some(Other { policy: policy.as_str().into(), node, cost: *predicted_cost })
+    };
+    let answer = Answer {
+        topology: Arc::clone(topology),
+        decision_id: response.decision_id.clone(),
+        policy: response.policy.as_str().into(),
+        fallback: known_reason(&response.fallback),
+        alpha: response.alpha,
+        feasible: response.feasible.max(0) as usize,
+        chosen: ranked(response.candidates.first()?)?,
+        cost: receipt.predicted_cost,
+        candidates: response.candidates.iter().filter_map(ranked).collect(),
+        advised: None,
+        shadow: other(&receipt.shadow),
+        heuristic: other(&receipt.fallback),
+    };
+    Some(Made { at: time(receipt.at_ms), request: Arc::new(request.clone()), answer: Arc::new(answer) })
+}
+
+/// Reasons are few; one of an older version is told as such.
+fn known_reason(reason: &str) -> &'static str {
+    let known =
+        ["", "the policy is off", "the policy advises only", "outside the policy's share", "no time left"];
+    known.into_iter().find(|known| *known == reason).unwrap_or("another reason")
+}
+
+fn ranked(wire: &wire::Candidate, names: &Names) -> Option<Ranked> {
+    let bytes = |bytes: i64| bytes.max(0) as u64;
+    let candidate = Candidate {
+        node: *names.nodes.get(&wire.node)?,
+        fits_now: wire.fits_now,
+        wait_s: wire.wait_s,
+        pull_s: wire.pull_s,
+        fetch_s: wire.fetch_s,
+        start_s: wire.start_s,
+        execution_s: wire.execution_s,
+        store_s: wire.store_s,
+        missing_image_bytes: bytes(wire.image_bytes),
+        missing_input_bytes: bytes(wire.input_bytes),
+        output_bytes: bytes(wire.output_bytes),
+        wan_bytes: bytes(wire.wan_bytes),
+        moved_bytes: wire.moved_bytes,
+        ..Candidate::UNKNOWN
+    };
+    Some(Ranked { candidate, score: wire.score.unwrap_or(f64::NEG_INFINITY) })
+}

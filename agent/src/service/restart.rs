@@ -1,0 +1,151 @@
+//! What the service goes on from: everything that was written down.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+use prost::Message;
+use remora_proto::v1 as wire;
+use serde::de::DeserializeOwned;
+
+use super::books::Books;
+use super::convert;
+use super::policies::{About, Alias, Change, Policies};
+use super::refusal::Refusal;
+use super::serving::Serving;
+use crate::storage::{Kind, Paging, Recorded, Restored, Storage};
+
+/// Key under which the settings keep how policies serve.
+pub const SERVING: &str = "serving";
+/// Changes of an alias that are remembered.
+const CHANGES: u32 = 1000;
+
+/// Clusters, and how they are served.
+#[derive(Debug)]
+pub struct Before {
+    pub clusters: BTreeMap<String, Books>,
+    pub serving: Serving,
+    pub servings: BTreeMap<String, Serving>,
+    /// Of the last event.
+    pub version: u64,
+}
+
+impl Before {
+    /// A service that begins.
+    pub fn nothing(serving: Serving) -> Before {
+        Before { clusters: BTreeMap::new(), serving, servings: BTreeMap::new(), version: 0 }
+    }
+}
+
+/// Reads back what was written down; `serving` holds where nothing was.
+pub async fn restore(storage: &Storage, policies: &mut Policies, serving: Serving) -> anyhow::Result<Before> {
+    restore_policies(storage, policies).await?;
+    let mut before = Before::nothing(serving);
+    for change in storage.settings().await? {
+        let Some(value) = change.value.filter(|_| change.key == SERVING) else { continue };
+        match parsed::<Serving>(value) {
+            Ok(serving) if change.scope.is_empty() => before.serving = serving,
+            Ok(serving) => drop(before.servings.insert(change.scope, serving)),
+            Err(error) => {
+                tracing::warn!(cluster = change.scope, %error, "a setting is not understood and left out")
+            }
+        }
+    }
+    for restored in storage.restore().await? {
+        let serving = before.servings.get(&restored.cluster).unwrap_or(&before.serving);
+        let cluster = restored.cluster.clone();
+        let books =
+            books(restored, serving).with_context(|| format!("cluster {cluster:?} cannot be restored"))?;
+        before.clusters.insert(cluster, books);
+    }
+    before.version = storage.recorder().health().durable.max(0) as u64;
+    Ok(before)
+}
+
+fn parsed<T: DeserializeOwned>(value: serde_json::Value) -> serde_json::Result<T> {
+    serde_json::from_value(value)
+}
+
+async fn restore_policies(storage: &Storage, policies: &mut Policies) -> anyhow::Result<()> {
+    for policy in storage.policies().await? {
+        let bytes = storage.policy_bytes(&policy.id).await?;
+        let about = About {
+            name: policy.name,
+            uploaded_at_ms: policy.uploaded_at_ms,
+            uploaded_by: policy.uploaded_by,
+            note: policy.note,
+            ..About::default()
+        };
+        if let Err(refusal) = policies.add(&bytes, about) {
+            tracing::warn!(policy = policy.id, %refusal, "a policy cannot be used any more");
+        }
+    }
+    for alias in Alias::ALL {
+        let paging = Paging { limit: CHANGES, newest_first: true, ..Paging::default() };
+        let page = storage.alias_history(alias.name(), &paging).await?;
+        let mut holder = policies.role(alias).map(str::to_owned);
+        for change in page.items.into_iter().rev() {
+            let found = match &change.policy {
+                Some(name) => policies.find(convert::Field::root("policy"), name).map(Some),
+                None => Ok(None),
+            };
+            let Ok(policy) = found else {
+                tracing::warn!(
+                    alias = alias.name(),
+                    policy = change.policy,
+                    "an alias names what cannot be used"
+                );
+                continue;
+            };
+            let before = std::mem::replace(&mut holder, policy.clone());
+            let (reason, actor, at_ms) = (change.reason, change.actor, change.at_ms);
+            policies.set(Change { alias, policy, before, reason, actor, at_ms });
+        }
+    }
+    Ok(())
+}
+
+/// A cluster from its snapshot and what happened since.
+fn books(restored: Restored, serving: &Serving) -> anyhow::Result<Books> {
+    let mut books = match restored.snapshot {
+        Some(snapshot) => {
+            let body = wire::ClusterSnapshot::decode(snapshot.body.as_slice())?;
+            Some(Books::restored(&body, snapshot.at_ms, serving).map_err(|refusal| anyhow!("{refusal}"))?)
+        }
+        None => None,
+    };
+    for Recorded { sequence, entry } in restored.entries {
+        let now = convert::time(entry.at_ms);
+        if let Some(books) = &mut books {
+            books.set_time(now);
+        }
+        let replayed = match (entry.kind, &mut books) {
+            (Kind::Registered, books) => {
+                let request = wire::RegisterClusterRequest::decode(entry.body.as_slice())?;
+                convert::registration(&request, now)
+                    .map(|it| *books = Some(Books::new(it)))
+                    .map_err(Refusal::from)
+            }
+            (Kind::Changed, Some(books)) => {
+                let request = wire::UpdateClusterRequest::decode(entry.body.as_slice())?;
+                let update = convert::update(&request).map_err(Refusal::from);
+                update.and_then(|update| books.update(&update, &request.changes)).map(drop)
+            }
+            (Kind::Decided, Some(books)) => {
+                books.replay(&wire::Receipt::decode(entry.body.as_slice())?, serving)
+            }
+            (Kind::Ended, Some(books)) => {
+                let request = wire::ReportOutcomeRequest::decode(entry.body.as_slice())?;
+                let report = convert::report(&request).map_err(Refusal::from);
+                report.and_then(|report| books.report(&report, &Arc::new(request), serving)).map(drop)
+            }
+            (Kind::Removed, _) | (_, None) => Ok(()),
+        };
+        if let Err(refusal) = replayed {
+            tracing::warn!(entry = sequence, %refusal, "an entry of the journal could not be carried out again");
+        }
+    }
+    let books = books.context("nothing says what it is made of")?;
+    books.check();
+    Ok(books)
+}

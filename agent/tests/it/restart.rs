@@ -1,0 +1,243 @@
+//! What survives a restart, and a crash.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use remora_agent::service::Config;
+use remora_agent::storage::{Options, Storage};
+use remora_policies::by_name;
+use remora_proto::v1 as wire;
+use remora_proto::v1::cluster_service_client::ClusterServiceClient;
+use remora_proto::v1::placement_service_client::PlacementServiceClient;
+use remora_proto::v1::policy_service_client::PolicyServiceClient;
+use tonic::Code;
+use tonic::transport::Channel;
+use wire::change::Change;
+
+use crate::server::{Server, outcome, request, small_cluster, small_task};
+
+async fn server(folder: &Path) -> (Server, Arc<Storage>) {
+    let storage = Arc::new(Storage::open(Options::new(folder)).await.unwrap());
+    let policy = by_name("greedy-completion", 0).unwrap();
+    let config = Config {
+        storage: Some(Arc::clone(&storage)),
+        clusters: vec![small_cluster()],
+        ..Config::new(policy)
+    };
+    (Server::start(config).await, storage)
+}
+
+async fn stop(server: Server, storage: Arc<Storage>) {
+    server.stop().await;
+    // The service's tasks let go of it one after the other.
+    let mut storage = storage;
+    let storage = loop {
+        match Arc::try_unwrap(storage) {
+            Ok(storage) => break storage,
+            Err(shared) => storage = shared,
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    storage.close().await;
+}
+
+async fn facts(server: &Server) -> wire::GetClusterResponse {
+    let request = wire::GetClusterRequest { id: "small".to_owned() };
+    server.clusters().await.get(request).await.unwrap().into_inner()
+}
+
+fn alias(alias: &str, policy: &str) -> wire::SetAliasRequest {
+    let (alias, policy, reason) = (alias.to_owned(), policy.to_owned(), "to see".to_owned());
+    wire::SetAliasRequest { alias, policy, reason, expected: None }
+}
+
+/// Times differ by what passed between two looks.
+fn about_equal(a: &wire::Facts, b: &wire::Facts) {
+    let timeless = |facts: &wire::Facts| {
+        let mut facts = facts.clone();
+        facts.arrivals_per_s = 0.0;
+        facts.images.clear();
+        for node in &mut facts.nodes {
+            for placed in &mut node.placed {
+                placed.expected_remaining_s = None;
+            }
+            for arriving in &mut node.arriving {
+                arriving.expected_remaining_s = None;
+            }
+        }
+        facts
+    };
+    assert_eq!(timeless(a), timeless(b));
+}
+
+#[tokio::test]
+async fn a_restart_goes_on_where_it_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, storage) = server(folder.path()).await;
+    let named = wire::PlaceRequest { request_id: "once".to_owned(), ..request(small_task()) };
+    let open = first.placements().await.place(named.clone()).await.unwrap().into_inner();
+    let ended = first.placements().await.place(request(small_task())).await.unwrap().into_inner();
+    let measured = wire::ReportOutcomeRequest { response_s: Some(9.0), ..outcome(&ended.decision_id) };
+    first.placements().await.report_outcome(measured).await.unwrap();
+    let away = Change::NodeAvailable(wire::NodeAvailable { node: "board".to_owned(), available: false });
+    let update = wire::UpdateClusterRequest {
+        cluster_id: "small".to_owned(),
+        source: "kubelet".to_owned(),
+        sequence: 4,
+        changes: vec![wire::Change { change: Some(away) }],
+    };
+    first.clusters().await.update(update.clone()).await.unwrap();
+    let mut policies = PolicyServiceClient::new(first.channel().await);
+    policies.set_alias(alias("champion", "kube-default")).await.unwrap();
+    policies.set_alias(alias("shadow", "random")).await.unwrap();
+    let serving =
+        wire::Serving { alpha: Some(0.25), cluster_id: "small".to_owned(), ..wire::Serving::default() };
+    let serving = wire::SetServingRequest { serving: Some(serving), reason: "to see".to_owned() };
+    policies.set_serving(serving).await.unwrap();
+    let before = facts(&first).await;
+    stop(first, storage).await;
+
+    let (second, storage) = server(folder.path()).await;
+    let after = facts(&second).await;
+    assert_eq!(before.cluster, after.cluster);
+    about_equal(&before.facts.unwrap(), &after.facts.unwrap());
+    // The same request gets the same decision, the same update changes nothing, what ended has ended.
+    let again = second.placements().await.place(named).await.unwrap().into_inner();
+    assert_eq!((again.decision_id, again.node), (open.decision_id.clone(), open.node));
+    assert!(second.clusters().await.update(update).await.unwrap().into_inner().already_entered);
+    let told = second.placements().await.report_outcome(outcome(&ended.decision_id)).await.unwrap();
+    assert!(told.into_inner().already_reported);
+    // Those who decide, and how, are the same; and the history says why.
+    let placed = second.placements().await.place(request(small_task())).await.unwrap().into_inner();
+    assert_eq!((placed.policy.as_str(), placed.alpha), ("kube-default", 0.25));
+    let mut policies = PolicyServiceClient::new(second.channel().await);
+    let history = policies.history(wire::AliasHistoryRequest::default()).await.unwrap().into_inner().changes;
+    let told: Vec<_> = history.iter().map(|change| (change.alias.as_str(), change.policy.as_str())).collect();
+    assert!(told.contains(&("shadow", "random")) && told.contains(&("champion", "kube-default")), "{told:?}");
+    // What was open is ended as ever.
+    let told = second.placements().await.report_outcome(outcome(&open.decision_id)).await.unwrap();
+    assert!(!told.into_inner().already_reported);
+    stop(second, storage).await;
+}
+
+#[tokio::test]
+async fn a_removed_cluster_stays_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, storage) = server(folder.path()).await;
+    let mut other = small_cluster();
+    other.cluster.as_mut().unwrap().id = "other".to_owned();
+    first.clusters().await.register(other).await.unwrap();
+    first.clusters().await.remove(wire::RemoveClusterRequest { id: "other".to_owned() }).await.unwrap();
+    stop(first, storage).await;
+    let (second, storage) = server(folder.path()).await;
+    let request = wire::GetClusterRequest { id: "other".to_owned() };
+    assert_eq!(second.clusters().await.get(request).await.unwrap_err().code(), Code::NotFound);
+    stop(second, storage).await;
+}
+
+/// The real program, on a port of its own.
+struct Program {
+    child: Child,
+    address: String,
+}
+
+impl Program {
+    fn start(folder: &Path) -> Program {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_remora"))
+            .args(["serve", "--policy", "greedy-completion", "--scenario", "urban-sensing"])
+            .args(["--listen", "127.0.0.1:0", "--json", "--data"])
+            .arg(folder)
+            .env("RUST_LOG", "error")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut told = String::new();
+        let mut lines = BufReader::new(child.stdout.take().unwrap());
+        while !told.trim_end().ends_with('}') {
+            assert_ne!(lines.read_line(&mut told).unwrap(), 0, "it ended: {told}");
+        }
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        Program { child, address: told["listen"].as_str().unwrap().to_owned() }
+    }
+
+    /// Killed as by a power cut of the program alone.
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    async fn channel(&self) -> Channel {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            match remora_agent::client::connect(&self.address).await {
+                Ok(channel) => return channel,
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+        }
+    }
+}
+
+/// Places tasks and reports their outcomes until the service is gone; the decisions whose outcome it has
+/// acknowledged.
+async fn load(channel: Channel, task: wire::Task) -> Vec<String> {
+    let mut client = PlacementServiceClient::new(channel);
+    let mut acknowledged = Vec::new();
+    loop {
+        let request = wire::PlaceRequest {
+            cluster_id: "urban-sensing".to_owned(),
+            task: Some(task.clone()),
+            ..wire::PlaceRequest::default()
+        };
+        let Ok(placed) = client.place(request).await else { return acknowledged };
+        let id = placed.into_inner().decision_id;
+        let report = wire::ReportOutcomeRequest { cluster_id: "urban-sensing".to_owned(), ..outcome(&id) };
+        match client.report_outcome(report).await {
+            Ok(_) => acknowledged.push(id),
+            Err(_) => return acknowledged,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_survives_being_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut acknowledged = Vec::<String>::new();
+    let mut changes = 0;
+    let rounds: u64 =
+        std::env::var("REMORA_TEST_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(5);
+    for round in 0..rounds {
+        let program = Program::start(folder.path());
+        let channel = program.channel().await;
+        let mut clusters = ClusterServiceClient::new(channel.clone());
+        let get = wire::GetClusterRequest { id: "urban-sensing".to_owned() };
+        let cluster = clusters.get(get).await.unwrap().into_inner().cluster.unwrap();
+        let task = wire::Task { kind: cluster.task_kinds[0].name.clone(), ..wire::Task::default() };
+        // What was acknowledged before is known; of an alias the last change.
+        let mut policies = PolicyServiceClient::new(channel.clone());
+        let history = policies
+            .history(wire::AliasHistoryRequest { limit: Some(1000), ..wire::AliasHistoryRequest::default() });
+        assert!(history.await.unwrap().into_inner().changes.len() >= changes.min(1000), "round {round}");
+        let mut client = PlacementServiceClient::new(channel.clone());
+        for id in acknowledged.iter().rev().take(200) {
+            let report = wire::ReportOutcomeRequest { cluster_id: "urban-sensing".to_owned(), ..outcome(id) };
+            let told = client.report_outcome(report).await;
+            assert!(told.is_ok_and(|told| told.into_inner().already_reported), "round {round}: {id} is lost");
+        }
+        let loads: Vec<_> = (0..4).map(|_| tokio::spawn(load(channel.clone(), task.clone()))).collect();
+        let until = Instant::now() + Duration::from_millis(150 + 130 * (round * 7 % 5));
+        while Instant::now() < until {
+            let policy = ["skippy", "greedy-marginal"][changes % 2];
+            if policies.set_alias(alias("candidate", policy)).await.is_ok() {
+                changes += 1;
+            }
+        }
+        program.kill();
+        for load in loads {
+            acknowledged.extend(load.await.unwrap());
+        }
+    }
+    assert!(acknowledged.len() > 10 && changes > 5, "{} outcomes, {changes} changes", acknowledged.len());
+}
