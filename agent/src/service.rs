@@ -57,10 +57,9 @@ use access::Access;
 use connections::Connection;
 use gate::{Gate, Guards};
 use limits::Limiter;
+use local::Core;
 use metrics::Metrics;
 use policies::Policies;
-use restart::Before;
-use serving::Serving;
 
 /// Largest request to the placement service, bytes.
 pub const MAX_PLACE_BYTES: usize = 4 << 20;
@@ -169,14 +168,6 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let Config { policy, alpha, seed, clock, clusters, storage, rules, limits, tls, http } = config;
     rules.check(storage.is_some())?;
-    let mut policies = Policies::new(policy, seed);
-    let serving = Serving::new(alpha);
-    let before = match &storage {
-        Some(storage) => restart::restore(storage, &mut policies, serving).await?,
-        None => Before::nothing(serving),
-    };
-    let known: Vec<String> = before.clusters.keys().cloned().collect();
-    let (owner, owning) = owner::start(policies, before, storage.clone(), clock.clone());
     let metrics = Arc::new(Metrics::default());
     let gate = Gate(Arc::new(Guards {
         access: Access::new(rules, storage.clone(), clock.clone()),
@@ -184,14 +175,8 @@ pub async fn run(
         metrics: metrics.clone(),
         nameless: AtomicU64::new(0),
     }));
-    let door = Door { owner, clock, storage, changing: Arc::default(), metrics };
-    // What was known before is known better.
-    let new = |request: &wire::RegisterClusterRequest| {
-        request.cluster.as_ref().is_none_or(|cluster| !known.contains(&cluster.id))
-    };
-    for cluster in clusters.into_iter().filter(new) {
-        door.register(cluster).await.map_err(|status| anyhow!("{}", status.message()))?;
-    }
+    let core = Core { policies: Policies::new(policy, seed), alpha, clock, storage, metrics };
+    let (door, owning) = core.start(clusters).await?;
     // Told by being dropped.
     let (stopping, stopped) = watch::channel(());
     let stop = async move {
