@@ -93,7 +93,7 @@ impl Clock {
 
     /// Milliseconds since 1970.
     pub fn now_ms(&self) -> i64 {
-        (self.now().0 / 1_000_000) as i64
+        convert::ms(self.now())
     }
 
     /// A number that no other run of the service has.

@@ -22,12 +22,13 @@ use remora_proto::v1 as wire;
 use super::books::links::Estimates;
 use super::messages::{Answer, Order, Other, Ranked, Report, Summary};
 use super::names::{NamedTask, Names};
+use super::serving::Why;
 
 pub use changes::{Delta, Known, Update, deltas, restructure, restructures, update};
 pub use export::{link_estimates, registration as export, task};
 pub use facts::{FIRST_REPORTED, MAX_PLACED};
 pub use field::{Field, Invalid};
-pub use kept::{made, time};
+pub use kept::{made, ms, time};
 pub use told::{alias, amend, change, event, explained, policy, receipt, served};
 
 /// A cluster that was checked and built.
@@ -194,7 +195,7 @@ pub fn answer(answer: &Answer) -> wire::PlaceResponse {
         node: chosen.node,
         decision_id: answer.decision_id.clone(),
         policy: answer.policy.to_string(),
-        fallback: answer.fallback.to_owned(),
+        fallback: answer.fallback.map_or("", Why::text).to_owned(),
         alpha: answer.alpha,
         admitted: answer.chosen.candidate.fits_now,
         feasible: answer.feasible as i64,

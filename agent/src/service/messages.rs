@@ -7,6 +7,7 @@ use remora_env::observation::Candidate;
 use remora_env::topology::{NodeId, Topology};
 
 use super::names::NamedTask;
+use super::serving::Why;
 
 /// A request for a place.
 #[derive(Clone, Debug)]
@@ -37,8 +38,8 @@ pub struct Answer {
     /// Empty for a dry run.
     pub decision_id: String,
     pub policy: Arc<str>,
-    /// Why the fallback heuristic chose; empty where it did not.
-    pub fallback: &'static str,
+    /// Why the fallback heuristic chose; nothing where it did not.
+    pub fallback: Option<Why>,
     pub alpha: f64,
     pub feasible: usize,
     pub chosen: Ranked,

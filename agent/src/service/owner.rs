@@ -43,8 +43,7 @@ const KEPT_EVERY: u32 = 10_000;
 struct Owner {
     clock: Clock,
     chooser: Chooser,
-    clusters: BTreeMap<String, Books>,
-    feeds: BTreeMap<String, Feed>,
+    clusters: BTreeMap<String, Held>,
     /// How policies serve clusters that have no setting of their own, and those that have.
     serving: Serving,
     servings: BTreeMap<String, Serving>,
@@ -52,9 +51,22 @@ struct Owner {
     version: u64,
     /// Who writes down what happens; nobody where nothing is to survive.
     scribe: Option<Scribe>,
-    /// Events of each cluster since it was kept as it stood.
-    since_kept: BTreeMap<String, u32>,
     storage: Option<Arc<Storage>>,
+}
+
+/// A cluster, and what happens to it.
+struct Held {
+    books: Books,
+    feed: Feed,
+    /// Events since it was kept as it stood.
+    since_kept: u32,
+}
+
+impl Held {
+    /// From after a version on.
+    fn new(books: Books, version: u64) -> Held {
+        Held { books, feed: Feed::new(version), since_kept: 0 }
+    }
 }
 
 /// Starts the owner with what there was before; it ends when the last handle is gone.
@@ -71,13 +83,11 @@ pub(super) fn start(
     let mut owner = Owner {
         clock,
         chooser,
-        feeds: clusters.keys().map(|id| (id.clone(), Feed::new(version))).collect(),
-        clusters,
+        clusters: clusters.into_iter().map(|(id, books)| (id, Held::new(books, version))).collect(),
         serving,
         servings,
         version,
         scribe: storage.as_ref().map(|storage| Scribe::start(storage.recorder())),
-        since_kept: BTreeMap::new(),
         storage,
     };
     let task = tokio::spawn(async move {
@@ -103,7 +113,9 @@ impl Owner {
             Command::Register(registration, request, reply) => {
                 drop(reply.send(self.register(*registration, request)));
             }
-            Command::List(reply) => drop(reply.send(self.clusters.values().map(Books::summary).collect())),
+            Command::List(reply) => {
+                drop(reply.send(self.clusters.values().map(|held| held.books.summary()).collect()))
+            }
             Command::Get(id, reply) => drop(reply.send(self.get(&id))),
             Command::Remove(id, reply) => drop(reply.send(self.remove(&id))),
             Command::Update(update, request, reply) => drop(reply.send(self.update(&update, request))),
@@ -133,7 +145,7 @@ impl Owner {
     /// A cluster's books, as of now.
     fn books(&mut self, field: &'static str, id: &str) -> Result<&mut Books, Refusal> {
         let now = self.now();
-        let Some(books) = self.clusters.get_mut(id) else {
+        let Some(Held { books, .. }) = self.clusters.get_mut(id) else {
             let known = self.clusters.keys().map(String::as_str);
             return Err(Refusal::UnknownCluster(Field::root(field).unknown("cluster", id, known)));
         };
@@ -142,17 +154,20 @@ impl Owner {
             tracing::warn!(cluster = id, decision, "no outcome was reported in time; what it held is free");
             self.noted(id, Event::Expired(decision));
         }
-        Ok(self.clusters.get_mut(id).expect("it was there"))
+        Ok(&mut self.held(id).books)
     }
 
-    /// Something happened to a cluster.
+    /// A cluster that is known to be there.
+    fn held(&mut self, id: &str) -> &mut Held {
+        self.clusters.get_mut(id).expect("only a cluster that is there is asked for")
+    }
+
+    /// Something happened to a cluster that is there.
     fn happened(&mut self, cluster: &str, event: Event) -> Arc<Entry> {
         self.version += 1;
-        let at_ms = (self.now().0 / 1_000_000) as i64;
+        let at_ms = self.clock.now_ms();
         let entry = Arc::new(Entry { version: self.version, at_ms, cluster: cluster.into(), event });
-        let before = self.version - 1;
-        let feed = self.feeds.entry(cluster.to_owned()).or_insert_with(|| Feed::new(before));
-        feed.push(Arc::clone(&entry));
+        self.held(cluster).feed.push(Arc::clone(&entry));
         entry
     }
 
@@ -175,12 +190,11 @@ impl Owner {
 
     /// Now and then a cluster is kept as it stands: a restart goes on from there.
     fn keep(&mut self, cluster: &str) {
-        let (Some(scribe), Some(books)) = (&self.scribe, self.clusters.get(cluster)) else { return };
-        let since = self.since_kept.entry(cluster.to_owned()).or_default();
-        *since += 1;
-        if *since >= KEPT_EVERY {
-            *since = 0;
-            scribe.keep(cluster.to_owned(), (self.clock.now().0 / 1_000_000) as i64, books.kept());
+        let (Some(scribe), Some(held)) = (&self.scribe, self.clusters.get_mut(cluster)) else { return };
+        held.since_kept += 1;
+        if held.since_kept >= KEPT_EVERY {
+            held.since_kept = 0;
+            scribe.keep(cluster.to_owned(), self.clock.now_ms(), held.books.kept());
         }
     }
 
@@ -209,8 +223,10 @@ impl Owner {
         let books = Books::new(registration);
         books.check();
         let summary = books.summary();
-        self.clusters.insert(id.clone(), books);
-        self.since_kept.remove(&id);
+        match self.clusters.get_mut(&id) {
+            Some(held) => (held.books, held.since_kept) = (books, 0),
+            None => drop(self.clusters.insert(id.clone(), Held::new(books, self.version))),
+        }
         let durable = self.committed(&id, Event::Registered(request, summary.clone()));
         tracing::info!(cluster = summary.id, nodes = summary.nodes, replaced, "cluster registered");
         Ok(((summary, replaced), durable))
@@ -218,16 +234,14 @@ impl Owner {
 
     fn get(&mut self, id: &str) -> Result<Snapshot, Refusal> {
         let portrait = Box::new(self.books("id", id)?.portrait());
-        let version = self.feeds.get(id).map_or(0, Feed::version);
-        Ok(Snapshot { portrait, version })
+        Ok(Snapshot { portrait, version: self.held(id).feed.version() })
     }
 
     fn remove(&mut self, id: &str) -> Result<((), Option<Durable>), Refusal> {
         self.ready()?;
         self.books("id", id)?;
-        self.clusters.remove(id);
         let durable = self.committed(id, Event::Removed);
-        self.feeds.remove(id);
+        self.clusters.remove(id);
         self.servings.remove(id);
         tracing::info!(cluster = id, "cluster removed");
         Ok(((), durable))
@@ -235,7 +249,6 @@ impl Owner {
 
     fn watch(&mut self, id: &str, after: Option<u64>) -> Result<super::feed::Watch, Refusal> {
         self.books("cluster_id", id)?;
-        let version = self.version;
-        self.feeds.entry(id.to_owned()).or_insert_with(|| Feed::new(version)).watch(after)
+        self.held(id).feed.watch(after)
     }
 }

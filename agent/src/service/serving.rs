@@ -74,21 +74,52 @@ pub fn is_heuristic(name: &str) -> bool {
 pub enum Decider {
     Champion,
     Candidate,
-    /// The heuristic, for this reason.
-    Fallback(&'static str),
+    Fallback(Why),
+}
+
+/// Why the heuristic decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    Off,
+    Advises,
+    OutsideShare,
+    NoTime,
+    /// For a reason that another version of the service had.
+    Another,
+}
+
+impl Why {
+    const ALL: [Why; 5] = [Why::Off, Why::Advises, Why::OutsideShare, Why::NoTime, Why::Another];
+
+    /// As answers tell it.
+    pub fn text(self) -> &'static str {
+        match self {
+            Why::Off => "the policy is off",
+            Why::Advises => "the policy advises only",
+            Why::OutsideShare => "outside the policy's share",
+            Why::NoTime => "no time left",
+            Why::Another => "another reason",
+        }
+    }
+
+    /// What an answer told; nothing where the heuristic did not decide.
+    pub fn told(text: &str) -> Option<Why> {
+        let known = Why::ALL.into_iter().find(|why| why.text() == text);
+        (!text.is_empty()).then(|| known.unwrap_or(Why::Another))
+    }
 }
 
 impl Serving {
     /// Who decides the request of this number. What falls to whom depends on the number alone.
     pub fn decider(&self, number: u64) -> Decider {
         let trusted = match self.autonomy {
-            Autonomy::Off => return Decider::Fallback("the policy is off"),
-            Autonomy::Advise => return Decider::Fallback("the policy advises only"),
+            Autonomy::Off => return Decider::Fallback(Why::Off),
+            Autonomy::Advise => return Decider::Fallback(Why::Advises),
             Autonomy::Share => draw(number, 1) < self.share,
             Autonomy::Act => true,
         };
         if !trusted {
-            Decider::Fallback("outside the policy's share")
+            Decider::Fallback(Why::OutsideShare)
         } else if draw(number, 2) < self.candidate_share {
             Decider::Candidate
         } else {

@@ -17,7 +17,7 @@ use crate::service::messages::{Answer, Order, Other, Ranked};
 use crate::service::names::look_up;
 use crate::service::policies::{Alias, Policies};
 use crate::service::refusal::Refusal;
-use crate::service::serving::{Decider, Serving};
+use crate::service::serving::{Decider, Serving, Why};
 use crate::service::why;
 
 /// Ids of decisions that differ from the shadow's that are remembered.
@@ -135,29 +135,28 @@ impl Books {
         let hasty = order.deadline.is_some_and(|deadline| {
             deadline.saturating_duration_since(Instant::now()) < chooser.usual * HASTE
         });
-        let decider = if hasty { Decider::Fallback("no time left") } else { serving.decider(number) };
-        let [champion, candidate, shadow] = Alias::ALL.map(|alias| chooser.who(alias));
-        let (who, fallback) = match (decider, candidate) {
-            (Decider::Fallback(why), _) => (serving.fallback.clone(), why),
-            (Decider::Candidate, Some(candidate)) => (candidate, ""),
-            _ => (champion.clone().unwrap_or_else(|| serving.fallback.clone()), ""),
+        let decider = if hasty { Decider::Fallback(Why::NoTime) } else { serving.decider(number) };
+        let champion = |chooser: &Chooser| chooser.who(Alias::Champion);
+        let (who, fallback) = match decider {
+            Decider::Fallback(why) => (None, Some(why)),
+            Decider::Candidate => (chooser.who(Alias::Candidate).or_else(|| champion(chooser)), None),
+            Decider::Champion => (champion(chooser), None),
         };
+        let who = who.unwrap_or_else(|| serving.fallback.clone());
         let (policy, choice) = chooser
             .ask(&who, &observation)
             .ok_or_else(|| Refusal::Broken(format!("policy {who:?} is not ready to decide")))?;
-        let mut other = |who: Option<String>| {
-            let (policy, choice) = chooser.ask(&who?, &observation)?;
+        let mut other = |who: &dyn Fn(&Chooser) -> Option<String>| {
+            let who = who(chooser)?;
+            let (policy, choice) = chooser.ask(&who, &observation)?;
             let cost = observation.cost(&observation.candidates()[choice.index]);
             Some(Other { policy, node: choice.node, cost })
         };
-        let champion_advises = matches!(decider, Decider::Fallback("the policy advises only"));
-        let advised = if champion_advises { other(champion) } else { None };
-        let heuristic = if serving.regret_budget > 0.0 && fallback.is_empty() {
-            other(Some(serving.fallback.clone()))
-        } else {
-            None
-        };
-        let shadow = if serving.shadowed(number) { other(shadow) } else { None };
+        let advised = if fallback == Some(Why::Advises) { other(&champion) } else { None };
+        let budgeted = serving.regret_budget > 0.0 && fallback.is_none();
+        let heuristic = if budgeted { other(&|_| Some(serving.fallback.clone())) } else { None };
+        let shadow =
+            if serving.shadowed(number) { other(&|chooser| chooser.who(Alias::Shadow)) } else { None };
         let ranked = |&index: &usize| Ranked {
             candidate: observation.candidates()[index],
             score: choice.scores[index],

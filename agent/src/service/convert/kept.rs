@@ -10,8 +10,14 @@ use remora_proto::v1 as wire;
 use crate::service::books::Made;
 use crate::service::messages::{Answer, Other, Ranked};
 use crate::service::names::Names;
+use crate::service::serving::Why;
 
-/// A time in milliseconds since 1970.
+/// Milliseconds since 1970.
+pub fn ms(at: Time) -> i64 {
+    (at.0 / 1_000_000) as i64
+}
+
+/// The time of so many milliseconds since 1970.
 pub fn time(at_ms: i64) -> Time {
     Time(at_ms.max(0) as u64 * 1_000_000)
 }
@@ -29,7 +35,7 @@ pub fn made(receipt: &wire::Receipt, topology: &Arc<Topology>, names: &Names) ->
         topology: Arc::clone(topology),
         decision_id: response.decision_id.clone(),
         policy: response.policy.as_str().into(),
-        fallback: known_reason(&response.fallback),
+        fallback: Why::told(&response.fallback),
         alpha: response.alpha,
         feasible: response.feasible.max(0) as usize,
         chosen: ranked(response.candidates.first()?)?,
@@ -40,13 +46,6 @@ pub fn made(receipt: &wire::Receipt, topology: &Arc<Topology>, names: &Names) ->
         heuristic: other(&receipt.fallback),
     };
     Some(Made { at: time(receipt.at_ms), request: Arc::new(request.clone()), answer: Arc::new(answer) })
-}
-
-/// Reasons are few; one of an older version is told as such.
-fn known_reason(reason: &str) -> &'static str {
-    let known =
-        ["", "the policy is off", "the policy advises only", "outside the policy's share", "no time left"];
-    known.into_iter().find(|known| *known == reason).unwrap_or("another reason")
 }
 
 fn ranked(wire: &wire::Candidate, names: &Names) -> Option<Ranked> {

@@ -1,20 +1,15 @@
 //! What the service tells of decisions, events and policies.
 
-use remora_env::Time;
 use remora_proto::v1 as wire;
 use wire::cluster_event::Event as WireEvent;
 
+use super::kept::ms;
 use super::{Field, Invalid, alternative, answer, candidate, summary};
 use crate::service::books::Made;
 use crate::service::feed::{Entry, Event};
 use crate::service::owner::{Explained, Served, Told};
 use crate::service::policies::{About, Alias, Change};
 use crate::service::serving::{Autonomy, Serving, is_heuristic};
-
-/// Milliseconds since 1970.
-fn ms(at: Time) -> i64 {
-    (at.0 / 1_000_000) as i64
-}
 
 /// What happened, on the wire.
 pub fn event(entry: &Entry) -> wire::ClusterEvent {

@@ -16,6 +16,7 @@ use super::{Door, about};
 use crate::service::convert::{self, Field};
 use crate::service::owner::{Command, PlaceReply};
 use crate::service::refusal::Refusal;
+use crate::service::serving::Why;
 
 /// Most tasks of a batch.
 const MAX_BATCH: usize = 1000;
@@ -52,7 +53,7 @@ pub(super) async fn answered(
     let answer = reply.await.map_err(|_| Refusal::Stopping)??;
     // A dry run decides nothing.
     if !answer.decision_id.is_empty() {
-        door.metrics.decided(&cluster, &answer.policy, answer.fallback, at.elapsed());
+        door.metrics.decided(&cluster, &answer.policy, answer.fallback.map_or("", Why::text), at.elapsed());
     }
     Ok(convert::answer(&answer))
 }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use remora_proto::v1 as wire;
 
-use super::Owner;
 use super::handle::Explained;
+use super::{Held, Owner};
 use crate::service::convert::{Field, Update};
-use crate::service::feed::{Event, Feed};
+use crate::service::feed::Event;
 use crate::service::messages::{Answer, Order, Report};
 use crate::service::refusal::Refusal;
 use crate::service::scribe::{Durable, Scribe};
@@ -25,7 +25,7 @@ impl Owner {
         }
         self.books("cluster_id", id)?;
         let serving: &Serving = self.servings.get(id).unwrap_or(&self.serving);
-        let books = self.clusters.get_mut(id).expect("it was there");
+        let Held { books, .. } = self.clusters.get_mut(id).expect("it was there");
         let (answer, new) = books.place(order, &request, serving, &mut self.chooser)?;
         books.check();
         if new {
@@ -54,7 +54,7 @@ impl Owner {
         self.ready()?;
         self.books("cluster_id", id)?;
         let serving = self.serving_of(id).clone();
-        let books = self.clusters.get_mut(id).expect("it was there");
+        let books = &mut self.held(id).books;
         let already = books.report(report, &request, &serving)?;
         books.check();
         let down = books.regret.step_down(&serving);
@@ -78,7 +78,7 @@ impl Owner {
         let new = books.update(update, &request.changes)?;
         books.check();
         let durable = if new { self.committed(id, Event::Updated(request)) } else { self.flushed() };
-        Ok(((self.feeds.get(id).map_or(0, Feed::version), !new), durable))
+        Ok(((self.held(id).feed.version(), !new), durable))
     }
 
     /// When all that happened so far is durable.

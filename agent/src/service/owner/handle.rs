@@ -19,7 +19,7 @@ use crate::service::serving::Serving;
 
 pub type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 /// An answer that is not to be told before what it says is durable.
-pub type Kept<T> = (T, Option<Durable>);
+pub type Durably<T> = (T, Option<Durable>);
 pub type PlaceReply = oneshot::Receiver<Result<Arc<Answer>, Refusal>>;
 
 /// When to ask again where all places to wait are taken: by then most are free.
@@ -61,14 +61,14 @@ pub type Amend = Box<dyn FnOnce(&mut Serving) + Send>;
 
 /// Everything that can be asked of the owner.
 pub enum Command {
-    Register(Box<Registration>, Arc<wire::RegisterClusterRequest>, Reply<Kept<(Summary, bool)>>),
+    Register(Box<Registration>, Arc<wire::RegisterClusterRequest>, Reply<Durably<(Summary, bool)>>),
     List(oneshot::Sender<Vec<Summary>>),
     Get(String, Reply<Snapshot>),
-    Remove(String, Reply<Kept<()>>),
-    Update(Update, Arc<wire::UpdateClusterRequest>, Reply<Kept<(u64, bool)>>),
+    Remove(String, Reply<Durably<()>>),
+    Update(Update, Arc<wire::UpdateClusterRequest>, Reply<Durably<(u64, bool)>>),
     Watch(String, Option<u64>, Reply<Watch>),
     Place(Box<Order>, Arc<wire::PlaceRequest>, Reply<Arc<Answer>>),
-    Report(Box<Report>, Arc<wire::ReportOutcomeRequest>, Reply<Kept<bool>>),
+    Report(Box<Report>, Arc<wire::ReportOutcomeRequest>, Reply<Durably<bool>>),
     Explain(String, String, Reply<Explained>),
     Policies(PolicyCommand),
 }
@@ -153,7 +153,7 @@ impl Handle {
     /// Waits for its turn, and until what was done is durable.
     pub async fn ask_durably<T>(
         &self,
-        command: impl FnOnce(Reply<Kept<T>>) -> Command,
+        command: impl FnOnce(Reply<Durably<T>>) -> Command,
     ) -> Result<T, Refusal> {
         let (answer, durable) = self.ask(command).await?;
         if let Some(durable) = durable {

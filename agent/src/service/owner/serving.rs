@@ -97,7 +97,7 @@ impl Owner {
 
     fn change(&self, alias: Alias, policy: Option<String>, before: Option<String>, by: By) -> Change {
         let By { actor, reason } = by;
-        Change { alias, policy, before, reason, actor, at_ms: (self.now().0 / 1_000_000) as i64 }
+        Change { alias, policy, before, reason, actor, at_ms: self.clock.now_ms() }
     }
 
     fn served(&mut self, cluster: &str) -> Result<Served, Refusal> {
@@ -137,7 +137,7 @@ impl Owner {
         tracing::warn!(cluster, ?before, now = ?autonomy, actor, "regret is beyond its budget: autonomy steps down");
         let serving = Serving { autonomy, ..serving };
         if let (Some(storage), Ok(value)) = (self.storage.clone(), serde_json::to_value(&serving)) {
-            let who = Who { at_ms: (self.now().0 / 1_000_000) as i64, actor: actor.to_owned(), role: None };
+            let who = Who { at_ms: self.clock.now_ms(), actor: actor.to_owned(), role: None };
             let cluster = cluster.to_owned();
             tokio::spawn(async move {
                 let reason = "regret was beyond its budget";
