@@ -1,5 +1,6 @@
 //! The outside of Remora: the command line, and the gRPC service with its one owner of the facts.
 
+pub mod appcore;
 pub mod client;
 pub mod commands;
 mod http;

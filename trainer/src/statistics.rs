@@ -43,6 +43,23 @@ pub fn paired_ratio(ours: &[f64], theirs: &[f64]) -> Ratio {
     Ratio { ratio: centre.exp(), low: Some(percentile(0.025)), high: Some(percentile(0.975)) }
 }
 
+/// What the mean of the values from which these were drawn surely exceeds, with this one-sided confidence: the
+/// percentile bootstrap's lower end, seeded. Nothing for fewer than two values.
+pub fn sure_mean(values: &[f64], confidence: f64) -> Option<f64> {
+    if values.len() < 2 {
+        return None;
+    }
+    let mut rng = stream(values.len() as u64, Purpose::Bootstrap, 0);
+    let mut mean = || {
+        let drawn = (0..values.len()).map(|_| values[rng.random_range(0..values.len())]);
+        drawn.sum::<f64>() / values.len() as f64
+    };
+    let mut means: Vec<f64> = (0..RESAMPLES).map(|_| mean()).collect();
+    means.sort_unstable_by(f64::total_cmp);
+    let below = ((1.0 - confidence) * RESAMPLES as f64) as usize;
+    Some(means[below.min(RESAMPLES - 1)])
+}
+
 /// Geometric mean of positive numbers.
 pub fn geometric_mean(values: &[f64]) -> f64 {
     (values.iter().map(|value| value.max(1e-12).ln()).sum::<f64>() / values.len().max(1) as f64).exp()

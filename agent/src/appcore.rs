@@ -1,0 +1,15 @@
+//! AppCore: applications that sleep (idle, or learning from what came in) and wake (to execute), under one control.
+//!
+//! ```text
+//! doors (gRPC, command line, panel, watched folders) ─► owner (one task) ─► core: handle(now, input) ─► effects
+//!                                                          │                                             │
+//!                                                     journal, tables                 launcher: placement, executor
+//! ```
+
+pub mod core;
+pub mod gate;
+pub mod manifest;
+pub mod rows;
+pub mod run;
+pub mod schedule;
+pub mod states;

@@ -1,0 +1,296 @@
+//! What is known of one application.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use crate::appcore::gate::Verdict;
+use crate::appcore::manifest::{Manifest, Overlap, Trigger};
+use crate::appcore::run::{Blob, Run, RunKind, Status};
+use crate::appcore::states::State;
+
+/// Requests and notices that are recognised when they come again.
+pub(super) const REMEMBERED: usize = 4096;
+/// Versions that can be promoted: these last ones, and those with an alias.
+pub(super) const VERSIONS: usize = 100;
+
+/// Roles of versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Alias {
+    /// Answers requests.
+    Champion,
+    /// Is to be, or was last, judged.
+    Candidate,
+    /// Runs beside it where an application compares; nothing depends on it.
+    Shadow,
+}
+
+impl Alias {
+    pub const ALL: [Alias; 3] = [Alias::Champion, Alias::Candidate, Alias::Shadow];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Alias::Champion => "champion",
+            Alias::Candidate => "candidate",
+            Alias::Shadow => "shadow",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Alias> {
+        Alias::ALL.into_iter().find(|alias| alias.name() == name)
+    }
+}
+
+/// A manifest and the files that its commands need.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Definition {
+    pub manifest: Manifest,
+    /// The files as a tar archive.
+    pub code: Option<Blob>,
+}
+
+/// What can be promoted: code and a model. Never changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Version {
+    pub number: u32,
+    /// The definition's number.
+    pub definition: u32,
+    pub model: Option<Blob>,
+    /// The run that learnt it; nothing where it was registered.
+    pub run: Option<String>,
+    pub at_ms: i64,
+    pub actor: String,
+    pub verdict: Option<Verdict>,
+}
+
+/// Something that calls for learning.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Call {
+    pub trigger: Option<String>,
+    pub cause: String,
+    pub actor: String,
+    pub inputs: Vec<Blob>,
+}
+
+/// Learning that is under way: a learn run, then the evaluation of what it learnt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Learning {
+    pub call: Call,
+    /// The run that is not over.
+    pub run: String,
+    /// The definition that it began with.
+    pub definition: u32,
+}
+
+/// What is due at some time.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Timer {
+    /// It must be awake by now.
+    Wake,
+    /// It has been quiet for long enough.
+    Idle,
+    /// Learning is tried again.
+    Retry,
+    /// A trigger's schedule, or the end of its wait for more data.
+    Trigger(String),
+}
+
+/// A trigger and how it stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TriggerState {
+    pub trigger: Trigger,
+    pub paused: bool,
+    /// Data that waits: items, bytes, since when, until when the last came.
+    pub items: u64,
+    pub bytes: u64,
+    pub first_ms: i64,
+    pub last_ms: i64,
+    pub inputs: Vec<Blob>,
+    /// Reports in a row outside the bounds.
+    pub outside: u64,
+    pub fired_ms: Option<i64>,
+    /// When and why it was skipped last.
+    pub skipped: Option<(i64, String)>,
+}
+
+impl TriggerState {
+    pub(super) fn new(trigger: Trigger) -> TriggerState {
+        TriggerState {
+            trigger,
+            paused: false,
+            items: 0,
+            bytes: 0,
+            first_ms: 0,
+            last_ms: 0,
+            inputs: Vec::new(),
+            outside: 0,
+            fired_ms: None,
+            skipped: None,
+        }
+    }
+}
+
+/// Which ones came, so that none counts twice; the oldest are forgotten.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Seen {
+    order: VecDeque<String>,
+    /// What each led to.
+    ids: BTreeMap<String, String>,
+}
+
+impl Seen {
+    pub fn get(&self, id: &str) -> Option<&String> {
+        self.ids.get(id)
+    }
+
+    pub fn add(&mut self, id: &str, led_to: &str) {
+        if self.ids.insert(id.to_owned(), led_to.to_owned()).is_none() {
+            self.order.push_back(id.to_owned());
+        }
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+    }
+}
+
+/// The version that a promotion put in place of another, on trial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Trial {
+    pub before: u32,
+    pub failures: u32,
+}
+
+/// An application.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct App {
+    pub state: State,
+    pub since_ms: i64,
+    /// What was registered, the last of which counts for what does not belong to a version: triggers, limits, gate.
+    pub definitions: BTreeMap<u32, Definition>,
+    pub versions: BTreeMap<u32, Version>,
+    pub aliases: BTreeMap<Alias, u32>,
+    /// Champions before this one, the last of them last.
+    pub(super) champions: Vec<u32>,
+    pub triggers: BTreeMap<String, TriggerState>,
+    /// Runs that are not over.
+    pub runs: BTreeMap<String, Run>,
+    /// Executions that wait.
+    pub(super) queue: VecDeque<String>,
+    pub(super) learning: Option<Learning>,
+    pub(super) calls: VecDeque<Call>,
+    pub(super) requests: Seen,
+    pub(super) notices: Seen,
+    /// In a row.
+    pub failures: u32,
+    /// Learning waits until then.
+    pub retry_ms: Option<i64>,
+    pub(super) trial: Option<Trial>,
+    pub timers: BTreeMap<Timer, i64>,
+    pub(super) run_count: u64,
+    pub(super) transition_count: u64,
+    pub(super) alias_count: u64,
+    pub(super) fire_count: u64,
+}
+
+impl App {
+    pub(super) fn new(now_ms: i64) -> App {
+        App {
+            state: State::Registered,
+            since_ms: now_ms,
+            definitions: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            aliases: BTreeMap::new(),
+            champions: Vec::new(),
+            triggers: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            queue: VecDeque::new(),
+            learning: None,
+            calls: VecDeque::new(),
+            requests: Seen::default(),
+            notices: Seen::default(),
+            failures: 0,
+            retry_ms: None,
+            trial: None,
+            timers: BTreeMap::new(),
+            run_count: 0,
+            transition_count: 0,
+            alias_count: 0,
+            fire_count: 0,
+        }
+    }
+
+    /// What was registered last.
+    pub fn definition(&self) -> &Definition {
+        self.definitions.last_key_value().expect("there is one from registration on").1
+    }
+
+    pub fn manifest(&self) -> &Manifest {
+        &self.definition().manifest
+    }
+
+    pub fn version(&self, alias: Alias) -> Option<&Version> {
+        self.aliases.get(&alias).and_then(|number| self.versions.get(number))
+    }
+
+    /// When a trigger fires next, as far as that is known.
+    pub fn next_fire_ms(&self, trigger: &str) -> Option<i64> {
+        self.timers.get(&Timer::Trigger(trigger.to_owned())).copied()
+    }
+
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Executions under way.
+    pub fn executing(&self) -> usize {
+        let under_way =
+            |run: &&Run| run.kind == RunKind::Execute && run.again.is_none() && run.status != Status::Queued;
+        self.runs.values().filter(under_way).count()
+    }
+
+    /// Calls for learning that wait.
+    pub fn calls_waiting(&self) -> usize {
+        self.calls.len()
+    }
+
+    pub(super) fn awake(&self) -> bool {
+        matches!(self.state, State::Waking | State::Executing | State::Draining)
+    }
+
+    pub(super) fn check(&self, name: &str) {
+        let learners =
+            self.runs.values().filter(|run| run.kind == RunKind::Learn && run.again.is_none()).count();
+        assert!(learners <= 1, "{name} has {learners} learning runs");
+        let queued: BTreeSet<_> = self.queue.iter().collect();
+        assert_eq!(queued.len(), self.queue.len(), "{name}: a request waits twice");
+        for run in self.runs.values() {
+            assert!(!run.status.over(), "{} is over and still here", run.id);
+            assert_eq!(run.app, *name);
+            if run.kind == RunKind::Execute {
+                assert_eq!(run.status == Status::Queued, queued.contains(&run.id), "{} waits", run.id);
+                assert!(self.versions.contains_key(&run.version) || run.status == Status::Queued);
+            }
+        }
+        if let Some(learning) = &self.learning {
+            assert!(self.runs.contains_key(&learning.run), "{name} learns in a run that is over");
+        }
+        if matches!(self.state, State::Learning) {
+            assert!(self.learning.is_some(), "{name} is learning nothing");
+        }
+        if matches!(self.state, State::Registered | State::Idle | State::Retired | State::Quarantined) {
+            assert!(self.queue.is_empty(), "{name} is {} and lets requests wait", self.state);
+        }
+        for number in self.aliases.values() {
+            assert!(self.versions.contains_key(number), "{name}: version {number} is gone");
+        }
+    }
+}
+
+/// Whether a call waits for its turn where the application is busy.
+pub(super) fn waits(overlap: Overlap) -> bool {
+    overlap != Overlap::Skip
+}
