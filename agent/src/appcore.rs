@@ -7,6 +7,7 @@
 //! ```
 
 pub mod core;
+pub mod executor;
 pub mod gate;
 pub mod manifest;
 pub mod rows;
