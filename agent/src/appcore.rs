@@ -6,11 +6,18 @@
 //!                                                     journal, tables                 launcher: placement, executor
 //! ```
 
+pub mod apps;
 pub mod core;
+pub mod door;
 pub mod executor;
+pub mod folder;
 pub mod gate;
+pub mod launcher;
 pub mod manifest;
+pub mod owner;
+pub mod placing;
 pub mod rows;
 pub mod run;
 pub mod schedule;
 pub mod states;
+mod watcher;

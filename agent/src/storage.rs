@@ -9,6 +9,7 @@
 //! One process owns the data: it alone writes, over one connection. Time comes in from outside, as unix milliseconds.
 
 mod aliases;
+mod apps;
 mod audit;
 mod database;
 mod error;
@@ -28,9 +29,11 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use aliases::AliasChange;
+pub use apps::{AppAliasRow, AppBatch, AppEntry, AppsBefore, FireRow, RunFilter, TransitionRow};
 pub use audit::{AuditEntry, AuditFilter, AuditHead, Verdict, Who};
 pub use error::Error;
 pub use journal::{Entry, Export, JournalFilter, Kind, Recorded};
+pub(crate) use page::hex;
 pub use page::{MAX_LIMIT, Page, Paging};
 pub use policies::Policy;
 pub use recorder::{Health, Recorder, Refused, Trouble};

@@ -147,6 +147,35 @@ pub struct Run {
     pub again: Option<String>,
 }
 
+impl Run {
+    /// A run before anything happened to it.
+    pub fn unplaced(id: &str, app: &str, kind: RunKind) -> Run {
+        Run {
+            id: id.to_owned(),
+            app: app.to_owned(),
+            kind,
+            status: Status::Queued,
+            version: 0,
+            cause: String::new(),
+            actor: String::new(),
+            request: None,
+            seed: 0,
+            inputs: Vec::new(),
+            attempt: 0,
+            queued_ms: 0,
+            started_ms: None,
+            ended_ms: None,
+            node: None,
+            decision: None,
+            exit: None,
+            reason: None,
+            outputs: Vec::new(),
+            usage: Usage::default(),
+            again: None,
+        }
+    }
+}
+
 /// How a run ended, as whoever ran it tells.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

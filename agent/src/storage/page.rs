@@ -133,6 +133,6 @@ fn opened(token: &str, seal: &[u8]) -> Result<i64, Error> {
     })
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

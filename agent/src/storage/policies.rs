@@ -90,6 +90,21 @@ impl Storage {
         Ok(policies)
     }
 
+    /// Keeps bytes under their SHA-256, which it returns.
+    pub async fn put_blob(&self, bytes: Vec<u8>) -> Result<String, Error> {
+        let blobs = self.blobs.clone();
+        spawn_blocking(move || blobs.write(&bytes)).await.expect("writing a file does not panic")
+    }
+
+    /// The bytes with this SHA-256.
+    pub async fn blob(&self, hash: &str) -> Result<Vec<u8>, Error> {
+        if hash.len() != 64 || !hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(Error::Invalid(format!("hash: is {hash:?}, want 64 hexadecimal digits")));
+        }
+        let (blobs, hash) = (self.blobs.clone(), hash.to_owned());
+        spawn_blocking(move || blobs.read(&hash)).await.expect("reading a file does not panic")
+    }
+
     /// The bytes of a checkpoint, as they were uploaded.
     pub async fn policy_bytes(&self, id: &str) -> Result<Vec<u8>, Error> {
         let known = self.policy(id).await?;

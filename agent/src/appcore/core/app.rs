@@ -252,6 +252,11 @@ impl App {
         self.runs.values().filter(under_way).count()
     }
 
+    /// The learn or evaluate run that is not over.
+    pub fn learning_run(&self) -> Option<&str> {
+        self.learning.as_ref().map(|learning| learning.run.as_str())
+    }
+
     /// Calls for learning that wait.
     pub fn calls_waiting(&self) -> usize {
         self.calls.len()
