@@ -228,7 +228,8 @@ fn held_out_errors(model: &Model, files: &[Series], unit: &[f32]) -> Result<Vec<
     let mut errors = model.errors(&windows);
     for channels in &mut errors {
         for ((error, own), unit) in channels.iter_mut().zip(&model.deviation).zip(unit) {
-            *error *= (own / unit).powi(2);
+            // JSON knows no infinity, where the units are worlds apart.
+            *error = (*error * (own / unit).powi(2)).min(1e30);
         }
     }
     Ok(scores(&errors).collect())

@@ -37,9 +37,9 @@ fn learning_on_follows_drift_and_keeps_what_was_known() {
 fn candidate_and_champion_are_measured_in_the_same_units() {
     let desk = Desk::new();
     desk.generate("data/pump.csv", "--seed 1 --rows 1000");
-    // The spike widens the candidate's unit a hundredfold; in that unit its errors would look tiny.
+    // The spike widens the candidate's units manifold; in those its errors would look tiny.
     let text = std::fs::read_to_string(desk.path("data/pump.csv")).unwrap();
-    desk.write("spike/pump.csv", text.replacen('\n', "\n20000,4,10,2\n", 1));
+    desk.write("spike/pump.csv", text.replacen('\n', "\n20000,400,2000,300\n", 1));
     let sober = desk.learn("data", "sober", None, &json!({"steps": 300}));
     let dazzled = desk.learn("spike", "dazzled", None, &json!({"steps": 1}));
     let (dazzled, sober) = desk.compare("data", &dazzled, &sober);
