@@ -1,6 +1,7 @@
 //! The commands of `remora`, one module each, and what they share.
 
 pub mod ablate;
+pub mod app;
 pub mod audit;
 pub mod bench;
 pub mod cluster;

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use remora_agent::commands::{
-    ablate, audit, bench, cluster, evaluate, kubernetes, learn, outcome, place, quickstart, scenario, serve,
-    token, trace, train, tune,
+    ablate, app, audit, bench, cluster, evaluate, kubernetes, learn, outcome, place, quickstart, scenario,
+    serve, token, trace, train, tune,
 };
 use remora_agent::logs::{self, Format};
 
@@ -48,6 +48,8 @@ enum Command {
     Kubernetes(kubernetes::Command),
     #[command(subcommand)]
     Token(token::Command),
+    #[command(subcommand)]
+    App(app::Command),
     Audit(audit::Args),
     Bench(bench::Args),
 }
@@ -76,6 +78,7 @@ impl Command {
             Command::Cluster(command) => cluster::run(command, json).await,
             Command::Kubernetes(command) => kubernetes::run(command, json).await,
             Command::Token(command) => token::run(command, json).await,
+            Command::App(command) => app::run(command, json).await,
             Command::Audit(args) => audit::run(args, json).await,
             Command::Bench(args) => bench::run(&args, json).await,
         }

@@ -37,6 +37,7 @@ use remora_env::Time;
 use remora_policies::Policy;
 use remora_proto::v1 as wire;
 use remora_proto::v1::admin_service_server::AdminServiceServer;
+use remora_proto::v1::app_service_server::AppServiceServer;
 use remora_proto::v1::cluster_service_server::ClusterServiceServer;
 use remora_proto::v1::placement_service_server::PlacementServiceServer;
 use remora_proto::v1::policy_service_server::PolicyServiceServer;
@@ -51,6 +52,8 @@ pub use doors::Door;
 pub use limits::Limits;
 pub use tls::Files as TlsFiles;
 
+use crate::appcore::apps::{self, Apps};
+use crate::appcore::door::AppDoor;
 use crate::http;
 use crate::storage::Storage;
 use access::Access;
@@ -63,6 +66,8 @@ use policies::Policies;
 
 /// Largest request to the placement service, bytes.
 pub const MAX_PLACE_BYTES: usize = 4 << 20;
+/// Largest request to AppCore, bytes; data may come with a notice.
+pub const MAX_APP_BYTES: usize = 20 << 20;
 /// Largest request to the cluster service, bytes; whole clusters arrive there.
 pub const MAX_CLUSTER_BYTES: usize = 64 << 20;
 /// How long requests under way may take once the service is told to stop.
@@ -119,6 +124,8 @@ pub struct Config {
     pub clock: Clock,
     /// Where what happens is kept; without it, nothing survives the service, and there are no tokens.
     pub storage: Option<Arc<Storage>>,
+    /// How applications are run; they need storage.
+    pub apps: Option<apps::Options>,
     /// Clusters to register before the first request is answered, unless they are known from before.
     pub clusters: Vec<wire::RegisterClusterRequest>,
     /// Who may call.
@@ -141,6 +148,7 @@ impl Config {
             clock: Clock::real(),
             clusters: Vec::new(),
             storage: None,
+            apps: None,
             rules: Rules::default(),
             limits: Limits::default(),
             tls: None,
@@ -166,7 +174,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send + 'static,
     config: Config,
 ) -> anyhow::Result<()> {
-    let Config { policy, alpha, seed, clock, clusters, storage, rules, limits, tls, http } = config;
+    let Config { policy, alpha, seed, clock, storage, apps, clusters, rules, limits, tls, http } = config;
     rules.check(storage.is_some())?;
     let metrics = Arc::new(Metrics::default());
     let gate = Gate(Arc::new(Guards {
@@ -175,8 +183,22 @@ pub async fn run(
         metrics: metrics.clone(),
         nameless: AtomicU64::new(0),
     }));
-    let core = Core { policies: Policies::new(policy, seed), alpha, clock, storage, metrics };
+    let core = Core {
+        policies: Policies::new(policy, seed),
+        alpha,
+        clock: clock.clone(),
+        storage: storage.clone(),
+        metrics,
+    };
     let (door, owning) = core.start(clusters).await?;
+    let (apps, owning_apps) = match (apps, storage) {
+        (Some(options), Some(storage)) => {
+            let (apps, owning) = Apps::start(options, storage, door.clone(), clock).await?;
+            (AppDoor(Some(Arc::new(apps))), owning)
+        }
+        // Its end is not waited for: there is nothing to own.
+        _ => (AppDoor(None), tokio::spawn(std::future::pending())),
+    };
     // Told by being dropped.
     let (stopping, stopped) = watch::channel(());
     let stop = async move {
@@ -198,7 +220,7 @@ pub async fn run(
         }
     };
     let tls = tls.map(|files| files.watch(tls::Door::Grpc)).transpose()?;
-    let grpc = serve(connections::accept(listener, tls), stop, door, gate);
+    let grpc = serve(connections::accept(listener, tls), stop, (door, apps), gate);
     tokio::select! {
         served = async { tokio::try_join!(grpc, web).map(|_| ()) } => served,
         () = drained(stopped) => {
@@ -208,6 +230,10 @@ pub async fn run(
         broken = owning => match broken {
             Err(error) => Err(anyhow!(error).context("the owner of the clusters broke down; its state is lost")),
             Ok(()) => bail!("the owner of the clusters ended early"),
+        },
+        broken = owning_apps => match broken {
+            Err(error) => Err(anyhow!(error).context("the owner of the applications broke down")),
+            Ok(()) => bail!("the owner of the applications ended early"),
         },
     }
 }
@@ -224,15 +250,17 @@ async fn drained(stopped: watch::Receiver<()>) {
 async fn serve(
     connections: mpsc::Receiver<io::Result<Connection>>,
     stop: impl Future<Output = ()> + Send + 'static,
-    door: Door,
+    (door, apps): (Door, AppDoor),
     gate: Gate,
 ) -> anyhow::Result<()> {
     let admin = AdminServiceServer::new(door.clone());
+    let apps = AppServiceServer::new(apps).max_decoding_message_size(MAX_APP_BYTES);
     let clusters = ClusterServiceServer::new(door.clone()).max_decoding_message_size(MAX_CLUSTER_BYTES);
     let placement = PlacementServiceServer::new(door.clone()).max_decoding_message_size(MAX_PLACE_BYTES);
     let policies = PolicyServiceServer::new(door);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<AdminServiceServer<Door>>().await;
+    health.set_serving::<AppServiceServer<AppDoor>>().await;
     health.set_serving::<ClusterServiceServer<Door>>().await;
     health.set_serving::<PlacementServiceServer<Door>>().await;
     health.set_serving::<PolicyServiceServer<Door>>().await;
@@ -243,7 +271,7 @@ async fn serve(
         .context("the service's own descriptors do not decode")?;
     let stop = async move {
         stop.await;
-        let services = ["AdminService", "ClusterService", "PlacementService", "PolicyService"];
+        let services = ["AdminService", "AppService", "ClusterService", "PlacementService", "PolicyService"];
         health.set_service_status("", ServingStatus::NotServing).await;
         for service in services {
             health.set_service_status(format!("remora.v1.{service}"), ServingStatus::NotServing).await;
@@ -255,6 +283,7 @@ async fn serve(
         .add_service(health_service)
         .add_service(reflection)
         .add_service(admin)
+        .add_service(apps)
         .add_service(clusters)
         .add_service(placement)
         .add_service(policies)

@@ -38,14 +38,14 @@ impl Apps {
     /// Goes on from what was kept: what an earlier service left running is ended first.
     ///
     /// # Errors
-    /// When what was kept cannot be read, or there is no such cluster.
+    /// When what was kept cannot be read, or the folder cannot be written.
     pub async fn start(
         options: Options,
         storage: Arc<Storage>,
         door: Door,
         clock: Clock,
     ) -> Result<(Apps, JoinHandle<()>)> {
-        let placing = Placing::new(door, options.cluster).await?;
+        let placing = Placing::new(door, options.cluster);
         // Folders stay where a paused run is to go on from them.
         let before = storage.apps_before().await?;
         let (core, ..) = owner::replay(before.snapshot, &before.entries)?;

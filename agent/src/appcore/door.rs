@@ -167,7 +167,10 @@ impl AppService for AppDoor {
         }
         let (text, why) = first.ok_or_else(|| Status::invalid_argument("manifest: is missing"))?;
         if text.len() > MANIFEST_BYTES {
-            return Err(Status::invalid_argument(format!("manifest: is larger than {} KiB", MANIFEST_BYTES >> 10)));
+            return Err(Status::invalid_argument(format!(
+                "manifest: is larger than {} KiB",
+                MANIFEST_BYTES >> 10
+            )));
         }
         let manifest = Manifest::read(&text).map_err(|wrong| Status::invalid_argument(wrong.to_string()))?;
         let by = by(&extensions, reason(&why)?);
@@ -180,9 +183,10 @@ impl AppService for AppDoor {
         &self,
         _: Request<wire::ListAppsRequest>,
     ) -> Result<Response<wire::ListAppsResponse>, Status> {
-        let list = self.apps()?.handle.ask(|core| {
-            core.apps().iter().map(|(name, app)| told::app(name, app, false)).collect()
-        });
+        let list = self
+            .apps()?
+            .handle
+            .ask(|core| core.apps().iter().map(|(name, app)| told::app(name, app, false)).collect());
         Ok(Response::new(wire::ListAppsResponse { apps: list.await? }))
     }
 
@@ -209,7 +213,9 @@ impl AppService for AppDoor {
             wire::AppCommand::Release => Input::Release { app, by },
             wire::AppCommand::Retire => Input::Retire { app, by },
             wire::AppCommand::Unspecified => {
-                return Err(Status::invalid_argument("command: is missing, want ENABLE, WAKE, SLEEP, RELEASE or RETIRE"));
+                return Err(Status::invalid_argument(
+                    "command: is missing, want ENABLE, WAKE, SLEEP, RELEASE or RETIRE",
+                ));
             }
         };
         self.done(&asked.name, input).await
@@ -251,7 +257,8 @@ impl AppService for AppDoor {
             return Err(Status::invalid_argument(told));
         }
         let bytes = bytes.unwrap_or(sum as i64);
-        let bytes = Field::root("bytes").whole(bytes, 0..=1_000_000_000_000_000_000).map_err(Refusal::from)?;
+        let bytes =
+            Field::root("bytes").whole(bytes, 0..=1_000_000_000_000_000_000).map_err(Refusal::from)?;
         let storage = apps.handle.storage();
         if storage.notice_known(&app, &key).await.map_err(kept)? {
             return Ok(Response::new(wire::NotifyResponse { already_known: true }));
@@ -290,7 +297,8 @@ impl AppService for AppDoor {
             if let Some(name) = &wanted {
                 core.app(name)?;
             }
-            let of = |(name, _): &(&String, &super::core::App)| wanted.as_ref().is_none_or(|app| app == *name);
+            let of =
+                |(name, _): &(&String, &super::core::App)| wanted.as_ref().is_none_or(|app| app == *name);
             Ok(core.apps().iter().filter(of).flat_map(|(name, app)| told::triggers(name, app)).collect())
         });
         let triggers: Result<_, Refused> = triggers.await?;
@@ -308,18 +316,23 @@ impl AppService for AppDoor {
         let by = by(&extensions, reason(&asked.reason)?);
         let (app, trigger) = (asked.app.clone(), asked.trigger.clone());
         let time = |name: &'static str, at: Option<i64>| {
-            at.ok_or_else(|| Status::invalid_argument(format!("{name}: is missing, want milliseconds since 1970")))
+            at.ok_or_else(|| {
+                Status::invalid_argument(format!("{name}: is missing, want milliseconds since 1970"))
+            })
         };
         let input = match asked.command() {
             wire::TriggerCommand::Fire => Input::Fire { app, trigger, by },
             wire::TriggerCommand::Pause => Input::Pause { app, trigger, paused: true, by },
             wire::TriggerCommand::Resume => Input::Pause { app, trigger, paused: false, by },
             wire::TriggerCommand::Backfill => {
-                let (from_ms, until_ms) = (time("from_ms", asked.from_ms)?, time("until_ms", asked.until_ms)?);
+                let (from_ms, until_ms) =
+                    (time("from_ms", asked.from_ms)?, time("until_ms", asked.until_ms)?);
                 Input::Backfill { app, trigger, from_ms, until_ms, by }
             }
             wire::TriggerCommand::Unspecified => {
-                return Err(Status::invalid_argument("command: is missing, want FIRE, PAUSE, RESUME or BACKFILL"));
+                return Err(Status::invalid_argument(
+                    "command: is missing, want FIRE, PAUSE, RESUME or BACKFILL",
+                ));
             }
         };
         let done = self.apps()?.handle.tell(input).await?;
@@ -379,8 +392,13 @@ impl AppService for AppDoor {
         let run = self.run(&run).await?;
         let blob = run.outputs.iter().chain(&run.inputs).find(|blob| blob.name == name);
         let blob = blob.ok_or_else(|| {
-            let known: Vec<_> = run.outputs.iter().chain(&run.inputs).map(|blob| blob.name.as_str()).collect();
-            Status::not_found(format!("run {} has nothing called {name:?}; it has {}", run.id, known.join(", ")))
+            let known: Vec<_> =
+                run.outputs.iter().chain(&run.inputs).map(|blob| blob.name.as_str()).collect();
+            Status::not_found(format!(
+                "run {} has nothing called {name:?}; it has {}",
+                run.id,
+                known.join(", ")
+            ))
         })?;
         let bytes = self.apps()?.handle.storage().blob(&blob.hash).await.map_err(kept)?;
         Ok(Response::new(streams::pieces(bytes)))

@@ -135,10 +135,7 @@ impl Launcher {
         let folder = self.0.folder.join("runs").join(format!("{app}.wake"));
         folder::fresh(&folder)?;
         folder::link_files(&code, &folder)?;
-        let limits = super::manifest::Limits {
-            timeout_s: execute.awake.wake_deadline_s,
-            ..execute.limits
-        };
+        let limits = super::manifest::Limits { timeout_s: execute.awake.wake_deadline_s, ..execute.limits };
         let environment = vec![("REMORA_APP".to_owned(), app.to_owned())];
         let job = Job {
             run: Run::unplaced(&format!("{app}.wake"), app, RunKind::Execute),
@@ -276,7 +273,8 @@ impl Launcher {
         for (name, path) in files {
             let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
             let length = bytes.len() as u64;
-            let hash = self.0.handle.storage().put_blob(bytes).await.context("what it wrote cannot be kept")?;
+            let hash =
+                self.0.handle.storage().put_blob(bytes).await.context("what it wrote cannot be kept")?;
             outputs.push(Blob { name, hash, bytes: length });
         }
         Ok(Left { outputs, usage })

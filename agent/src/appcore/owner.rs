@@ -162,7 +162,8 @@ pub async fn start(
 
 /// The state that a snapshot and the inputs after it lead to, with the last number and time.
 pub fn replay(snapshot: Option<(i64, String)>, entries: &[AppEntry]) -> Result<(Core, i64, i64), Error> {
-    let damaged = |what: &str, error: &dyn std::fmt::Display| Error::Damaged(format!("{what} of AppCore: {error}"));
+    let damaged =
+        |what: &str, error: &dyn std::fmt::Display| Error::Damaged(format!("{what} of AppCore: {error}"));
     let (mut last, mut core) = (0, Core::default());
     if let Some((sequence, body)) = snapshot {
         core = Core::restored(&body).map_err(|error| damaged("the snapshot", &error))?;

@@ -66,19 +66,9 @@ pub struct Placing {
 }
 
 impl Placing {
-    /// Decides over the nodes of a cluster; registers that of this machine where it is meant and not there.
-    ///
-    /// # Errors
-    /// When there is no such cluster.
-    pub async fn new(door: Door, cluster: String) -> Result<Placing> {
-        if let Err(status) = door.get(cluster.clone()).await {
-            if status.code() != Code::NotFound || cluster != LOCAL {
-                bail!("applications are to run on cluster {cluster:?}: {}", status.message());
-            }
-            let registered = door.register(local_cluster()).await;
-            registered.map_err(|status| anyhow!("this machine as a cluster: {}", status.message()))?;
-        }
-        Ok(Placing { door, cluster, known: Mutex::default() })
+    /// Decides over the nodes of a cluster.
+    pub fn new(door: Door, cluster: String) -> Placing {
+        Placing { door, cluster, known: Mutex::default() }
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -143,8 +133,7 @@ impl Placing {
             decision_id: decision.clone(),
             failed,
             response_s: (!failed).then_some(seconds),
-            phases: (!failed)
-                .then(|| wire::Phases { execution_s: Some(seconds), ..wire::Phases::default() }),
+            phases: (!failed).then(|| wire::Phases { execution_s: Some(seconds), ..wire::Phases::default() }),
             reason,
             ..wire::ReportOutcomeRequest::default()
         };
@@ -158,7 +147,12 @@ impl Placing {
         if self.known().since.is_some_and(|since| since.elapsed() < NODES_FOR) {
             return Ok(());
         }
-        let got = self.door.get(self.cluster.clone()).await;
+        let mut got = self.door.get(self.cluster.clone()).await;
+        if got.as_ref().is_err_and(|status| status.code() == Code::NotFound) && self.cluster == LOCAL {
+            let registered = self.door.register(local_cluster()).await;
+            registered.map_err(|status| anyhow!("this machine as a cluster: {}", status.message()))?;
+            got = self.door.get(self.cluster.clone()).await;
+        }
         let got = got.map_err(|status| anyhow!("cluster {:?}: {}", self.cluster, status.message()))?;
         let cluster = got.cluster.unwrap_or_default();
         let mut known = self.known();
@@ -190,7 +184,8 @@ impl Placing {
         let same = |told: &wire::TaskKind| {
             let told_s = told.execution_elsewhere_s.unwrap_or_default();
             let near = (told_s / expected_s.max(1e-9)).ln().abs() < 0.1;
-            near && wire::TaskKind { execution_elsewhere_s: kind.execution_elsewhere_s, ..told.clone() } == kind
+            near && wire::TaskKind { execution_elsewhere_s: kind.execution_elsewhere_s, ..told.clone() }
+                == kind
         };
         if !known.told.get(&name).is_some_and(same) {
             changes.push(wire::Change { change: Some(Change::TaskKind(kind.clone())) });
@@ -202,7 +197,8 @@ impl Placing {
             && !known.images.contains(name)
         {
             let layer = wire::Layer { name: code.hash.clone(), bytes: Some(code.bytes as i64) };
-            let variant = |arch: &str| wire::ImageVariant { arch: arch.to_owned(), layers: vec![layer.clone()] };
+            let variant =
+                |arch: &str| wire::ImageVariant { arch: arch.to_owned(), layers: vec![layer.clone()] };
             let variants = ["amd64", "arm64", "arm"].map(variant).to_vec();
             let told = wire::Image { name: name.clone(), variants };
             changes.push(wire::Change { change: Some(Change::Image(told)) });
@@ -273,6 +269,7 @@ fn local_cluster() -> wire::RegisterClusterRequest {
 /// Memory of this machine; a gigabyte where it does not say.
 fn memory_bytes() -> i64 {
     let told = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = told.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().split(' ').next()?.parse().ok());
+    let kib =
+        told.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().split(' ').next()?.parse().ok());
     kib.unwrap_or(1i64 << 20) << 10
 }

@@ -46,7 +46,7 @@ const fn open(path: &'static str) -> Method {
 }
 
 /// Every method that can be called, by path. What is not here is not answered.
-pub static METHODS: [Method; 28] = [
+pub static METHODS: [Method; 50] = [
     method("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Role::Viewer, Noted::Never),
     // Load balancers ask, and have no token.
     open("/grpc.health.v1.Health/Check"),
@@ -55,6 +55,28 @@ pub static METHODS: [Method; 28] = [
     method("/remora.v1.AdminService/CreateToken", Role::Admin, Noted::Stored),
     method("/remora.v1.AdminService/ListTokens", Role::Admin, Noted::Here),
     method("/remora.v1.AdminService/RevokeToken", Role::Admin, Noted::Stored),
+    method("/remora.v1.AppService/CancelRun", Role::Operator, Noted::Here),
+    method("/remora.v1.AppService/Command", Role::Operator, Noted::Here),
+    method("/remora.v1.AppService/CommandTrigger", Role::Operator, Noted::Here),
+    method("/remora.v1.AppService/Execute", Role::Orchestrator, Noted::Never),
+    method("/remora.v1.AppService/ExportRun", Role::Viewer, Noted::Never),
+    method("/remora.v1.AppService/Get", Role::Viewer, Noted::Never),
+    method("/remora.v1.AppService/GetArtifact", Role::Viewer, Noted::Never),
+    method("/remora.v1.AppService/GetRun", Role::Viewer, Noted::Never),
+    method("/remora.v1.AppService/List", Role::Viewer, Noted::Never),
+    method("/remora.v1.AppService/ListRuns", Role::Viewer, Noted::Never),
+    method("/remora.v1.AppService/ListTransitions", Role::Viewer, Noted::Never),
+    method("/remora.v1.AppService/ListTriggers", Role::Viewer, Noted::Never),
+    method("/remora.v1.AppService/ListVersions", Role::Viewer, Noted::Never),
+    method("/remora.v1.AppService/Notify", Role::Orchestrator, Noted::Never),
+    method("/remora.v1.AppService/Register", Role::Operator, Noted::Here),
+    method("/remora.v1.AppService/RepeatRun", Role::Operator, Noted::Here),
+    method("/remora.v1.AppService/ReportMetric", Role::Orchestrator, Noted::Never),
+    method("/remora.v1.AppService/RollBackVersion", Role::Operator, Noted::Here),
+    method("/remora.v1.AppService/RunLog", Role::Viewer, Noted::Never),
+    method("/remora.v1.AppService/SetVersionAlias", Role::Operator, Noted::Here),
+    method("/remora.v1.AppService/VersionHistory", Role::Viewer, Noted::Never),
+    method("/remora.v1.AppService/WatchApps", Role::Viewer, Noted::Never),
     method("/remora.v1.ClusterService/Follow", Role::Orchestrator, Noted::Never),
     method("/remora.v1.ClusterService/Get", Role::Viewer, Noted::Never),
     method("/remora.v1.ClusterService/List", Role::Viewer, Noted::Never),

@@ -142,12 +142,17 @@ struct Upsert {
 }
 
 const JOURNAL: Upsert = Upsert { table: "app_journal", columns: &["sequence", "at_ms", "body"], key: 1 };
-const SNAPSHOT: Upsert = Upsert { table: "app_snapshot", columns: &["id", "sequence", "at_ms", "body"], key: 1 };
+const SNAPSHOT: Upsert =
+    Upsert { table: "app_snapshot", columns: &["id", "sequence", "at_ms", "body"], key: 1 };
 const APPLICATIONS: Upsert =
     Upsert { table: "applications", columns: &["app", "state", "since_ms", "manifest"], key: 1 };
-const DEFINITIONS: Upsert =
-    Upsert { table: "definitions", columns: &["app", "number", "at_ms", "manifest", "code", "actor"], key: 2 };
-const VERSIONS: Upsert = Upsert { table: "versions", columns: &["app", "number", "at_ms", "model", "body"], key: 2 };
+const DEFINITIONS: Upsert = Upsert {
+    table: "definitions",
+    columns: &["app", "number", "at_ms", "manifest", "code", "actor"],
+    key: 2,
+};
+const VERSIONS: Upsert =
+    Upsert { table: "versions", columns: &["app", "number", "at_ms", "model", "body"], key: 2 };
 const ALIASES: Upsert = Upsert {
     table: "app_aliases",
     columns: &["app", "number", "at_ms", "alias", "version", "actor", "reason"],
@@ -162,7 +167,17 @@ const NOTICES: Upsert =
 const RUNS: Upsert = Upsert {
     table: "runs",
     columns: &[
-        "id", "app", "number", "kind", "status", "request", "queued_ms", "ended_ms", "node", "decision", "body",
+        "id",
+        "app",
+        "number",
+        "kind",
+        "status",
+        "request",
+        "queued_ms",
+        "ended_ms",
+        "node",
+        "decision",
+        "body",
     ],
     key: 1,
 };
@@ -205,7 +220,9 @@ fn add(arguments: &mut AnyArguments, value: Value) -> Result<(), Error> {
     let added = match value {
         Value::Int(number) => arguments.add(number),
         // PostgreSQL stores no zero byte in text.
-        Value::Text(text) => arguments.add(if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }),
+        Value::Text(text) => {
+            arguments.add(if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text })
+        }
         Value::NoInt => arguments.add(None::<i64>),
         Value::NoText => arguments.add(None::<String>),
     };
@@ -319,7 +336,13 @@ fn run_values(run: &Run) -> Vec<Value> {
 fn artifact_values(run: &Run) -> impl Iterator<Item = Vec<Value>> {
     let of = |direction: &'static str, blobs: &[Blob]| -> Vec<Vec<Value>> {
         let value = |blob: &Blob| {
-            vec![(&run.id).into(), direction.into(), (&blob.name).into(), (&blob.hash).into(), blob.bytes.into()]
+            vec![
+                (&run.id).into(),
+                direction.into(),
+                (&blob.name).into(),
+                (&blob.hash).into(),
+                blob.bytes.into(),
+            ]
         };
         blobs.iter().map(value).collect()
     };
@@ -355,10 +378,12 @@ impl Storage {
             None => None,
         };
         let after = snapshot.as_ref().map_or(0, |(sequence, _)| *sequence);
-        let rows = sqlx::query("SELECT sequence, at_ms, body FROM app_journal WHERE sequence > $1 ORDER BY sequence")
-            .bind(after)
-            .fetch_all(&mut *connection)
-            .await?;
+        let rows = sqlx::query(
+            "SELECT sequence, at_ms, body FROM app_journal WHERE sequence > $1 ORDER BY sequence",
+        )
+        .bind(after)
+        .fetch_all(&mut *connection)
+        .await?;
         let entry = |row: &AnyRow| -> Result<AppEntry, Error> {
             Ok(AppEntry {
                 sequence: row.try_get("sequence")?,
@@ -401,7 +426,11 @@ impl Storage {
     }
 
     /// An application's moves from state to state, newest first.
-    pub async fn transitions(&self, app: Option<&str>, limit: Option<i64>) -> Result<Vec<TransitionRow>, Error> {
+    pub async fn transitions(
+        &self,
+        app: Option<&str>,
+        limit: Option<i64>,
+    ) -> Result<Vec<TransitionRow>, Error> {
         let mut asked = Asked::new(
             "SELECT app, number, at_ms, state_before, state_after, cause, actor, reason FROM transitions WHERE true",
         );
@@ -431,8 +460,9 @@ impl Storage {
         at_ms: Option<i64>,
         limit: Option<i64>,
     ) -> Result<Vec<AppAliasRow>, Error> {
-        let mut asked =
-            Asked::new("SELECT app, number, at_ms, alias, version, actor, reason FROM app_aliases WHERE true");
+        let mut asked = Asked::new(
+            "SELECT app, number, at_ms, alias, version, actor, reason FROM app_aliases WHERE true",
+        );
         asked.text("app =", Some(app))?;
         asked.text("alias =", alias.map(Alias::name))?;
         asked.int("at_ms <=", at_ms)?;
@@ -490,19 +520,20 @@ impl Storage {
 async fn write_rows(write: &mut Write<'_>, rows: &[Row]) -> Result<(), Error> {
     // The same table at once, in an order in which what is referred to comes first; of one key, the last.
     let mut tables: Vec<(&'static Upsert, Vec<Vec<Value>>)> = Vec::new();
-    let put = |tables: &mut Vec<(&'static Upsert, Vec<Vec<Value>>)>, table: &'static Upsert, row: Vec<Value>| {
-        let at = tables.iter().position(|(known, _)| known.table == table.table).unwrap_or_else(|| {
-            tables.push((table, Vec::new()));
-            tables.len() - 1
-        });
-        let known = &mut tables[at].1;
-        // PostgreSQL refuses a statement that writes a key twice.
-        let same = |other: &Vec<Value>| same_key(&other[..table.key], &row[..table.key]);
-        match known.iter().rposition(same) {
-            Some(index) => known[index] = row,
-            None => known.push(row),
-        }
-    };
+    let put =
+        |tables: &mut Vec<(&'static Upsert, Vec<Vec<Value>>)>, table: &'static Upsert, row: Vec<Value>| {
+            let at = tables.iter().position(|(known, _)| known.table == table.table).unwrap_or_else(|| {
+                tables.push((table, Vec::new()));
+                tables.len() - 1
+            });
+            let known = &mut tables[at].1;
+            // PostgreSQL refuses a statement that writes a key twice.
+            let same = |other: &Vec<Value>| same_key(&other[..table.key], &row[..table.key]);
+            match known.iter().rposition(same) {
+                Some(index) => known[index] = row,
+                None => known.push(row),
+            }
+        };
     for row in rows {
         let (table, row_values) = values(row);
         put(&mut tables, table, row_values);
@@ -567,7 +598,11 @@ impl Asked {
         Ok(())
     }
 
-    async fn all<T>(self, storage: &Storage, read: impl Fn(&AnyRow) -> Result<T, Error>) -> Result<Vec<T>, Error> {
+    async fn all<T>(
+        self,
+        storage: &Storage,
+        read: impl Fn(&AnyRow) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
         let mut connection = storage.database.read().await?;
         let rows =
             sqlx::query_with(AssertSqlSafe(self.sql), self.arguments).fetch_all(&mut *connection).await?;

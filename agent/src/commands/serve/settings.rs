@@ -9,6 +9,8 @@ use anyhow::{Context, Result, anyhow};
 use clap::error::ErrorKind;
 use serde::Deserialize;
 
+use crate::appcore::apps;
+use crate::appcore::placing::LOCAL;
 use crate::logs::Format;
 use crate::service::{Limits, Rules, TlsFiles};
 use crate::storage::{Options, Role};
@@ -38,6 +40,13 @@ pub struct Settings {
     /// PostgreSQL, as postgres://user:password@host/database, in place of SQLite in the data folder.
     #[arg(long, value_name = "URL", env = "REMORA_DATABASE", hide_env_values = true)]
     pub database: Option<String>,
+    /// Run applications: commands of whoever may register them, on this machine [default: true with --data, unless
+    /// other machines could call without saying who they are].
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    pub apps: Option<bool>,
+    /// Cluster over whose nodes they are placed [default: apps, which is this machine].
+    #[arg(long, value_name = "CLUSTER")]
+    pub apps_cluster: Option<String>,
     /// Demand a token of every caller. Where no administrator could come in, a token for one is printed on stderr.
     #[arg(long, num_args = 0, default_missing_value = "true")]
     pub auth: Option<bool>,
@@ -114,6 +123,8 @@ impl Settings {
             seed: self.seed.or(other.seed),
             data: self.data.or(other.data),
             database: self.database.or(other.database),
+            apps: self.apps.or(other.apps),
+            apps_cluster: self.apps_cluster.or(other.apps_cluster),
             auth: self.auth.or(other.auth),
             tls_cert: self.tls_cert.or(other.tls_cert),
             tls_key: self.tls_key.or(other.tls_key),
@@ -141,6 +152,21 @@ impl Settings {
             }
             (Some(folder), url) => Ok(Some(Options { database_url: url.clone(), ..Options::new(folder) })),
         }
+    }
+
+    /// How applications are run, if they are.
+    pub fn apps(&self) -> Result<Option<apps::Options>> {
+        let guarded = self.rules().authenticate || self.listen().ip().is_loopback();
+        let Some(data) = self.data.as_ref().filter(|_| self.apps.unwrap_or(guarded)) else {
+            return match self.apps {
+                Some(true) => {
+                    Err(usage("--apps wants --data FOLDER too: what they do is kept there".to_owned()))
+                }
+                _ => Ok(None),
+            };
+        };
+        let cluster = self.apps_cluster.clone().unwrap_or_else(|| LOCAL.to_owned());
+        Ok(Some(apps::Options { folder: data.join("apps"), cluster }))
     }
 
     pub fn tls(&self) -> Result<Option<TlsFiles>> {

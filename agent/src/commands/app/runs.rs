@@ -1,0 +1,277 @@
+//! Runs: making them, reading them, repeating them.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use remora_proto::v1 as wire;
+use serde_json::json;
+use tokio_stream::StreamExt;
+use tonic::Streaming;
+
+use super::client;
+use crate::client::{ServerArgs, Service, refused};
+use crate::commands::{bytes, date, print, seconds, table};
+
+#[derive(Debug, clap::Args)]
+pub struct RunArgs {
+    /// The application's name.
+    app: String,
+    /// File with the request; `-` reads it from stdin, and without it the request is empty.
+    #[arg(long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// Where the answer goes; to stdout unless given.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Name of this request: the same again is the same request.
+    #[arg(long, default_value = "")]
+    id: String,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ListArgs {
+    /// Of one application; of all unless given.
+    #[arg(default_value = "")]
+    app: String,
+    /// `execute`, `learn` or `evaluate`.
+    #[arg(long, default_value = "")]
+    kind: String,
+    /// `queued`, `launching`, `running`, `paused`, `succeeded`, `failed` or `cancelled`.
+    #[arg(long, default_value = "")]
+    status: String,
+    /// Runs to show.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(i64).range(1..=1000))]
+    limit: i64,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct OneArgs {
+    /// The run, as `remora app runs` names it.
+    run: String,
+    /// Why; kept with it.
+    #[arg(long, default_value = "")]
+    reason: String,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ArtifactArgs {
+    /// The run.
+    run: String,
+    /// Name of what it read or wrote, as `remora app runs --json` lists it.
+    name: String,
+    /// File to write; stdout unless given.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ExportArgs {
+    /// The run.
+    run: String,
+    /// File to write.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+pub fn print_runs(runs: &[wire::Run]) -> Result<()> {
+    let mut table = table(&["run", "kind", "status", "version", "node", "queued", "took", "cause", "why"]);
+    for run in runs {
+        let took = run.started_ms.zip(run.ended_ms).map(|(from, to)| (to - from) as f64 / 1000.0);
+        table.add_row([
+            run.id.clone(),
+            run.kind.clone(),
+            run.status.clone(),
+            run.version.to_string(),
+            run.node.clone(),
+            date(run.queued_ms),
+            took.map_or_else(|| "—".to_owned(), seconds),
+            run.cause.clone(),
+            run.reason.clone(),
+        ]);
+    }
+    print(table)
+}
+
+pub async fn execute(args: RunArgs, as_json: bool) -> Result<()> {
+    let mut input = Vec::new();
+    match &args.input {
+        Some(path) if path.as_os_str() == "-" => {
+            std::io::stdin().read_to_end(&mut input).context("cannot read stdin")?;
+        }
+        Some(path) => {
+            input = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        }
+        None => {}
+    }
+    let service = args.server.connect().await?;
+    let request = wire::ExecuteRequest { app: args.app, request_id: args.id, input };
+    let mut steps = client(service.wire()).execute(request).await.map_err(refused)?.into_inner();
+    let (mut last, mut told) = (None, String::new());
+    while let Some(step) = steps.next().await {
+        let step = step.map_err(refused)?;
+        let run = step.run.clone().unwrap_or_default();
+        let now = format!("{}: {} {}", step.state, run.id, run.status);
+        if now != told && run.ended_ms.is_none() {
+            eprintln!("{now}");
+            told = now;
+        }
+        last = Some(step);
+    }
+    let Some(wire::ExecuteProgress { run, response, .. }) = last else {
+        bail!("the service ended before the run did; ask again with the same --id");
+    };
+    let run = run.unwrap_or_default();
+    if run.status != "succeeded" {
+        bail!("run {} {}: {}", run.id, run.status, run.reason);
+    }
+    let answer = response.unwrap_or_default();
+    match &args.out {
+        Some(path) => write_file(path, &answer)?,
+        None if as_json => {}
+        None => std::io::stdout().write_all(&answer).context("cannot write the answer")?,
+    }
+    if as_json {
+        print(json!({ "rows": [run], "response": String::from_utf8_lossy(&answer) }))
+    } else {
+        Ok(())
+    }
+}
+
+fn write_file(path: &std::path::Path, content: &[u8]) -> Result<()> {
+    std::fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))
+}
+
+pub async fn list(args: ListArgs, as_json: bool) -> Result<()> {
+    let ListArgs { app, kind, status, limit, server } = args;
+    let request = wire::ListRunsRequest { app, kind, status, before_ms: None, limit: Some(limit) };
+    let ask = |wire| {
+        let request = request.clone();
+        async move { client(wire).list_runs(request).await }
+    };
+    let runs = server.connect().await?.ask(ask).await?.runs;
+    if as_json { print(json!({ "rows": runs })) } else { print_runs(&runs) }
+}
+
+pub async fn log(args: OneArgs) -> Result<()> {
+    let service = args.server.connect().await?;
+    let request = wire::GetRunRequest { id: args.run };
+    let mut log = client(service.wire()).run_log(request).await.map_err(refused)?.into_inner();
+    let mut out = std::io::stdout();
+    while let Some(piece) = log.next().await {
+        let text = piece.map_err(refused)?.text;
+        out.write_all(&text).and_then(|()| out.flush()).context("cannot write the log")?;
+    }
+    Ok(())
+}
+
+pub async fn cancel(args: OneArgs, as_json: bool) -> Result<()> {
+    let request = wire::CancelRunRequest { id: args.run, reason: args.reason };
+    let service = args.server.connect().await?;
+    let run = client(service.wire()).cancel_run(request).await.map_err(refused)?.into_inner();
+    if as_json {
+        return print(json!({ "rows": [run] }));
+    }
+    print(format_args!("{} is told to stop; it is {}", run.id, run.status))
+}
+
+async fn get(service: &Service, id: &str) -> Result<wire::Run> {
+    let ask = |wire| async move { client(wire).get_run(wire::GetRunRequest { id: id.to_owned() }).await };
+    service.ask(ask).await
+}
+
+/// How often a run that is awaited is looked at.
+const LOOK: std::time::Duration = std::time::Duration::from_millis(200);
+
+pub async fn repeat(args: OneArgs, as_json: bool) -> Result<()> {
+    let service = args.server.connect().await?;
+    let old = get(&service, &args.run).await?;
+    let request = wire::RepeatRunRequest { id: args.run, reason: args.reason };
+    let mut new = client(service.wire()).repeat_run(request).await.map_err(refused)?.into_inner();
+    while new.ended_ms.is_none() {
+        tokio::time::sleep(LOOK).await;
+        new = get(&service, &new.id).await?;
+    }
+    let rows = differences(&old, &new);
+    if as_json {
+        return print(json!({ "old": old, "new": new, "rows": rows }));
+    }
+    print(format_args!("{} repeated as {}: {}", old.id, new.id, new.status))?;
+    if rows.is_empty() {
+        return print("all that it wrote is the same, byte for byte");
+    }
+    let mut table = table(&["what", &old.id, &new.id]);
+    for row in rows {
+        table.add_row([row.what, row.old, row.new]);
+    }
+    print(table)
+}
+
+#[derive(Debug, serde::Serialize)]
+struct Difference {
+    what: String,
+    old: String,
+    new: String,
+}
+
+/// In what two runs differ. Logs tell of times, so they are left out.
+fn differences(old: &wire::Run, new: &wire::Run) -> Vec<Difference> {
+    let outputs = |run: &wire::Run| -> BTreeMap<String, String> {
+        let told = |blob: &wire::Artifact| {
+            (
+                blob.name.clone(),
+                format!("{} {}", bytes(blob.bytes as f64), &blob.hash[..blob.hash.len().min(12)]),
+            )
+        };
+        run.outputs.iter().filter(|blob| blob.name != "log").map(told).collect()
+    };
+    let (before, after) = (outputs(old), outputs(new));
+    let names: std::collections::BTreeSet<_> = before.keys().chain(after.keys()).cloned().collect();
+    let told = |known: &BTreeMap<String, String>, name: &String| {
+        known.get(name).cloned().unwrap_or_else(|| "not there".to_owned())
+    };
+    let mut rows = vec![("status".to_owned(), old.status.clone(), new.status.clone())];
+    rows.push(("exit".to_owned(), format!("{:?}", old.exit), format!("{:?}", new.exit)));
+    rows.extend(names.iter().map(|name| (format!("output {name}"), told(&before, name), told(&after, name))));
+    let different = rows.into_iter().filter(|(_, old, new)| old != new);
+    different.map(|(what, old, new)| Difference { what, old, new }).collect()
+}
+
+async fn pieces(mut pieces: Streaming<wire::ArtifactChunk>) -> Result<Vec<u8>> {
+    let mut whole = Vec::new();
+    while let Some(piece) = pieces.next().await {
+        whole.extend_from_slice(&piece.map_err(refused)?.chunk);
+    }
+    Ok(whole)
+}
+
+pub async fn artifact(args: ArtifactArgs) -> Result<()> {
+    let service = args.server.connect().await?;
+    let request = wire::GetArtifactRequest { run: args.run, name: args.name };
+    let answer = client(service.wire()).get_artifact(request).await.map_err(refused)?.into_inner();
+    let whole = pieces(answer).await?;
+    match &args.out {
+        Some(path) => write_file(path, &whole),
+        None => std::io::stdout().write_all(&whole).context("cannot write it"),
+    }
+}
+
+pub async fn export(args: ExportArgs) -> Result<()> {
+    let service = args.server.connect().await?;
+    let request = wire::GetRunRequest { id: args.run };
+    let answer = client(service.wire()).export_run(request).await.map_err(refused)?.into_inner();
+    let whole = pieces(answer).await?;
+    write_file(&args.out, &whole)?;
+    let (size, path) = (bytes(whole.len() as f64), args.out.display());
+    print(format_args!("{path}: {size}; check it with: tar xf {path} && cd … && sha256sum -c SHA256SUMS"))
+}
