@@ -453,7 +453,8 @@ impl Cluster {
         Some(self.admit_queued(node))
     }
 
-    fn admit_queued(&mut self, node: NodeId) -> Vec<TaskId> {
+    /// Admits those of the node's queue that fit now, in the order of [`Cluster::release`].
+    pub fn admit_queued(&mut self, node: NodeId) -> Vec<TaskId> {
         let mut admitted = Vec::new();
         while self.nodes[node as usize].queued > 0 {
             let index = self.head_of_queue(node);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use remora_proto::v1 as wire;
 use sha2::{Digest, Sha256};
+use wire::change::Change;
 
-use super::core::Change;
 use super::facts::annotation::{self, Named, SKIPPY_STORAGE};
 use super::facts::node::is_accelerator;
 use super::facts::settings::{self, Layer, Link};
@@ -68,6 +68,16 @@ impl Book {
         &self.nodes
     }
 
+    /// Whether the core knows this node.
+    pub fn knows(&self, name: &str) -> bool {
+        self.nodes.get(name).is_some_and(|node| node.arch.is_some())
+    }
+
+    /// No cluster is without a node that the core knows.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.values().all(|node| node.arch.is_none())
+    }
+
     /// There are so many sorts of things that it is time to begin anew with those in use.
     pub fn is_crowded(&self) -> bool {
         self.kinds.len().max(self.images.len()).max(self.datasets.len()) > MANY
@@ -98,34 +108,48 @@ impl Book {
             self.image_sizes.insert(name.clone(), *bytes);
         }
         let Some(told) = node.wire(self.startup_s(&node)) else {
-            let known = before.filter(|before| before.arch.is_some());
-            return known.map(|before| Change::NodeGone(before.name.clone())).into_iter().collect();
+            return before.map(|before| self.left(&before)).unwrap_or_default();
         };
         let layers = self.layers_on(&node);
         let mut changes = self.switches_to(&node);
         let links = vec![self.link_of(&node)];
-        let same = |before: &Arc<NodeFacts>| {
+        let same = before.as_ref().is_some_and(|before| {
             before.wire(self.startup_s(before)).as_ref() == Some(&told)
                 && (&before.zone, &before.region) == (&node.zone, &node.region)
-        };
-        match before.as_ref().filter(|before| same(before)) {
-            None => changes.push(Change::Node { node: told, links, layers }),
+        });
+        let before = before.filter(|_| same);
+        match &before {
+            None => {
+                changes.push(Change::NodeEntered(wire::NodeEntered { node: Some(told), links, layers }));
+            }
             Some(before) if before.images != node.images && !layers.is_empty() => {
-                changes.push(Change::Holds { node: node.name.clone(), layers });
+                changes.push(holds(&node, layers));
             }
             Some(_) => {}
         }
-        let had = before.as_ref().map(|before| before.datasets.clone()).unwrap_or_default();
-        if had != node.datasets {
-            changes.extend(self.at_home(had.iter().chain(&node.datasets)));
+        if before.is_none_or(|before| before.datasets != node.datasets) {
+            changes.extend(self.rehomed(&node));
         }
         changes
     }
 
     /// A node that left.
     pub fn remove(&mut self, name: &str) -> Vec<Change> {
-        let gone = self.nodes.remove(name).filter(|node| node.arch.is_some());
-        gone.map(|_| Change::NodeGone(name.to_owned())).into_iter().collect()
+        self.nodes.remove(name).map(|node| self.left(&node)).unwrap_or_default()
+    }
+
+    /// A node that the core does not know any more, if it did.
+    fn left(&mut self, node: &NodeFacts) -> Vec<Change> {
+        if node.arch.is_none() {
+            return Vec::new();
+        }
+        // Without being told, the core knows that nothing is at home there.
+        for dataset in self.datasets.values_mut() {
+            dataset.homes.retain(|home| *home != node.name);
+        }
+        let mut changes = vec![Change::NodeLeft(node.name.clone())];
+        changes.extend(self.rehomed(node));
+        changes
     }
 
     /// Forgets nodes that are not listed.
@@ -163,9 +187,9 @@ impl Book {
         };
         way.push((zone(node), of(&settings.zones, &node.zone, &settings.zone_link), inner));
         way.retain(|(name, ..)| self.switches.insert(name.clone()));
-        let switch = |(name, link, inner): (String, Link, String)| Change::Switch {
-            link: link.between(&name, &inner),
-            name,
+        let switch = |(name, link, inner): (String, Link, String)| {
+            let link = Some(link.between(&name, &inner));
+            Change::SwitchEntered(wire::SwitchEntered { name, link })
         };
         way.into_iter().map(switch).collect()
     }
@@ -244,7 +268,9 @@ impl Book {
         let mut changes = vec![Change::Image(image)];
         for node in self.nodes.values().filter(|node| names.iter().any(|name| node.images.contains(name))) {
             let layers = self.layers_on(node);
-            changes.push(Change::Holds { node: node.name.clone(), layers });
+            if !layers.is_empty() {
+                changes.push(holds(node, layers));
+            }
         }
         (name, changes)
     }
@@ -268,10 +294,8 @@ impl Book {
         homes.extend(keepers.iter().map(|node| node.name.clone()));
         homes.retain(|home| self.nodes.get(home).is_some_and(|node| node.arch.is_some()));
         if homes.is_empty() {
-            let stores = |node: &&Arc<NodeFacts>| {
-                node.arch.is_some() && (node.labels.contains_key(SKIPPY_STORAGE) || node.stores_only())
-            };
-            homes.extend(self.nodes.values().filter(stores).map(|node| node.name.clone()));
+            let stores = self.nodes.values().filter(|node| node.arch.is_some() && stores(node));
+            homes.extend(stores.map(|node| node.name.clone()));
         }
         let mut once = BTreeSet::new();
         homes.retain(|home| once.insert(home.clone()));
@@ -282,9 +306,18 @@ impl Book {
         wire::Dataset { name: named.name.clone(), bytes: Some(bytes), homes }
     }
 
-    /// Datasets that a node says it keeps, or kept.
-    fn at_home<'a>(&mut self, datasets: impl Iterator<Item = &'a Named>) -> Vec<Change> {
-        let described: Vec<_> = datasets.map(|named| self.described(named)).collect();
+    /// Datasets that have other homes now that a node came, changed or left.
+    fn rehomed(&mut self, node: &NodeFacts) -> Vec<Change> {
+        let declared = |name: &str| {
+            self.settings.datasets.get(name).is_some_and(|declared| declared.homes.contains(&node.name))
+        };
+        let concerned = |dataset: &&wire::Dataset| {
+            stores(node) || dataset.homes.contains(&node.name) || declared(&dataset.name)
+        };
+        let known = self.datasets.values().filter(concerned);
+        let known = known.map(|dataset| Named { name: dataset.name.clone(), bytes: dataset.bytes });
+        let named: Vec<_> = known.chain(node.datasets.iter().cloned()).collect();
+        let described: Vec<_> = named.iter().map(|named| self.described(named)).collect();
         let changed = described.into_iter().filter_map(|dataset| {
             let before = self.datasets.insert(dataset.name.clone(), dataset.clone());
             (before.as_ref() != Some(&dataset)).then_some(Change::Dataset(dataset))
@@ -357,14 +390,13 @@ impl Book {
 
     // All at once.
 
-    /// The whole cluster, with these tasks on its nodes; None while it has no node that the core
-    /// could have.
-    pub fn registration(
-        &mut self,
-        placed: Vec<(String, wire::PlacedTask)>,
-    ) -> Option<wire::RegisterClusterRequest> {
+    /// The whole cluster, with nothing placed on it; None while it has no node that the core could have.
+    pub fn registration(&mut self) -> Option<wire::RegisterClusterRequest> {
+        if self.is_empty() {
+            return None;
+        }
         self.switches.clear();
-        let cluster = wire::Cluster {
+        let mut cluster = wire::Cluster {
             id: self.id.clone(),
             reference_response_s: self.settings.reference_response_s,
             reference_moved_bytes: self.settings.reference_moved_bytes,
@@ -376,21 +408,20 @@ impl Book {
             peers: self.settings.peers,
             ..wire::Cluster::default()
         };
-        let mut cluster = cluster;
-        let mut facts: BTreeMap<String, wire::NodeFacts> = BTreeMap::new();
+        let mut facts = wire::Facts::default();
         for node in self.nodes.values().cloned().collect::<Vec<_>>() {
             let Some(told) = node.wire(self.startup_s(&node)) else { continue };
             for change in self.switches_to(&node) {
-                if let Change::Switch { name, link } = change {
+                if let Change::SwitchEntered(wire::SwitchEntered { name, link }) = change {
                     cluster.switches.push(name);
-                    cluster.links.push(link);
+                    cluster.links.extend(link);
                 }
             }
             cluster.links.push(self.link_of(&node));
             cluster.nodes.push(told);
             let layers = self.layers_on(&node);
-            let own = wire::NodeFacts { node: node.name.clone(), layers, ..wire::NodeFacts::default() };
-            facts.insert(node.name.clone(), own);
+            let node = node.name.clone();
+            facts.nodes.push(wire::NodeFacts { node, layers, ..wire::NodeFacts::default() });
         }
         let names: Vec<_> =
             self.datasets.values().map(|d| Named { name: d.name.clone(), bytes: d.bytes }).collect();
@@ -399,16 +430,19 @@ impl Book {
             self.datasets.insert(dataset.name.clone(), dataset.clone());
             cluster.datasets.push(dataset);
         }
-        for (node, task) in placed {
-            facts.entry(node).and_modify(|node| node.placed.push(task));
-        }
-        let facts = wire::Facts { nodes: facts.into_values().collect(), ..wire::Facts::default() };
-        let mut request = wire::RegisterClusterRequest { cluster: Some(cluster), facts: Some(facts) };
-        let nodes = request.cluster.as_ref().map_or(0, |cluster| cluster.nodes.len());
-        // Marks what waits.
-        super::core::apply(&mut request, Vec::new());
-        (nodes > 0).then_some(request)
+        Some(wire::RegisterClusterRequest { cluster: Some(cluster), facts: Some(facts) })
     }
+}
+
+/// Layers that a node has.
+fn holds(node: &NodeFacts, layers: Vec<String>) -> Change {
+    let node = node.name.clone();
+    Change::NodeStorage(wire::NodeStorage { node, layers, ..wire::NodeStorage::default() })
+}
+
+/// It keeps what has no other home.
+fn stores(node: &NodeFacts) -> bool {
+    node.labels.contains_key(SKIPPY_STORAGE) || node.stores_only()
 }
 
 /// The switch of its zone; zones of different regions may have one name.

@@ -30,10 +30,9 @@ const WAITING: usize = 4096;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What the core has not heard is told it after this long at the latest.
 const TELL: Duration = Duration::from_millis(500);
-
-/// The core hears everything anew after this long: it lets go of decisions that last much longer than
-/// it thought, and these are still there.
-const ANEW: Duration = Duration::from_secs(600);
+/// How often pods that still run are confirmed: the core lets go of decisions that last much longer than it
+/// thought, though not within an hour.
+const CONFIRM: Duration = Duration::from_secs(600);
 
 /// How the scheduler works.
 #[derive(Clone, Debug)]
@@ -107,7 +106,7 @@ struct Scheduler {
 
 impl Scheduler {
     async fn work(&mut self) {
-        let (mut told, mut anew) = (Instant::now(), Instant::now());
+        let (mut told, mut confirmed) = (Instant::now(), Instant::now());
         loop {
             while let Ok(happening) = self.happenings.try_recv() {
                 self.handle(happening);
@@ -115,12 +114,13 @@ impl Scheduler {
             self.perform().await;
             let leads = *self.leading.borrow_and_update();
             if self.state.is_ready() {
+                if confirmed.elapsed() >= CONFIRM {
+                    self.state.confirm();
+                    self.tell_news().await;
+                    confirmed = Instant::now();
+                }
                 if leads && self.decide().await {
                     continue;
-                }
-                if anew.elapsed() >= ANEW {
-                    self.state.not_heard();
-                    anew = Instant::now();
                 }
                 if told.elapsed() >= TELL {
                     self.tell_news().await;
@@ -165,14 +165,15 @@ impl Scheduler {
     }
 
     async fn tell_news(&mut self) {
-        let told = match self.state.news() {
-            None => return,
-            Some(News::Anew(request)) => self.core.register(*request).await,
-            Some(News::Changes(changes)) => self.core.update(self.state.cluster(), changes).await,
-        };
-        if let Err(status) = told {
-            tracing::warn!(message = status.message(), "the core did not take the cluster as it is now");
-            self.state.not_heard();
+        while let Some(news) = self.state.news() {
+            let told = match news {
+                News::Anew(request) => self.core.register(*request).await,
+                News::Changes(changes) => self.core.update(self.state.cluster(), changes).await,
+            };
+            if let Err(status) = told {
+                tracing::warn!(message = status.message(), "the core did not take the cluster as it is now");
+                return self.state.not_heard();
+            }
         }
     }
 

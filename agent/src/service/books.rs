@@ -8,6 +8,7 @@ mod kept;
 pub(super) mod links;
 mod outcomes;
 mod placing;
+mod rebuilding;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -264,6 +265,14 @@ impl Books {
     fn pin(&mut self, node: NodeId, task: &Task, needed: bool) {
         for item in self.cluster.needs(task, node) {
             self.cluster.pin(node, item, needed);
+        }
+    }
+
+    /// Tasks that waited were admitted.
+    fn begin_all(&mut self, node: NodeId, admitted: Vec<TaskId>) {
+        for id in admitted {
+            let task = self.committed(node, id).expect("an admitted task is on its node");
+            self.begin(node, id, &task);
         }
     }
 

@@ -7,6 +7,7 @@ mod export;
 mod facts;
 mod field;
 mod kept;
+mod structure;
 mod told;
 mod topology;
 
@@ -24,11 +25,12 @@ use super::messages::{Answer, Order, Other, Ranked, Report, Summary};
 use super::names::{NamedTask, Names};
 use super::serving::Why;
 
-pub use changes::{Delta, Known, Update, deltas, restructure, restructures, update};
+pub use changes::{Delta, Known, MAX_CHANGES, Update, deltas, update};
 pub use export::{link_estimates, registration as export, task};
-pub use facts::{FIRST_REPORTED, MAX_PLACED};
+pub use facts::{Beyond, FIRST_REPORTED, MAX_PLACED, settle};
 pub use field::{Field, Invalid};
 pub use kept::{made, ms, time};
+pub use structure::{restructure, restructures};
 pub use told::{alias, amend, change, event, explained, policy, receipt, served};
 
 /// A cluster that was checked and built.
@@ -59,6 +61,15 @@ const MAX_TOTAL_BYTES: u64 = 1_000_000_000_000_000_000;
 
 /// A cluster with its facts, as of `now`.
 pub fn registration(request: &wire::RegisterClusterRequest, now: Time) -> Result<Registration, Invalid> {
+    build(request, now, Beyond::Refused)
+}
+
+/// The same of one that changed: tasks that no longer fit beside those before them wait.
+pub fn changed(request: &wire::RegisterClusterRequest, now: Time) -> Result<Registration, Invalid> {
+    build(request, now, Beyond::Waits)
+}
+
+fn build(request: &wire::RegisterClusterRequest, now: Time, beyond: Beyond) -> Result<Registration, Invalid> {
     let at = Field::root("cluster");
     let cluster = at.given(&request.cluster)?;
     let id = at.field("id").name(&cluster.id)?;
@@ -75,7 +86,7 @@ pub fn registration(request: &wire::RegisterClusterRequest, now: Time) -> Result
     let no_facts = wire::Facts::default();
     let reported = request.facts.as_ref().unwrap_or(&no_facts);
     let facts::Applied { placed, estimates } =
-        facts::apply(Field::root("facts"), reported, &mut built, &names)?;
+        facts::apply(Field::root("facts"), reported, &mut built, &names, beyond)?;
     let reference = Reference::new(response_s, moved_bytes);
     Ok(Registration { id, cluster: built, reference, names, placed, estimates, stale_after_s })
 }

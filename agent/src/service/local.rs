@@ -32,7 +32,9 @@ impl Core {
     ) -> anyhow::Result<(Door, JoinHandle<()>)> {
         let serving = Serving::new(self.alpha);
         let before = match &self.storage {
-            Some(storage) => restart::restore(storage, &mut self.policies, serving).await?,
+            Some(storage) => {
+                restart::restore(storage, &mut self.policies, serving, self.clock.now_ms()).await?
+            }
             None => Before::nothing(serving),
         };
         let known: Vec<String> = before.clusters.keys().cloned().collect();

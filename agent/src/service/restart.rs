@@ -13,10 +13,12 @@ use super::convert;
 use super::policies::{About, Alias, Change, Policies};
 use super::refusal::Refusal;
 use super::serving::Serving;
-use crate::storage::{Kind, Paging, Recorded, Restored, Storage};
+use crate::storage::{self, Kind, Paging, Recorded, Restored, Storage, Who};
 
 /// Key under which the settings keep how policies serve.
 pub const SERVING: &str = "serving";
+/// Who acts where nobody did: the service itself.
+pub const ITSELF: &str = "remora";
 /// Changes of an alias that are remembered.
 const CHANGES: u32 = 1000;
 
@@ -38,7 +40,12 @@ impl Before {
 }
 
 /// Reads back what was written down; `serving` holds where nothing was.
-pub async fn restore(storage: &Storage, policies: &mut Policies, serving: Serving) -> anyhow::Result<Before> {
+pub async fn restore(
+    storage: &Storage,
+    policies: &mut Policies,
+    serving: Serving,
+    at_ms: i64,
+) -> anyhow::Result<Before> {
     restore_policies(storage, policies).await?;
     let mut before = Before::nothing(serving);
     for change in storage.settings().await? {
@@ -58,8 +65,22 @@ pub async fn restore(storage: &Storage, policies: &mut Policies, serving: Servin
             books(restored, serving).with_context(|| format!("cluster {cluster:?} cannot be restored"))?;
         before.clusters.insert(cluster, books);
     }
+    // A crash may have come between the end of a cluster and this.
+    let who = Who { at_ms, actor: ITSELF.to_owned(), role: None };
+    let Before { clusters, servings, .. } = &mut before;
+    for (cluster, _) in servings.extract_if(.., |cluster, _| !clusters.contains_key(cluster)) {
+        forget_serving(storage, &cluster, &who).await?;
+    }
     before.version = storage.recorder().health().durable.max(0) as u64;
     Ok(before)
+}
+
+/// How policies served a cluster goes with it: one of the same name begins as any other.
+pub async fn forget_serving(storage: &Storage, cluster: &str, who: &Who) -> Result<(), storage::Error> {
+    if storage.setting(cluster, SERVING).await?.is_some() {
+        storage.set_setting((cluster, SERVING), None, "the cluster was removed", who).await?;
+    }
+    Ok(())
 }
 
 fn parsed<T: DeserializeOwned>(value: serde_json::Value) -> serde_json::Result<T> {

@@ -14,7 +14,7 @@ use wire::cluster_event::Event;
 
 use crate::server::{Server, dry_run, outcome, request, small_cluster, small_task};
 
-fn update(changes: impl IntoIterator<Item = Change>) -> wire::UpdateClusterRequest {
+pub fn update(changes: impl IntoIterator<Item = Change>) -> wire::UpdateClusterRequest {
     let changes = changes.into_iter().map(|change| wire::Change { change: Some(change) });
     wire::UpdateClusterRequest {
         cluster_id: "small".to_owned(),
@@ -23,32 +23,32 @@ fn update(changes: impl IntoIterator<Item = Change>) -> wire::UpdateClusterReque
     }
 }
 
-fn numbered(sequence: i64, change: Change) -> wire::UpdateClusterRequest {
+pub fn numbered(sequence: i64, change: Change) -> wire::UpdateClusterRequest {
     wire::UpdateClusterRequest { source: "kubelet".to_owned(), sequence, ..update([change]) }
 }
 
-fn available(node: &str, available: bool) -> Change {
+pub fn available(node: &str, available: bool) -> Change {
     Change::NodeAvailable(wire::NodeAvailable { node: node.to_owned(), available })
 }
 
-fn storage(node: &str) -> wire::NodeStorage {
+pub fn storage(node: &str) -> wire::NodeStorage {
     wire::NodeStorage { node: node.to_owned(), ..wire::NodeStorage::default() }
 }
 
-async fn enter(server: &Server, request: wire::UpdateClusterRequest) -> wire::UpdateClusterResponse {
+pub async fn enter(server: &Server, request: wire::UpdateClusterRequest) -> wire::UpdateClusterResponse {
     server.clusters().await.update(request).await.unwrap().into_inner()
 }
 
-async fn refusal(server: &Server, request: wire::UpdateClusterRequest) -> (Code, String) {
+pub async fn refusal(server: &Server, request: wire::UpdateClusterRequest) -> (Code, String) {
     let status = server.clusters().await.update(request).await.unwrap_err();
     (status.code(), status.message().to_owned())
 }
 
-async fn chosen(server: &Server) -> wire::PlaceResponse {
+pub async fn chosen(server: &Server) -> wire::PlaceResponse {
     server.placements().await.place(dry_run(small_task())).await.unwrap().into_inner()
 }
 
-async fn cluster(server: &Server) -> wire::GetClusterResponse {
+pub async fn cluster(server: &Server) -> wire::GetClusterResponse {
     let request = wire::GetClusterRequest { id: "small".to_owned() };
     server.clusters().await.get(request).await.unwrap().into_inner()
 }
@@ -81,7 +81,7 @@ async fn nodes_come_and_go() {
     let placed = server.placements().await.place(request(small_task())).await.unwrap().into_inner();
     let node = wire::Node { name: "shelf".to_owned(), ..before.nodes[0].clone() };
     let link = wire::Link { outer: "shelf".to_owned(), ..before.links[0].clone() };
-    let entered = wire::NodeEntered { node: Some(node), links: vec![link] };
+    let entered = wire::NodeEntered { node: Some(node), links: vec![link], layers: Vec::new() };
     // Facts about the node may come with it.
     let warm = wire::NodeStorage { images: vec!["vision".to_owned()], ..storage("shelf") };
     enter(&server, update([Change::NodeStorage(warm), Change::NodeEntered(entered)])).await;

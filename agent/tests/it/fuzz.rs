@@ -180,8 +180,24 @@ fn right(method: &MethodDescriptor, decisions: &[String], luck: &mut Luck) -> Op
                 expected_remaining_s: Some(5.0),
                 ..wire::PlacedTask::default()
             };
+            let desk = wire::NodeEntered {
+                node: Some(wire::Node { cpu_millis: 2000, ..cluster.nodes[0].clone() }),
+                links: vec![cluster.links[0].clone()],
+                layers: vec!["base:amd64".to_owned()],
+            };
+            let closet = wire::Link { outer: "closet".to_owned(), ..cluster.links[0].clone() };
             let changes = [
-                wire::change::Change::NodeEntered(wire::NodeEntered { node: Some(node), links: vec![link] }),
+                wire::change::Change::NodeEntered(wire::NodeEntered {
+                    node: Some(node),
+                    links: vec![link],
+                    layers: Vec::new(),
+                }),
+                wire::change::Change::NodeEntered(desk),
+                wire::change::Change::SwitchEntered(wire::SwitchEntered {
+                    name: "closet".to_owned(),
+                    link: Some(closet),
+                }),
+                wire::change::Change::ConfirmedDecisionId(decision.clone()),
                 wire::change::Change::NodeLeft("new".to_owned()),
                 wire::change::Change::Placed(wire::Placed { node: "cloud".to_owned(), task: Some(task) }),
                 wire::change::Change::Dataset(wire::Dataset {

@@ -16,6 +16,7 @@ mod placing;
 mod policies;
 mod python;
 mod refusals;
+mod replacing;
 mod repository;
 mod restart;
 mod server;

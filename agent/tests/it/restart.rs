@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use remora_agent::service::Config;
-use remora_agent::storage::{Options, Storage};
+use remora_agent::storage::{Options, Storage, Who};
 use remora_policies::by_name;
 use remora_proto::v1 as wire;
 use remora_proto::v1::cluster_service_client::ClusterServiceClient;
@@ -124,12 +124,106 @@ async fn a_restart_goes_on_where_it_stopped() {
 }
 
 #[tokio::test]
+async fn a_changed_cluster_is_the_same_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, storage) = server(folder.path()).await;
+    let open = first.placements().await.place(request(small_task())).await.unwrap().into_inner();
+    let parts = small_cluster().cluster.unwrap();
+    let link = |outer: &str, inner: &str| wire::Link {
+        outer: outer.to_owned(),
+        inner: inner.to_owned(),
+        ..parts.links[0].clone()
+    };
+    let transfer = wire::Transfer {
+        from: "registry".to_owned(),
+        to: "desk".to_owned(),
+        bytes: 10_000_000,
+        seconds: 4.0,
+        others: 0,
+    };
+    let changes = [
+        Change::Transfer(transfer),
+        Change::SwitchEntered(wire::SwitchEntered {
+            name: "closet".to_owned(),
+            link: Some(link("closet", "hall")),
+        }),
+        Change::NodeEntered(wire::NodeEntered {
+            node: Some(wire::Node { cpu_millis: 2000, ..parts.nodes[0].clone() }),
+            links: vec![link("desk", "closet")],
+            layers: vec!["base:amd64".to_owned()],
+        }),
+        Change::ConfirmedDecisionId(open.decision_id.clone()),
+    ];
+    let changes = changes.map(|change| wire::Change { change: Some(change) }).into();
+    let update = wire::UpdateClusterRequest {
+        cluster_id: "small".to_owned(),
+        changes,
+        ..wire::UpdateClusterRequest::default()
+    };
+    first.clusters().await.update(update).await.unwrap();
+    let before = facts(&first).await;
+    assert!(before.facts.as_ref().unwrap().nodes[0].placed[0].queued, "it has no room there any more");
+    stop(first, storage).await;
+    let (second, storage) = server(folder.path()).await;
+    let after = facts(&second).await;
+    assert_eq!(before.cluster, after.cluster);
+    about_equal(&before.facts.unwrap(), &after.facts.unwrap());
+    let told = second.placements().await.report_outcome(outcome(&open.decision_id)).await.unwrap();
+    assert!(!told.into_inner().already_reported);
+    stop(second, storage).await;
+}
+
+fn other_cluster() -> wire::RegisterClusterRequest {
+    let mut other = small_cluster();
+    other.cluster.as_mut().unwrap().id = "other".to_owned();
+    other
+}
+
+async fn alpha_of_other(server: &Server) -> f64 {
+    let mut policies = PolicyServiceClient::new(server.channel().await);
+    let request = wire::GetServingRequest { cluster_id: "other".to_owned() };
+    policies.get_serving(request).await.unwrap().into_inner().alpha.unwrap()
+}
+
+#[tokio::test]
+async fn how_a_removed_cluster_was_served_does_not_come_back_with_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, storage) = server(folder.path()).await;
+    first.clusters().await.register(other_cluster()).await.unwrap();
+    let usual = alpha_of_other(&first).await;
+    let mut policies = PolicyServiceClient::new(first.channel().await);
+    let serving =
+        wire::Serving { alpha: Some(0.125), cluster_id: "other".to_owned(), ..wire::Serving::default() };
+    let request = wire::SetServingRequest { serving: Some(serving), reason: "to see".to_owned() };
+    policies.set_serving(request).await.unwrap();
+    let kept = storage.setting("other", "serving").await.unwrap().expect("it is kept");
+    assert_eq!(alpha_of_other(&first).await, 0.125);
+    // To register it anew changes nothing of that; to remove it does.
+    first.clusters().await.register(other_cluster()).await.unwrap();
+    assert_eq!(alpha_of_other(&first).await, 0.125);
+    first.clusters().await.remove(wire::RemoveClusterRequest { id: "other".to_owned() }).await.unwrap();
+    first.clusters().await.register(other_cluster()).await.unwrap();
+    assert_eq!(alpha_of_other(&first).await, usual);
+    stop(first, storage).await;
+    let (second, storage) = server(folder.path()).await;
+    assert_eq!(alpha_of_other(&second).await, usual);
+    // Nor after a crash that came between the cluster's end and this.
+    second.clusters().await.remove(wire::RemoveClusterRequest { id: "other".to_owned() }).await.unwrap();
+    let who = Who { at_ms: 1, actor: "crash".to_owned(), role: None };
+    storage.set_setting(("other", "serving"), Some(&kept), "crash", &who).await.unwrap();
+    stop(second, storage).await;
+    let (third, storage) = server(folder.path()).await;
+    third.clusters().await.register(other_cluster()).await.unwrap();
+    assert_eq!(alpha_of_other(&third).await, usual);
+    assert_eq!(storage.setting("other", "serving").await.unwrap(), None);
+    stop(third, storage).await;
+}
+
+#[tokio::test]
 async fn a_removed_cluster_stays_removed() {
     let folder = tempfile::tempdir().unwrap();
     let (first, storage) = server(folder.path()).await;
-    let mut other = small_cluster();
-    other.cluster.as_mut().unwrap().id = "other".to_owned();
-    first.clusters().await.register(other).await.unwrap();
+    first.clusters().await.register(other_cluster()).await.unwrap();
     first.clusters().await.remove(wire::RemoveClusterRequest { id: "other".to_owned() }).await.unwrap();
     stop(first, storage).await;
     let (second, storage) = server(folder.path()).await;

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use remora_proto::v1 as wire;
 use tokio::sync::{mpsc, oneshot, watch};
 use tonic::{Code, Status};
+use wire::change::Change;
 
 use crate::kubernetes::book::{Book, MAX_NODES};
-use crate::kubernetes::core::{Change, Core};
+use crate::kubernetes::core::Core;
 use crate::kubernetes::facts::{NodeFacts, PodFacts, Settings, image_name};
 
 /// Best score of an extender.
@@ -171,7 +172,7 @@ impl Advisor {
         self.changes.extend(learnt);
         if !self.registered {
             self.changes.clear();
-            let request = self.own.registration(Vec::new());
+            let request = self.own.registration();
             let request = request.ok_or_else(|| Status::failed_precondition("no node can be registered"))?;
             self.core.register(request).await?;
             self.registered = true;

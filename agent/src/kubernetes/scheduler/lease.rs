@@ -112,7 +112,8 @@ pub async fn hold(
         });
         tokio::select! {
             () = tokio::time::sleep(config.period) => {}
-            _ = stop.wait_for(|stop| *stop) => break,
+            // Who is gone without a word may have bindings under way: others wait until the lease runs out.
+            told = stop.wait_for(|stop| *stop) => if told.is_ok() { break } else { return },
         }
     }
     if renewed.is_some() {

@@ -10,11 +10,11 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use remora_proto::v1 as wire;
+use wire::change::Change;
 
 use super::queue::Queue;
 use crate::kubernetes::bind::{Binding, Failure};
 use crate::kubernetes::book::Book;
-use crate::kubernetes::core::Change;
 use crate::kubernetes::facts::pod::Phase;
 use crate::kubernetes::facts::{NodeFacts, PodFacts, Settings};
 use crate::kubernetes::filter::{self, Used};
@@ -93,8 +93,10 @@ struct Entry {
     facts: Arc<PodFacts>,
     own: bool,
     stage: Stage,
-    /// Under which the core knows it.
+    /// Under which the core knows it; empty where it does not.
     decision_id: String,
+    /// The core does not take it as ended, however long it lasts.
+    confirmed: bool,
     binding: bool,
     told: Option<(String, Instant)>,
 }
@@ -120,6 +122,8 @@ pub struct State {
     settings_heard: bool,
     changes: Vec<Change>,
     anew: bool,
+    /// How many pods the core was told of that it did not place.
+    placements: u64,
     bindings: usize,
     most_bindings: usize,
     effects: Vec<Effect>,
@@ -144,6 +148,7 @@ impl State {
             settings_heard: false,
             changes: Vec::new(),
             anew: true,
+            placements: 0,
             bindings: 0,
             most_bindings,
             effects: Vec::new(),
@@ -213,14 +218,14 @@ impl State {
     fn node_is(&mut self, facts: Arc<NodeFacts>) {
         let name = facts.name.clone();
         let before = self.book.nodes().get(&name).cloned();
-        let known = before.is_some();
+        let known = self.book.knows(&name);
         let changes = self.book.apply(Arc::clone(&facts));
         self.change(changes);
-        if !known && !self.anew {
+        match (known, self.book.knows(&name)) {
             // Pods may have been seen there before the node was.
-            let here = self.pods.iter().filter(|(_, entry)| entry.node() == Some(&name));
-            let here: Vec<_> = here.map(|(uid, entry)| (uid.clone(), Arc::clone(&entry.facts))).collect();
-            here.iter().for_each(|(uid, facts)| self.place_there(uid, &name, facts));
+            (false, true) => self.pods_on(&name).iter().for_each(|uid| self.place_there(uid, &name)),
+            (true, false) => self.node_left(&name),
+            _ => {}
         }
         let heartbeat = before.is_some_and(|before| {
             *before == NodeFacts { version: before.version.clone(), ..(*facts).clone() }
@@ -233,6 +238,19 @@ impl State {
     fn node_gone(&mut self, name: &str) {
         let changes = self.book.remove(name);
         self.change(changes);
+        self.node_left(name);
+    }
+
+    /// The core ends what is placed on a node that it does not know any more.
+    fn node_left(&mut self, name: &str) {
+        for uid in self.pods_on(name) {
+            self.pods.get_mut(&uid).expect("it was just listed").decision_id.clear();
+        }
+    }
+
+    fn pods_on(&self, node: &str) -> Vec<String> {
+        let here = self.pods.iter().filter(|(_, entry)| entry.node() == Some(node));
+        here.map(|(uid, _)| uid.clone()).collect()
     }
 
     /// Something got better on this node: whom it could take is tried at once, but for this one.
@@ -290,6 +308,7 @@ impl State {
                 own,
                 stage: Stage::Waiting,
                 decision_id: String::new(),
+                confirmed: false,
                 binding: false,
                 told: None,
             };
@@ -327,20 +346,24 @@ impl State {
         self.used.entry(node.to_owned()).or_default().add(facts);
         if before.as_deref() != Some(node) {
             self.forget_decision(uid);
-            self.place_there(uid, node, facts);
+            self.place_there(uid, node);
         }
     }
 
-    /// Tells the core of a pod that it did not place itself.
-    fn place_there(&mut self, uid: &str, node: &str, facts: &Arc<PodFacts>) {
-        self.pods.get_mut(uid).expect("the pod was entered").decision_id = uid.to_owned();
-        if self.anew || self.book.nodes().get(node).is_none_or(|node| node.arch.is_none()) {
+    /// Tells the core of a pod on a node that it knows, but did not choose for it.
+    fn place_there(&mut self, uid: &str, node: &str) {
+        if self.anew || !self.book.knows(node) {
             return;
         }
-        let (task, changes) = self.book.task(facts);
+        let entry = self.pods.get_mut(uid).expect("the pod was entered");
+        // No decision has the id of one before it, which the core may remember.
+        self.placements += 1;
+        entry.decision_id = format!("{uid}/{}", self.placements);
+        entry.confirmed = true;
+        let (task, changes) = self.book.task(&entry.facts);
+        let task = Some(placed_task(&entry.decision_id, &entry.facts, task));
         self.change(changes);
-        let task = placed_task(uid, facts, Some(task));
-        self.change([Change::Placed { node: node.to_owned(), task }]);
+        self.change([Change::Placed(wire::Placed { node: node.to_owned(), task })]);
     }
 
     /// The decision did not come to pass.
@@ -416,10 +439,10 @@ impl Entry {
     }
 }
 
-fn placed_task(decision_id: &str, facts: &PodFacts, task: Option<wire::Task>) -> wire::PlacedTask {
+fn placed_task(decision_id: &str, facts: &PodFacts, task: wire::Task) -> wire::PlacedTask {
     let remaining_s = facts.work.execution.as_ref().and_then(|execution| execution.elsewhere);
     wire::PlacedTask {
-        task,
+        task: Some(task),
         expected_remaining_s: Some(remaining_s.unwrap_or(if facts.work.service { 3600.0 } else { 10.0 })),
         decision_id: decision_id.to_owned(),
         ..wire::PlacedTask::default()

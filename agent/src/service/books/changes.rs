@@ -1,14 +1,12 @@
 //! What changes in the cluster without a decision of ours.
 
-use std::mem;
-
 use remora_env::catalogue::DatasetId;
 use remora_env::cluster::{Commitment, Item};
 use remora_env::topology::{ChannelId, NodeId};
 use remora_proto::v1 as wire;
 
-use super::{Books, Decision};
-use crate::service::convert::{self, Delta, Field, Known, MAX_PLACED, Registration, Update};
+use super::Books;
+use crate::service::convert::{self, Delta, Field, Known, MAX_PLACED, Update};
 use crate::service::messages::Transfer;
 use crate::service::refusal::Refusal;
 
@@ -66,56 +64,17 @@ impl Books {
         }
     }
 
-    /// The cluster as changed in what it is made of, with the decisions that are lost.
-    fn rebuilt(&self, changes: &[wire::Change]) -> Result<(Registration, Vec<String>), Refusal> {
-        let mut request = self.portrait().registration();
-        let lost = convert::restructure(&mut request, changes)?;
-        Ok((convert::registration(&request, self.cluster.now)?, lost))
-    }
-
-    /// Goes on with a rebuilt cluster: what is remembered by number is found again by name.
-    fn adopt(&mut self, registration: Registration, lost: &[String]) {
-        let mut new = Books::new(registration);
-        mem::swap(&mut self.cluster, &mut new.cluster);
-        mem::swap(&mut self.names, &mut new.names);
-        let (old, old_names) = (new.cluster, new.names);
-        self.estimates = new.estimates;
-        self.unavailable = new.unavailable;
-        let heard = mem::replace(&mut self.heard, new.heard);
-        for (name, &node) in &self.names.nodes {
-            if let Some(&before) = old_names.nodes.get(name) {
-                self.heard[node as usize] = heard[before as usize];
-            }
-        }
-        self.flows = super::Flows::default();
-        for id in lost {
-            self.forget(id);
-        }
-        for (id, Decision { commitment, node, task, .. }) in new.decisions {
-            let Some(decision) = self.decisions.get_mut(&id) else { continue };
-            // Versions are counted anew: an input is as it was read, or it is not.
-            let current = |(&input, &version): (&DatasetId, &u32)| {
-                if old.dataset_version(input) == version { 0 } else { u32::MAX }
-            };
-            decision.versions = decision.task.inputs.iter().zip(&decision.versions).map(current).collect();
-            (decision.commitment, decision.node, decision.task) = (commitment, node, task);
-        }
-    }
-
     fn end_if_open(&mut self, id: &str) {
         if self.decisions.get(id).is_some_and(|decision| !decision.ended) {
             self.end(id, true);
         }
     }
 
-    /// A decision whose node left, with its task, has ended.
-    fn forget(&mut self, id: &str) {
-        if let Some(decision) = self.decisions.get_mut(id) {
-            decision.ended = true;
-            if let Some(expires) = decision.expires {
-                self.expiring.remove(&(expires, id.to_owned()));
-            }
-            self.remember_ended(id.to_owned());
+    /// However long it takes, it has not ended.
+    fn confirm(&mut self, id: &str) {
+        let decision = self.decisions.get_mut(id);
+        if let Some(expires) = decision.and_then(|decision| decision.expires.take()) {
+            self.expiring.remove(&(expires, id.to_owned()));
         }
     }
 
@@ -125,6 +84,12 @@ impl Books {
         }
         match delta {
             Delta::Heard(_) => {}
+            Delta::Entered(node, items) => {
+                self.stored(node, &items);
+                // It may have more room than the one before it.
+                let admitted = self.cluster.admit_queued(node);
+                self.begin_all(node, admitted);
+            }
             Delta::Available(node, true) => {
                 self.unavailable.remove(&node);
                 self.cluster.set_accepting(node, true);
@@ -142,6 +107,7 @@ impl Books {
             Delta::Holders(dataset, holders) => self.hold(dataset, &holders),
             Delta::Placed(node, commitment, id) => self.placed(node, *commitment, id),
             Delta::Ended(id) => self.end_if_open(&id),
+            Delta::Confirmed(id) => self.confirm(&id),
             Delta::Load(link, loads) => self.load(link, loads),
             Delta::Measured([from, to], measured) => {
                 self.estimates.learn(&mut self.cluster, from, to, measured);
@@ -187,11 +153,7 @@ impl Books {
         }
         let id = self.next_reported;
         self.next_reported += 1;
-        let commitment = Commitment { id, ..commitment };
-        let admitted = commitment.admitted && self.cluster.restore(node, commitment.clone());
-        if !admitted {
-            self.cluster.restore(node, Commitment { admitted: false, ..commitment });
-        }
+        let admitted = convert::settle(&mut self.cluster, node, Commitment { id, ..commitment });
         let decision = self.reported(id, node);
         if admitted {
             self.pin(node, &decision.task.clone(), true);

@@ -15,10 +15,18 @@ use crate::service::serving::Serving;
 #[derive(Debug)]
 pub struct Kept {
     portrait: Portrait,
-    /// Id, how it was made, whether it ended.
-    decisions: Vec<(String, Option<Made>, bool)>,
+    decisions: Vec<KeptDecision>,
     sources: BTreeMap<String, i64>,
     decided: u64,
+}
+
+/// What is remembered of a decision.
+#[derive(Debug)]
+struct KeptDecision {
+    id: String,
+    made: Option<Made>,
+    ended: bool,
+    confirmed: bool,
 }
 
 impl Kept {
@@ -26,12 +34,13 @@ impl Kept {
     pub fn snapshot(&self) -> wire::ClusterSnapshot {
         let registration = self.portrait.registration();
         let cluster = registration.cluster.as_ref().map_or("", |cluster| &cluster.id);
-        let decisions = self.decisions.iter().map(|(id, made, ended)| {
+        let decisions = self.decisions.iter().map(|KeptDecision { id, made, ended, confirmed }| {
             let mut receipt = made.as_ref().map(|made| convert::receipt(cluster, made));
             if let Some(response) = receipt.as_mut().and_then(|receipt| receipt.response.as_mut()) {
                 response.candidates.truncate(1);
             }
-            wire::KeptDecision { decision_id: id.clone(), receipt, ended: *ended }
+            let (ended, confirmed) = (*ended, *confirmed);
+            wire::KeptDecision { decision_id: id.clone(), receipt, ended, confirmed }
         });
         wire::ClusterSnapshot {
             decisions: decisions.collect(),
@@ -50,7 +59,12 @@ impl Books {
         let kept = |(id, decision): (&String, &Decision)| {
             // Of those that ended only what a repeated request asks for.
             let asked = |made: &&Made| !decision.ended || !made.request.request_id.is_empty();
-            (id.clone(), decision.made.as_ref().filter(asked).cloned(), decision.ended)
+            KeptDecision {
+                id: id.clone(),
+                made: decision.made.as_ref().filter(asked).cloned(),
+                ended: decision.ended,
+                confirmed: decision.expires.is_none(),
+            }
         };
         let decisions = ended.chain(open).map(kept).collect();
         let (sources, decided) = (self.sources.clone(), self.decided);
@@ -84,7 +98,7 @@ impl Books {
             self.remember_ended_of_before(id, made);
         } else if let Some(decision) = self.decisions.get_mut(id) {
             // Entered with the registration, as one made elsewhere.
-            if let Some(made) = &made {
+            if let Some(made) = made.as_ref().filter(|_| !kept.confirmed) {
                 let expected_s = made.answer.chosen.candidate.completion_s();
                 let expires = Books::expiry(made.at, expected_s, serving.expire_after);
                 decision.expires = Some(expires);
@@ -132,5 +146,80 @@ impl Books {
         self.next_reported += 1;
         self.commit((*task).clone(), id, made.request, made.answer, serving.expire_after);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use remora_proto::v1 as wire;
+
+    use super::Books;
+    use crate::service::serving::Serving;
+
+    /// One task on one node, decided here at the beginning of time.
+    fn snapshot(confirmed: bool) -> wire::ClusterSnapshot {
+        let node = wire::Node {
+            name: "a".to_owned(),
+            kind: "nuc".to_owned(),
+            arch: "arm".to_owned(),
+            cpu_millis: 1000,
+            memory_bytes: 1,
+            disk_bytes: Some(0),
+            startup_s: Some(0.0),
+            ..wire::Node::default()
+        };
+        let kind = wire::TaskKind {
+            name: "work".to_owned(),
+            cpu_millis: Some(1000),
+            cpu_use_millis: Some(1000),
+            memory_bytes: Some(0),
+            execution_elsewhere_s: Some(1.0),
+            ..wire::TaskKind::default()
+        };
+        let cluster = wire::Cluster {
+            id: "one".to_owned(),
+            reference_response_s: 1.0,
+            reference_moved_bytes: 1.0,
+            nodes: vec![node],
+            task_kinds: vec![kind],
+            ..wire::Cluster::default()
+        };
+        let task = Some(wire::Task { kind: "work".to_owned(), ..wire::Task::default() });
+        let placed = wire::PlacedTask {
+            task: task.clone(),
+            expected_remaining_s: Some(1.0),
+            decision_id: "d".to_owned(),
+            ..wire::PlacedTask::default()
+        };
+        let here =
+            wire::NodeFacts { node: "a".to_owned(), placed: vec![placed], ..wire::NodeFacts::default() };
+        let facts = wire::Facts { nodes: vec![here], ..wire::Facts::default() };
+        let chosen = wire::Candidate { node: "a".to_owned(), ..wire::Candidate::default() };
+        let response = wire::PlaceResponse { candidates: vec![chosen], ..wire::PlaceResponse::default() };
+        let request =
+            wire::PlaceRequest { cluster_id: "one".to_owned(), task, ..wire::PlaceRequest::default() };
+        let receipt =
+            wire::Receipt { request: Some(request), response: Some(response), ..wire::Receipt::default() };
+        let decision = wire::KeptDecision {
+            decision_id: "d".to_owned(),
+            receipt: Some(receipt),
+            ended: false,
+            confirmed,
+        };
+        wire::ClusterSnapshot {
+            registration: Some(wire::RegisterClusterRequest { cluster: Some(cluster), facts: Some(facts) }),
+            decisions: vec![decision],
+            ..wire::ClusterSnapshot::default()
+        }
+    }
+
+    #[test]
+    fn what_was_confirmed_stays_so() {
+        for (confirmed, expired) in [(true, vec![]), (false, vec!["d".to_owned()])] {
+            let mut books = Books::restored(&snapshot(confirmed), 0, &Serving::new(0.5)).unwrap();
+            assert_eq!(books.kept().snapshot().decisions[0].confirmed, confirmed);
+            books.set_time(remora_env::Time::from_s(1e6));
+            assert_eq!(books.expire(), expired);
+        }
     }
 }

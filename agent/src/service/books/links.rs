@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use remora_env::cluster::TaskId;
-use remora_env::topology::{ChannelId, Direction, VertexId};
+use remora_env::topology::{ChannelId, Direction, Topology, VertexId};
 use remora_env::{Cluster, Time};
 
 /// What a link was registered with counts as much as so many transfers.
@@ -86,6 +86,17 @@ impl Estimates {
         self.apply(cluster, channel);
     }
 
+    /// What is known of those channels that a rebuilt cluster has too, by their numbers there.
+    pub fn renumbered(self, cluster: &mut Cluster, channels: &BTreeMap<ChannelId, ChannelId>) -> Estimates {
+        let mut estimates = Estimates::default();
+        for (channel, estimate) in self.0 {
+            if let Some(&channel) = channels.get(&channel) {
+                estimates.set(cluster, channel, estimate);
+            }
+        }
+        estimates
+    }
+
     fn apply(&self, cluster: &mut Cluster, channel: ChannelId) {
         let registered = cluster.topology.channels()[channel as usize].capacity_bytes_per_s;
         cluster.set_channel_capacity(channel, self.0[&channel].bytes_per_s(registered));
@@ -129,6 +140,27 @@ impl Flows {
         }
     }
 
+    /// Those of tasks and channels that a rebuilt cluster has too, by their numbers there; the others end in the
+    /// books of the one before.
+    pub fn renumbered(
+        self,
+        before: &mut Cluster,
+        tasks: &BTreeMap<TaskId, TaskId>,
+        channels: &BTreeMap<ChannelId, ChannelId>,
+    ) -> Flows {
+        let mut flows = Flows::default();
+        for ((until, task), way) in self.0 {
+            match tasks.get(&task) {
+                Some(&task) => {
+                    let way = way.iter().filter_map(|channel| channels.get(channel).copied());
+                    flows.0.entry((until, task)).or_default().extend(way);
+                }
+                None => Flows::end(before, way),
+            }
+        }
+        flows
+    }
+
     /// What crosses these channels is told from elsewhere now.
     pub fn forget(&mut self, channels: &[(ChannelId, u32)]) {
         for way in self.0.values_mut() {
@@ -148,6 +180,31 @@ impl Flows {
             cluster.add_channel_load(channel, -1);
         }
     }
+}
+
+/// Channels of links that are in both: those between the same ends, shared or not, the first with the first.
+pub fn same_channels(before: &Topology, after: &Topology) -> BTreeMap<ChannelId, ChannelId> {
+    let known = links_by_ends(before);
+    let mut channels = BTreeMap::new();
+    for (ends, link) in links_by_ends(after) {
+        if let Some(&same) = known.get(&ends) {
+            channels.extend(before.link_channels(same).into_iter().zip(after.link_channels(link)));
+        }
+    }
+    channels
+}
+
+/// Links by the names of their ends, whether both directions share them, and how many before them have the same.
+fn links_by_ends(topology: &Topology) -> BTreeMap<(&str, &str, bool, usize), usize> {
+    let mut known = BTreeMap::new();
+    let mut alike = BTreeMap::new();
+    for (index, link) in topology.links.iter().enumerate() {
+        let (from, to) = (topology.vertex_name(link.from), topology.vertex_name(link.to));
+        let before = alike.entry((from, to, link.shared)).or_insert(0);
+        known.insert((from, to, link.shared, *before), index);
+        *before += 1;
+    }
+    known
 }
 
 #[cfg(test)]

@@ -109,10 +109,7 @@ impl Books {
             self.completed(node, &task, &versions);
         }
         // Those that waited for its place.
-        for next in admitted {
-            let task = self.committed(node, next).expect("an admitted task is on its node");
-            self.begin(node, next, &task);
-        }
+        self.begin_all(node, admitted);
         self.remember_ended(id.to_owned());
     }
 

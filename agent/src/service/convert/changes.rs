@@ -1,5 +1,5 @@
-//! What changes in a cluster, from the wire: what it is made of is changed in its registration, and the
-//! rest becomes [`Delta`]s.
+//! What changes in a cluster, from the wire: what it is made of is changed in its registration, as
+//! `structure.rs` says, and the rest becomes [`Delta`]s.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::service::messages::Transfer;
 use crate::service::names::{Names, look_up};
 
 /// Most changes at a time.
-const MAX_CHANGES: usize = 10_000;
+pub const MAX_CHANGES: usize = 10_000;
 /// Most transfers of one outcome.
 const MAX_TRANSFERS: usize = 1000;
 const MAX_OTHERS: i64 = 1_000_000;
@@ -25,6 +25,8 @@ const MAX_SEQUENCE: i64 = i64::MAX - 1;
 /// A change of facts, by numbers; it cannot fail any more.
 #[derive(Clone, Debug)]
 pub enum Delta {
+    /// A node came, or another one in its place, with this on its disk.
+    Entered(NodeId, Vec<Item>),
     Available(NodeId, bool),
     Stored(NodeId, Vec<Item>),
     Gone(NodeId, Vec<Item>),
@@ -33,6 +35,7 @@ pub enum Delta {
     /// A task, with the id of its decision.
     Placed(NodeId, Box<Commitment>, Option<String>),
     Ended(String),
+    Confirmed(String),
     /// Transfers on a link, up and down.
     Load(usize, [u32; 2]),
     Measured([VertexId; 2], Measured),
@@ -43,12 +46,17 @@ impl Delta {
     /// The node that it tells of.
     pub fn node(&self) -> Option<NodeId> {
         match self {
-            Delta::Available(node, _)
+            Delta::Entered(node, _)
+            | Delta::Available(node, _)
             | Delta::Stored(node, _)
             | Delta::Gone(node, _)
             | Delta::Placed(node, ..)
             | Delta::Heard(node) => Some(*node),
-            Delta::Holders(..) | Delta::Ended(_) | Delta::Load(..) | Delta::Measured(..) => None,
+            Delta::Holders(..)
+            | Delta::Ended(_)
+            | Delta::Confirmed(_)
+            | Delta::Load(..)
+            | Delta::Measured(..) => None,
         }
     }
 }
@@ -76,105 +84,8 @@ pub fn update(request: &wire::UpdateClusterRequest) -> Result<Update, Invalid> {
     Ok(Update { cluster_id, numbered })
 }
 
-fn kind(change: &wire::Change, at: Field<'_>) -> Result<Change, Invalid> {
+pub(super) fn kind(change: &wire::Change, at: Field<'_>) -> Result<Change, Invalid> {
     change.change.clone().ok_or_else(|| at.refuse("is empty, want one change"))
-}
-
-/// Whether some change is to what the cluster is made of.
-pub fn restructures(changes: &[wire::Change]) -> bool {
-    let structural = |change: &wire::Change| {
-        matches!(
-            change.change,
-            Some(
-                Change::NodeEntered(_)
-                    | Change::NodeLeft(_)
-                    | Change::Image(_)
-                    | Change::Dataset(_)
-                    | Change::TaskKind(_)
-            )
-        )
-    };
-    changes.iter().any(structural)
-}
-
-/// Changes what a cluster is made of in its registration. Returns the ids of the decisions whose node left.
-pub fn restructure(
-    registration: &mut wire::RegisterClusterRequest,
-    changes: &[wire::Change],
-) -> Result<Vec<String>, Invalid> {
-    let cluster = registration.cluster.get_or_insert_default();
-    let facts = registration.facts.get_or_insert_default();
-    let mut lost = Vec::new();
-    for (index, change) in changes.iter().enumerate() {
-        let at = Field::item_of_root("changes", index);
-        match kind(change, at)? {
-            Change::NodeEntered(entered) => {
-                let at = at.field("node_entered");
-                cluster.nodes.push(at.field("node").given(&entered.node)?.clone());
-                cluster.links.extend(entered.links);
-            }
-            Change::NodeLeft(name) => lost.extend(leave(at.field("node_left"), &name, cluster, facts)?),
-            Change::Image(image) => replace(&mut cluster.images, image, |image| &image.name),
-            Change::Dataset(dataset) => {
-                // Where it is now stays where it is, unless the facts of an older one contradict its homes.
-                facts.datasets.retain(|facts| facts.dataset != dataset.name);
-                replace(&mut cluster.datasets, dataset, |dataset| &dataset.name);
-            }
-            Change::TaskKind(kind) => replace(&mut cluster.task_kinds, kind, |kind| &kind.name),
-            _ => {}
-        }
-    }
-    Ok(lost)
-}
-
-/// Puts something in the place of what has its name, or at the end.
-fn replace<T>(list: &mut Vec<T>, new: T, name: impl Fn(&T) -> &String) {
-    match list.iter().position(|old| name(old) == name(&new)) {
-        Some(index) => list[index] = new,
-        None => list.push(new),
-    }
-}
-
-/// Takes a node with its links and all that is known of it out of a registration.
-fn leave(
-    at: Field<'_>,
-    name: &str,
-    cluster: &mut wire::Cluster,
-    facts: &mut wire::Facts,
-) -> Result<Vec<String>, Invalid> {
-    let Some(index) = cluster.nodes.iter().position(|node| node.name == name) else {
-        return Err(at.unknown("node", name, cluster.nodes.iter().map(|node| node.name.as_str())));
-    };
-    cluster.nodes.remove(index);
-    // Links are meant by their places, which move up.
-    let mut place = 0;
-    let mut places = BTreeMap::new();
-    let mut old = 0;
-    cluster.links.retain(|link| {
-        let stays = link.outer != name && link.inner != name;
-        if stays {
-            places.insert(old, place);
-            place += 1;
-        }
-        old += 1;
-        stays
-    });
-    let moved = |link: &mut Option<i64>| {
-        *link = link.and_then(|link| places.get(&link)).copied();
-        link.is_some()
-    };
-    facts.links.retain_mut(|facts| moved(&mut facts.link));
-    facts.link_estimates.retain_mut(|estimate| moved(&mut estimate.link));
-    for dataset in &mut cluster.datasets {
-        dataset.homes.retain(|home| home != name);
-    }
-    for dataset in &mut facts.datasets {
-        dataset.holders.retain(|holder| holder != name);
-    }
-    facts.datasets.retain(|dataset| !dataset.holders.is_empty());
-    let gone = facts.nodes.iter().position(|facts| facts.node == name).map(|index| facts.nodes.remove(index));
-    let placed = gone.into_iter().flat_map(|facts| facts.placed);
-    Ok(placed.map(|placed| placed.decision_id).filter(|id| !id.is_empty()).collect())
 }
 
 /// What changes of facts look up.
@@ -187,16 +98,38 @@ pub struct Known<'a> {
     pub is_open: &'a dyn Fn(&str) -> Option<bool>,
 }
 
-/// Changes of facts, in order.
+/// Changes of facts, in order. What is said of a node before it leaves goes with it.
 pub fn deltas(known: &Known<'_>, changes: &[wire::Change]) -> Result<Vec<Delta>, Invalid> {
+    let mut left = BTreeMap::new();
+    for (index, change) in changes.iter().enumerate() {
+        if let Some(Change::NodeLeft(name)) = &change.change {
+            left.insert(name.as_str(), index);
+        }
+    }
     let mut deltas = Vec::with_capacity(changes.len());
     for (index, change) in changes.iter().enumerate() {
         let at = Field::item_of_root("changes", index);
-        if let Some(delta) = known.delta(at, kind(change, at)?)? {
+        let change = kind(change, at)?;
+        if about(&change).and_then(|node| left.get(node)).is_some_and(|&left| index < left) {
+            continue;
+        }
+        if let Some(delta) = known.delta(at, change)? {
             deltas.push(delta);
         }
     }
     Ok(deltas)
+}
+
+/// The node that facts are about.
+fn about(change: &Change) -> Option<&str> {
+    match change {
+        Change::NodeEntered(entered) => entered.node.as_ref().map(|node| node.name.as_str()),
+        Change::NodeAvailable(available) => Some(&available.node),
+        Change::NodeStorage(storage) => Some(&storage.node),
+        Change::Placed(placed) => Some(&placed.node),
+        Change::Heartbeat(node) => Some(node),
+        _ => None,
+    }
 }
 
 impl Known<'_> {
@@ -206,11 +139,12 @@ impl Known<'_> {
 
     fn delta(&self, at: Field<'_>, change: Change) -> Result<Option<Delta>, Invalid> {
         Ok(Some(match change {
-            Change::NodeEntered(_)
-            | Change::NodeLeft(_)
+            Change::NodeLeft(_)
+            | Change::SwitchEntered(_)
             | Change::Image(_)
             | Change::Dataset(_)
             | Change::TaskKind(_) => return Ok(None),
+            Change::NodeEntered(entered) => self.entered(at.field("node_entered"), &entered)?,
             Change::NodeAvailable(wire::NodeAvailable { node, available }) => {
                 let at = at.field("node_available");
                 Delta::Available(self.node(at.field("node"), &node)?, available)
@@ -220,12 +154,9 @@ impl Known<'_> {
             }
             Change::DatasetFacts(facts) => self.holders(at.field("dataset_facts"), &facts)?,
             Change::Placed(placed) => self.placed(at.field("placed"), &placed)?,
-            Change::EndedDecisionId(id) => {
-                let at = at.field("ended_decision_id");
-                if (self.is_open)(&at.name(&id)?) != Some(true) {
-                    return Err(at.refuse(format_args!("no decision {id:?} is open")));
-                }
-                Delta::Ended(id)
+            Change::EndedDecisionId(id) => Delta::Ended(self.open(at.field("ended_decision_id"), id)?),
+            Change::ConfirmedDecisionId(id) => {
+                Delta::Confirmed(self.open(at.field("confirmed_decision_id"), id)?)
             }
             Change::LinkFacts(facts) => self.load(at.field("link_facts"), &facts)?,
             Change::Transfer(wire) => {
@@ -235,6 +166,21 @@ impl Known<'_> {
             }
             Change::Heartbeat(node) => Delta::Heard(self.node(at.field("heartbeat"), &node)?),
         }))
+    }
+
+    /// The id of a decision that has not ended.
+    fn open(&self, at: Field<'_>, id: String) -> Result<String, Invalid> {
+        match (self.is_open)(&at.name(&id)?) {
+            Some(true) => Ok(id),
+            _ => Err(at.refuse(format_args!("no decision {id:?} is open"))),
+        }
+    }
+
+    fn entered(&self, at: Field<'_>, entered: &wire::NodeEntered) -> Result<Delta, Invalid> {
+        let at_node = at.field("node");
+        let node = self.node(at_node.field("name"), &at_node.given(&entered.node)?.name)?;
+        let layers = self.items(at, node, [("images", &Vec::new()), ("layers", &entered.layers)])?;
+        Ok(Delta::Entered(node, layers))
     }
 
     fn storage(&self, at: Field<'_>, storage: &wire::NodeStorage) -> Result<Delta, Invalid> {

@@ -22,6 +22,13 @@ const MAX_CONFIDENCE: f64 = 0.99;
 /// Reported tasks have numbers of their own, above those of any decision.
 pub const FIRST_REPORTED: TaskId = 1 << 63;
 
+/// What becomes of a task that is said to run where there is no room for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beyond {
+    Refused,
+    Waits,
+}
+
 /// What facts say beside what a cluster holds.
 pub(super) struct Applied {
     /// Tasks that have a decision id: it, their number, where they are.
@@ -35,11 +42,12 @@ pub(super) fn apply(
     facts: &wire::Facts,
     cluster: &mut Cluster,
     names: &Names,
+    beyond: Beyond,
 ) -> Result<Applied, Invalid> {
     let catalogue = Arc::clone(&cluster.catalogue);
     let (stored, ids, placed) = (Vec::new(), BTreeMap::new(), Vec::new());
     let mut reported =
-        Reported { cluster, catalogue: &catalogue, names, stored, next: FIRST_REPORTED, ids, placed };
+        Reported { cluster, catalogue: &catalogue, names, beyond, stored, next: FIRST_REPORTED, ids, placed };
     reported.datasets(at, facts)?;
     reported.nodes(at, facts)?;
     reported.links(at, facts)?;
@@ -52,6 +60,7 @@ struct Reported<'a> {
     cluster: &'a mut Cluster,
     catalogue: &'a Catalogue,
     names: &'a Names,
+    beyond: Beyond,
     /// What was stored is pinned until all is: a report is not cut down to the disk's size.
     stored: Vec<(NodeId, Item)>,
     next: TaskId,
@@ -170,7 +179,9 @@ impl Reported<'_> {
         self.next += 1;
         let commitment =
             Commitment { id, ..commitment(at, placed, task, node, self.cluster, self.cluster.now)? };
-        if !self.cluster.restore(node, commitment) {
+        if self.beyond == Beyond::Waits {
+            settle(self.cluster, node, commitment);
+        } else if !self.cluster.restore(node, commitment) {
             return Err(at.refuse("what it requests is not free beside the tasks before it; is it queued?"));
         }
         if !placed.decision_id.is_empty() {
@@ -277,6 +288,18 @@ pub(super) fn commitment(
         admitted: !placed.queued,
         accelerators: accelerators.collect::<Result<_, _>>()?,
     })
+}
+
+/// Enters a task. One that is said to run holds other accelerators where those that it names are not free, and
+/// waits where there is no room for it at all. Returns whether it runs.
+pub fn settle(cluster: &mut Cluster, node: NodeId, commitment: Commitment) -> bool {
+    let anywhere = Commitment { accelerators: Vec::new(), ..commitment.clone() };
+    let runs =
+        commitment.admitted && (cluster.restore(node, commitment) || cluster.restore(node, anywhere.clone()));
+    if !runs {
+        cluster.restore(node, Commitment { admitted: false, ..anywhere });
+    }
+    runs
 }
 
 /// Demands that something is listed once.

@@ -11,11 +11,12 @@ use tokio_stream::{Stream, StreamExt, iter};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Door, about};
-use crate::service::access::Subject;
+use crate::service::access::{Caller, Subject};
 use crate::service::convert::{self, Field};
 use crate::service::feed::Watch;
 use crate::service::owner::{Command, Snapshot};
 use crate::service::refusal::Refusal;
+use crate::service::restart::forget_serving;
 
 /// Answers of a stream that may wait for its client.
 const AHEAD: usize = 64;
@@ -60,10 +61,19 @@ impl ClusterService for Door {
         &self,
         request: Request<wire::RemoveClusterRequest>,
     ) -> Result<Response<wire::RemoveClusterResponse>, Status> {
+        let who = Caller::of(request.extensions()).who(&self.clock);
         let id = request.into_inner().id;
         about(&id);
         let subject = Subject(id.clone());
-        self.owner.ask_durably(|reply| Command::Remove(id, reply)).await?;
+        let _turn = self.changing.lock().await;
+        let removed = id.clone();
+        self.owner.ask_durably(|reply| Command::Remove(removed, reply)).await?;
+        if let Some(storage) = &self.storage {
+            // It is removed all the same, and the next start does what is left.
+            let forgotten = forget_serving(storage, &id, &who).await;
+            forgotten
+                .unwrap_or_else(|error| tracing::error!(%error, "a removed cluster's serving is still kept"));
+        }
         let mut answer = Response::new(wire::RemoveClusterResponse {});
         answer.extensions_mut().insert(subject);
         Ok(answer)

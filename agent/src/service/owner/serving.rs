@@ -7,12 +7,9 @@ use super::handle::{Amend, By, PolicyCommand, Served, Told};
 use crate::service::convert::Field;
 use crate::service::policies::{Alias, Change};
 use crate::service::refusal::Refusal;
-use crate::service::restart::SERVING;
+use crate::service::restart::{ITSELF, SERVING};
 use crate::service::serving::{Autonomy, Serving};
 use crate::storage::Who;
-
-/// Who acts where nobody did: the service itself.
-const ITSELF: &str = "remora";
 
 impl Owner {
     pub(super) fn policies(&mut self, command: PolicyCommand) {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
 use remora_agent::kubernetes::book::Book;
-use remora_agent::kubernetes::core::{Change, Core};
+use remora_agent::kubernetes::core::Core;
 use remora_agent::kubernetes::extender::{Config, Extender, router};
 use remora_agent::kubernetes::facts::{NodeFacts, Settings};
 use remora_agent::service::{self, Door};
@@ -18,6 +18,7 @@ use remora_proto::v1 as wire;
 use serde_json::{Value, json};
 use tonic::Status;
 use tower::ServiceExt;
+use wire::change::Change;
 
 use super::double::Double;
 use super::{node, pod};
@@ -64,7 +65,7 @@ async fn captured_requests_are_answered_in_kind() {
         );
         book.apply(Arc::new(facts));
     }
-    Core::register(&*core, book.registration(Vec::new()).unwrap()).await.unwrap();
+    Core::register(&*core, book.registration().unwrap()).await.unwrap();
     let extender =
         Extender::start(core, Config { budget: Duration::from_secs(20), ..Config::default() }, None);
     let mut answered = BTreeSet::new();

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use proptest::prelude::*;
 use remora_agent::kubernetes::book::Book;
-use remora_agent::kubernetes::core::{Change, apply};
+use remora_agent::kubernetes::core::Core;
 use remora_agent::kubernetes::facts::{NodeFacts, PodFacts, Settings, quantity};
-use remora_agent::service::convert;
+use remora_agent::service::{Config, Door, convert};
 use remora_env::Time;
+use remora_policies::by_name;
+use remora_proto::v1 as wire;
 use serde_json::{Value, json};
+use wire::change::Change;
 
 use super::{node, pod};
 
@@ -120,8 +123,8 @@ fn settings_are_strict() {
 }
 
 /// Whatever is told change by change is the same cluster as told at once, and the core takes both.
-#[test]
-fn changes_lead_to_the_same_cluster_as_a_registration() {
+#[tokio::test]
+async fn changes_lead_to_the_same_cluster_as_a_registration() {
     let settings = Settings::parse(
         "[images.busybox]\nlayers = [{ name = 'base', size = '1Mi' }, { name = 'app', size = '2Mi' }]",
     )
@@ -134,7 +137,8 @@ fn changes_lead_to_the_same_cluster_as_a_registration() {
     reads["metadata"]["annotations"] = json!({ "remora.dev/inputs": "video,unheard" });
     let mut book = Book::new("k", settings.clone());
     book.apply(Arc::new(node_facts(node("b", "4", "8Gi", "zone-1"))));
-    let mut told = book.registration(Vec::new()).unwrap();
+    let core = Door::start(Config::new(by_name("greedy-completion", 0).unwrap())).await.unwrap();
+    Core::register(&core, book.registration().unwrap()).await.unwrap();
     let mut changes = book.apply(Arc::new(node_facts(object)));
     let (task, learnt) = book.task(&pod_facts(reads));
     changes.extend(learnt);
@@ -145,15 +149,53 @@ fn changes_lead_to_the_same_cluster_as_a_registration() {
             .all(|change| matches!(change, Change::TaskKind(_)))
     );
     changes.extend(book.remove("b"));
-    apply(&mut told, changes);
+    Core::update(&core, "k", changes).await.unwrap();
+    let told = Core::get(&core, "k").await.unwrap();
     let facts = told.facts.as_ref().unwrap();
     assert_eq!(facts.nodes.iter().find(|node| node.node == "a").unwrap().layers, ["app#amd64", "base#amd64"]);
     let cluster = told.cluster.as_ref().unwrap();
     let homes: Vec<_> = cluster.datasets.iter().map(|data| (data.name.as_str(), data.homes.len())).collect();
     assert_eq!(homes, [("video", 1), ("unheard", 0)]);
     assert_eq!(task.inputs, ["video", "unheard"]);
-    convert::registration(&told, Time(0)).unwrap();
-    convert::registration(&book.registration(Vec::new()).unwrap(), Time(0)).unwrap();
+    let again = book.registration().unwrap();
+    convert::registration(&again, Time(0)).unwrap();
+    let (again, named) = (again.cluster.unwrap(), |kind: &wire::TaskKind| kind.name.clone());
+    assert_eq!((&again.nodes, &again.images), (&cluster.nodes, &cluster.images));
+    let mut kinds: Vec<_> = cluster.task_kinds.iter().map(named).collect();
+    kinds.sort();
+    assert_eq!(again.task_kinds.iter().map(named).collect::<Vec<_>>(), kinds);
+}
+
+/// Homes come and go with their nodes, whoever says that they are homes.
+#[tokio::test]
+async fn data_is_at_home_where_its_nodes_are() {
+    let settings = Settings::parse("[datasets.declared]\nhomes = ['a', 'b']").unwrap();
+    let mut keeps = node("b", "4", "8Gi", "zone-0");
+    keeps["metadata"]["annotations"] = json!({ "remora.dev/datasets": "kept=2Gi" });
+    let mut stores = node("c", "4", "8Gi", "zone-0");
+    stores["metadata"]["labels"]["data.skippy.io/storage-node"] = json!("true");
+    let mut reads = pod("p", "1", "1Gi");
+    reads["metadata"]["annotations"] = json!({ "remora.dev/inputs": "unheard" });
+    let mut book = Book::new("k", settings);
+    book.apply(Arc::new(node_facts(node("a", "4", "8Gi", "zone-0"))));
+    book.task(&pod_facts(reads));
+    let core = Door::start(Config::new(by_name("greedy-completion", 0).unwrap())).await.unwrap();
+    Core::register(&core, book.registration().unwrap()).await.unwrap();
+    let homes = async |changes| {
+        Core::update(&core, "k", changes).await.unwrap();
+        let datasets = Core::get(&core, "k").await.unwrap().cluster.unwrap().datasets;
+        datasets.into_iter().map(|data| format!("{} {}", data.name, data.homes.concat())).collect::<Vec<_>>()
+    };
+    assert_eq!(homes(Vec::new()).await, ["declared a", "unheard "]);
+    let (b, c) = (Arc::new(node_facts(keeps)), Arc::new(node_facts(stores)));
+    for _ in 0..2 {
+        let told = homes(book.apply(Arc::clone(&b))).await;
+        assert_eq!(told[..2], ["declared ab", "unheard "]);
+        assert_eq!(told[2], "kept b");
+        assert_eq!(homes(book.apply(Arc::clone(&c))).await, ["declared ab", "unheard c", "kept b"]);
+        assert_eq!(homes(book.remove("b")).await, ["declared a", "unheard c", "kept c"]);
+        assert_eq!(homes(book.remove("c")).await, ["declared a", "unheard ", "kept "]);
+    }
 }
 
 /// Text that is nearly right, or not at all.
@@ -228,7 +270,7 @@ proptest! {
         for object in [two, pod] {
             book.task(&pod_facts(object));
         }
-        if let Some(request) = book.registration(Vec::new()) {
+        if let Some(request) = book.registration() {
             convert::registration(&request, Time(0)).unwrap();
         }
     }

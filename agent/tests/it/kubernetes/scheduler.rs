@@ -4,13 +4,23 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use remora_agent::kubernetes::core::Core;
+use remora_agent::kubernetes::facts::{NodeFacts, PodFacts};
+use remora_agent::kubernetes::scheduler::state::{Happening, News, Seen, State};
 use remora_agent::kubernetes::scheduler::{self, Config, lease};
 use remora_agent::service::{self, Door};
 use remora_policies::by_name;
-use serde_json::json;
+use remora_proto::v1 as wire;
+use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio_stream::StreamExt;
+use tonic::Request;
+use wire::change::Change;
+use wire::cluster_event::Event;
+use wire::cluster_service_server::ClusterService;
+use wire::placement_service_server::PlacementService;
 
 use super::double::Double;
 use super::{node, pod};
@@ -244,6 +254,135 @@ async fn pods_go_where_their_data_is() {
     double.until("the last pod", |double| double.bindings().len() == 4).await;
     assert_eq!(double.placed()["default/last"], "node-5");
     scheduler.stop().await;
+}
+
+/// What the core knows, once this holds.
+async fn known(
+    core: &Door,
+    holds: impl Fn(&wire::Cluster, &[wire::NodeFacts]) -> bool,
+) -> Vec<wire::NodeFacts> {
+    for _ in 0..500 {
+        let told = core.get("kubernetes".to_owned()).await.unwrap();
+        let (cluster, facts) = (told.cluster.unwrap(), told.facts.unwrap().nodes);
+        if holds(&cluster, &facts) {
+            return facts;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("it did not come to pass; the core knows {:?}", core.get("kubernetes".to_owned()).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_come_change_and_go_and_the_core_forgets_nothing() {
+    let double = Double::start().await;
+    double.add_nodes(["node-0", "node-1"].map(|name| node(name, "4", "8Gi", "zone-0")));
+    let scheduler = start(&double, Config::default()).await;
+    double.add_pods([pod("first", "1", "64Mi")]);
+    double.until("the pod", |double| double.bindings().len() == 1).await;
+    let home = double.bindings()[0].1.clone();
+    let core = &scheduler.core;
+    let placed_on = |facts: &[wire::NodeFacts], name: &str| {
+        let on = facts.iter().filter(|node| node.node == name).flat_map(|node| &node.placed);
+        on.map(|placed| placed.decision_id.clone()).collect::<Vec<_>>()
+    };
+    let decided =
+        placed_on(&known(core, |_, facts| placed_on(facts, &home).len() == 1).await, &home).remove(0);
+    let watch = wire::WatchClusterRequest { cluster_id: "kubernetes".to_owned(), after: None };
+    let mut events = ClusterService::watch(core, Request::new(watch)).await.unwrap().into_inner();
+
+    // A node grows, and another comes in a zone that nobody has heard of.
+    double.change("nodes", &home, |node| node["status"]["allocatable"]["cpu"] = json!("8"));
+    double.add_nodes([node("node-2", "4", "8Gi", "zone-1")]);
+    let grown = |cluster: &wire::Cluster| {
+        cluster.nodes.len() == 3
+            && cluster.nodes.iter().any(|node| node.name == home && node.cpu_millis == 8000)
+    };
+    let facts = known(core, |cluster, _| grown(cluster)).await;
+    assert_eq!(placed_on(&facts, &home), std::slice::from_ref(&decided));
+    // It goes with somebody's pod, and comes back with it.
+    let mut other = pod("other", "500m", "64Mi");
+    other["spec"]["schedulerName"] = json!("default-scheduler");
+    other["spec"]["nodeName"] = json!("node-2");
+    double.put("pods", other);
+    known(core, |_, facts| placed_on(facts, "node-2").len() == 1).await;
+    let back = double.get("nodes", "node-2").unwrap();
+    double.delete("nodes", "node-2");
+    known(core, |cluster, _| cluster.nodes.len() == 2).await;
+    double.put("nodes", back);
+    let facts = known(core, |_, facts| placed_on(facts, "node-2").len() == 1).await;
+    assert_eq!(placed_on(&facts, &home), std::slice::from_ref(&decided));
+
+    // All of it were changes, and the first decision's receipt is there.
+    let mut updates = 0;
+    while let Ok(Some(event)) = tokio::time::timeout(Duration::from_millis(100), events.next()).await {
+        let event = event.unwrap().event.unwrap();
+        assert!(matches!(event, Event::Updated(_)), "{event:?}");
+        updates += 1;
+    }
+    assert!(updates >= 4, "{updates}");
+    let asked = wire::ExplainRequest { cluster_id: "kubernetes".to_owned(), decision_id: decided };
+    let receipt = PlacementService::explain(core, Request::new(asked)).await.unwrap().into_inner();
+    assert_eq!(receipt.response.unwrap().node, home);
+    scheduler.stop().await;
+}
+
+/// What the scheduler has to tell, without a core.
+#[test]
+fn what_the_core_hears_is_what_changed() {
+    let (mut state, now) = (State::new("k", 8), Instant::now());
+    let node_facts = || Box::new(NodeFacts::of(&serde_json::from_value(node("a", "4", "8Gi", "z")).unwrap()));
+    let pod_facts = |object: &Value| Box::new(PodFacts::of(&serde_json::from_value(object.clone()).unwrap()));
+    let mut ours = pod("p", "1", "64Mi");
+    ours["metadata"]["uid"] = json!("7");
+    let hear = |state: &mut State, happenings: Vec<Happening>| {
+        happenings.into_iter().for_each(|happening| state.handle(now, Timestamp::UNIX_EPOCH, happening));
+    };
+    let begin = vec![
+        Happening::Settings(Box::default()),
+        Happening::Node(Seen::Start),
+        Happening::Node(Seen::Is(node_facts())),
+        Happening::Node(Seen::End),
+        Happening::Own(Seen::Start),
+        Happening::Own(Seen::Is(pod_facts(&ours))),
+        Happening::Own(Seen::End),
+        Happening::Other(Seen::Start),
+        Happening::Other(Seen::End),
+    ];
+    hear(&mut state, begin);
+    assert!(state.is_ready());
+    let ask = state.next(now).unwrap();
+    assert!(matches!(state.news(), Some(News::Anew(_))) && state.news().is_none());
+    let (node, decision_id) = ("a".to_owned(), "d".to_owned());
+    let answer = wire::PlaceResponse { node, decision_id, ..wire::PlaceResponse::default() };
+    state.decided(now, &ask.uid, Ok(answer));
+    state.confirm();
+    assert!(state.news().is_none(), "nobody has seen it there yet");
+    ours["spec"]["nodeName"] = json!("a");
+    hear(&mut state, vec![Happening::Own(Seen::Is(pod_facts(&ours)))]);
+    state.confirm();
+    let changes = |news| match news {
+        Some(News::Changes(changes)) => changes,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(changes(state.news()), [Change::ConfirmedDecisionId("d".to_owned())]);
+    state.confirm();
+    assert!(state.news().is_none(), "once is enough");
+
+    // A cluster is never without a node: it leaves when another comes, or it comes back.
+    hear(&mut state, vec![Happening::Node(Seen::Gone(node_facts()))]);
+    assert!(state.news().is_none());
+    hear(&mut state, vec![Happening::Node(Seen::Is(node_facts()))]);
+    let told = changes(state.news());
+    let [Change::NodeLeft(left), Change::NodeEntered(_), Change::Placed(placed)] = &told[..] else {
+        panic!("{told:?}")
+    };
+    assert_eq!((left.as_str(), placed.node.as_str()), ("a", "a"));
+    // Under an id of its own: the one before has ended.
+    assert_eq!(placed.task.as_ref().unwrap().decision_id, "7/1");
+    // A core that did not take it hears everything, the pod after the cluster.
+    state.not_heard();
+    assert!(matches!(state.news(), Some(News::Anew(_))));
+    assert!(matches!(&changes(state.news())[..], [Change::Placed(_)]));
 }
 
 /// Not a benchmark, but far above the rate of Kubernetes' scheduler with an extender: 87 pods/s on 1,000

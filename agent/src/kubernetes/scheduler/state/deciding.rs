@@ -6,17 +6,15 @@ use std::time::{Duration, Instant};
 
 use remora_proto::v1 as wire;
 use tonic::{Code, Status};
+use wire::change::Change;
 
-use super::{Ask, Effect, News, Note, Stage, State, placed_task};
+use super::{Ask, Effect, Entry, News, Note, Stage, State};
 use crate::kubernetes::bind::{Binding, Failure};
-use crate::kubernetes::core::Change;
 use crate::kubernetes::facts::PodFacts;
 use crate::kubernetes::filter::{self, Used};
 
 /// The same failure is told again after this long.
 const TELL_AGAIN: Duration = Duration::from_secs(300);
-/// Changes after which it is less work to register anew.
-const MANY_CHANGES: usize = 10_000;
 
 impl State {
     /// The next pod with the nodes that nothing forbids it; those without any are told so.
@@ -96,6 +94,7 @@ impl State {
         let entry = self.pods.get_mut(uid).expect("its facts were just read");
         entry.stage = Stage::Assumed(answer.node.clone());
         entry.decision_id = answer.decision_id;
+        entry.confirmed = false;
         entry.binding = true;
         self.bindings += 1;
         self.effects.push(Effect::Bind(Binding {
@@ -160,33 +159,43 @@ impl State {
     // What the core has to hear.
 
     pub(super) fn change(&mut self, changes: impl IntoIterator<Item = Change>) {
-        if self.anew {
-            return;
-        }
-        self.changes.extend(changes);
-        if self.changes.len() > MANY_CHANGES {
-            self.anew = true;
+        if !self.anew {
+            self.changes.extend(changes);
         }
     }
 
-    /// What the core has not heard yet; none while there is no node.
+    /// What the core has not heard yet; none while there is no node, as no cluster is without. It is
+    /// registered first, and what is placed there follows.
     pub fn news(&mut self) -> Option<News> {
+        if self.book.is_empty() {
+            return None;
+        }
         if !self.anew {
             let changes = std::mem::take(&mut self.changes);
             return (!changes.is_empty()).then_some(News::Changes(changes));
         }
-        let mut placed = Vec::new();
-        for (uid, entry) in &mut self.pods {
-            let Some(node) = entry.node().map(str::to_owned) else { continue };
-            if entry.decision_id.is_empty() {
-                entry.decision_id.clone_from(uid);
-            }
-            let (task, _) = self.book.task(&entry.facts);
-            placed.push((node, placed_task(&entry.decision_id, &entry.facts, Some(task))));
-        }
-        let request = self.book.registration(placed)?;
         (self.anew, self.changes) = (false, Vec::new());
-        Some(News::Anew(Box::new(request)))
+        let on = |(uid, entry): (&String, &Entry)| Some((uid.clone(), entry.node()?.to_owned()));
+        for (uid, node) in self.pods.iter().filter_map(on).collect::<Vec<_>>() {
+            self.pods.get_mut(&uid).expect("it was just listed").decision_id.clear();
+            self.place_there(&uid, &node);
+        }
+        // Kinds, images and datasets are part of the registration.
+        self.changes.retain(|change| matches!(change, Change::Placed(_)));
+        self.book.registration().map(Box::new).map(News::Anew)
+    }
+
+    /// Pods that still run are there to stay: the core does not take them as ended, though it hears nothing.
+    pub fn confirm(&mut self) {
+        let bound = |entry: &&mut Entry| {
+            matches!(entry.stage, Stage::Bound(_)) && !entry.confirmed && !entry.decision_id.is_empty()
+        };
+        let mut confirmed = Vec::new();
+        for entry in self.pods.values_mut().filter(bound) {
+            entry.confirmed = true;
+            confirmed.push(Change::ConfirmedDecisionId(entry.decision_id.clone()));
+        }
+        self.change(confirmed);
     }
 
     /// The core did not take it: next time it hears everything.
