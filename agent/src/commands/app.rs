@@ -59,6 +59,9 @@ pub enum Command {
     /// Have a request answered, waking the application if it sleeps.
     #[command(after_help = "Example:\n  remora app run sensor-anomaly --input window.csv --out answer.json")]
     Run(runs::RunArgs),
+    /// Wait until an application is asleep, or has a champion.
+    #[command(after_help = "Example:\n  remora app wait sensor-anomaly --champion 3")]
+    Wait(show::WaitArgs),
     /// List runs, newest first.
     #[command(after_help = "Example:\n  remora app runs sensor-anomaly --kind learn")]
     Runs(runs::ListArgs),
@@ -120,6 +123,7 @@ pub async fn run(command: Command, json: bool) -> anyhow::Result<()> {
         Command::Transitions(args) => show::transitions(args, json).await,
         Command::Watch(args) => show::watch(args, json).await,
         Command::Run(args) => runs::execute(args, json).await,
+        Command::Wait(args) => show::wait(args).await,
         Command::Runs(args) => runs::list(args, json).await,
         Command::Log(args) => runs::log(args).await,
         Command::Cancel(args) => runs::cancel(args, json).await,

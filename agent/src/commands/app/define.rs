@@ -18,6 +18,9 @@ const PIECE: usize = 1 << 20;
 pub struct RegisterArgs {
     /// An app.toml, or the folder that it lies in.
     manifest: PathBuf,
+    /// A further file that its commands need, such as a program just built; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    file: Vec<PathBuf>,
     /// Why; kept with the new version.
     #[arg(long, default_value = "")]
     reason: String,
@@ -32,7 +35,7 @@ pub struct CheckArgs {
 }
 
 /// The manifest as text, what it says, and the files that it names as an archive.
-fn read(path: &Path) -> Result<(String, Manifest, Vec<u8>)> {
+fn read(path: &Path, further: &[PathBuf]) -> Result<(String, Manifest, Vec<u8>)> {
     let path = if path.is_dir() { path.join("app.toml") } else { path.to_owned() };
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let manifest = Manifest::read(&text).map_err(|wrong| anyhow!("{}: {wrong}", path.display()))?;
@@ -46,12 +49,18 @@ fn read(path: &Path) -> Result<(String, Manifest, Vec<u8>)> {
         added
             .with_context(|| format!("{}: files[{index}]: cannot read {}", path.display(), from.display()))?;
     }
-    let bytes = if manifest.files.is_empty() { Vec::new() } else { archive.into_inner()? };
+    for from in further {
+        let name = from.file_name().with_context(|| format!("--file {}: is no file", from.display()))?;
+        let added = archive.append_path_with_name(from, name);
+        added.with_context(|| format!("--file: cannot read {}", from.display()))?;
+    }
+    let none = manifest.files.is_empty() && further.is_empty();
+    let bytes = if none { Vec::new() } else { archive.into_inner()? };
     Ok((text, manifest, bytes))
 }
 
 pub fn check(args: &CheckArgs, as_json: bool) -> Result<()> {
-    let (_, manifest, archive) = read(&args.manifest)?;
+    let (_, manifest, archive) = read(&args.manifest, &[])?;
     if as_json {
         return print(json!({ "rows": [{ "name": manifest.name, "bytes": archive.len() }] }));
     }
@@ -64,7 +73,7 @@ pub fn schema() -> Result<()> {
 }
 
 pub async fn register(args: RegisterArgs, as_json: bool) -> Result<()> {
-    let (text, _, archive) = read(&args.manifest)?;
+    let (text, _, archive) = read(&args.manifest, &args.file)?;
     let first = wire::RegisterAppRequest {
         manifest: text,
         reason: args.reason,

@@ -1,6 +1,8 @@
 //! Applications as they stand, and moving them on.
 
-use anyhow::Result;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
 use remora_proto::v1 as wire;
 use remora_proto::v1::app_event::Event;
 use serde_json::json;
@@ -46,6 +48,20 @@ pub struct WatchArgs {
     /// Of one application; of all unless given.
     #[arg(default_value = "")]
     app: String,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct WaitArgs {
+    /// Its name.
+    app: String,
+    /// Until there is a champion, or this version is it; until it sleeps and has nothing to learn unless given.
+    #[arg(long, value_name = "VERSION", num_args = 0..=1, default_missing_value = "0")]
+    champion: Option<i64>,
+    /// Seconds after which it is an error.
+    #[arg(long, default_value_t = 120)]
+    within: u64,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -179,5 +195,36 @@ fn told_as(event: &Event) -> String {
             format!("{} is {version} ({}: {})", change.alias, change.actor, change.reason)
         }),
         Event::Missed(missed) => format!("{missed} events were left out"),
+    }
+}
+
+/// How often an application that is waited for is looked at.
+const LOOK: Duration = Duration::from_millis(200);
+
+pub async fn wait(args: WaitArgs) -> Result<()> {
+    let service = args.server.connect().await?;
+    let name = &args.app;
+    let get = |wire| async move { client(wire).get(wire::GetAppRequest { name: name.clone() }).await };
+    let waiting = async {
+        loop {
+            let app = service.ask(get).await?;
+            let champion = app.aliases.get("champion").copied();
+            let there = match args.champion {
+                Some(0) => champion.is_some(),
+                Some(version) => champion == Some(version),
+                None => app.state == "asleep.idle" && app.calls_waiting == 0,
+            };
+            if there {
+                return Ok::<_, anyhow::Error>(app);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    match tokio::time::timeout(Duration::from_secs(args.within), waiting).await {
+        Ok(app) => {
+            let app = app?;
+            print(format_args!("{} is {}; versions: {}", app.name, app.state, aliases(&app)))
+        }
+        Err(_) => bail!("not within {} s; see: remora app show {name}, remora app runs {name}", args.within),
     }
 }
