@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -263,15 +263,23 @@ impl Trace {
     /// Writes the trace; the file appears whole or not at all.
     pub fn write(&self, path: &Path) -> Result<(), TraceError> {
         let failed = |source| TraceError::Write { path: path.to_owned(), source };
-        write_whole(path, |file| {
-            serde_json::to_writer(&mut *file, &self.header)?;
-            for record in &self.records {
-                file.write_all(b"\n")?;
-                serde_json::to_writer(&mut *file, record)?;
-            }
-            file.write_all(b"\n")
-        })
-        .map_err(failed)
+        write_whole(path, |file| self.lines(file)).map_err(failed)
+    }
+
+    /// The trace as it stands in a file.
+    pub fn to_text(&self) -> String {
+        let mut text = Vec::new();
+        self.lines(&mut text).expect("memory takes everything, and plain data becomes JSON");
+        String::from_utf8(text).expect("JSON is UTF-8")
+    }
+
+    fn lines(&self, file: &mut dyn Write) -> std::io::Result<()> {
+        serde_json::to_writer(&mut *file, &self.header)?;
+        for record in &self.records {
+            file.write_all(b"\n")?;
+            serde_json::to_writer(&mut *file, record)?;
+        }
+        file.write_all(b"\n")
     }
 }
 

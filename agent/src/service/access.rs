@@ -46,7 +46,7 @@ const fn open(path: &'static str) -> Method {
 }
 
 /// Every method that can be called, by path. What is not here is not answered.
-pub static METHODS: [Method; 28] = [
+pub static METHODS: [Method; 29] = [
     method("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Role::Viewer, Noted::Never),
     // Load balancers ask, and have no token.
     open("/grpc.health.v1.Health/Check"),
@@ -55,6 +55,7 @@ pub static METHODS: [Method; 28] = [
     method("/remora.v1.AdminService/CreateToken", Role::Admin, Noted::Stored),
     method("/remora.v1.AdminService/ListTokens", Role::Admin, Noted::Here),
     method("/remora.v1.AdminService/RevokeToken", Role::Admin, Noted::Stored),
+    method("/remora.v1.ClusterService/ExportTrace", Role::Operator, Noted::Here),
     method("/remora.v1.ClusterService/Follow", Role::Orchestrator, Noted::Never),
     method("/remora.v1.ClusterService/Get", Role::Viewer, Noted::Never),
     method("/remora.v1.ClusterService/List", Role::Viewer, Noted::Never),

@@ -7,6 +7,7 @@ mod export;
 mod facts;
 mod field;
 mod kept;
+mod recorded;
 mod told;
 mod topology;
 
@@ -29,6 +30,7 @@ pub use export::{link_estimates, registration as export, task};
 pub use facts::{FIRST_REPORTED, MAX_PLACED};
 pub use field::{Field, Invalid};
 pub use kept::{made, ms, time};
+pub use recorded::{Placed, Reported, warm_share};
 pub use told::{alias, amend, change, event, explained, policy, receipt, served};
 
 /// A cluster that was checked and built.

@@ -15,6 +15,7 @@ mod limits;
 mod placing;
 mod policies;
 mod python;
+mod recorded;
 mod refusals;
 mod repository;
 mod restart;
