@@ -66,7 +66,7 @@ impl Command {
         match self {
             Command::Quickstart(args) => quickstart::run(args, json).await,
             Command::Scenario(args) => scenario::run(&args, json),
-            Command::Trace(args) => trace::run(&args, json),
+            Command::Trace(args) => trace::run(&args, json).await,
             Command::Train(args) => train::run(&args, json),
             Command::Learn(args) => learn::run(&args, json),
             Command::Ablate(args) => ablate::run(&args, json),

@@ -19,6 +19,7 @@ mod metrics;
 mod names;
 mod owner;
 mod policies;
+pub(crate) mod recording;
 pub(crate) mod refusal;
 mod restart;
 mod scribe;

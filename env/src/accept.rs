@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::measured::FUNCTIONS;
 use crate::scenario::{
-    BandwidthFile, ExecutionFile, HomeFile, KindFile, LinkFile, NodesFile, Scenario, SiteFile, StreamFile,
+    BandwidthFile, ExecutionFile, HomeFile, ImageFile, KindFile, LinkFile, NodesFile, Scenario, SiteFile,
+    StreamFile,
 };
 use crate::time::MOST_S;
 use crate::topology::VertexId;
@@ -182,11 +183,16 @@ impl Checker<'_> {
             let key = || format!("catalogue.images {:?}", image.name);
             self.count(key, image.count);
             self.share(|| format!("{}.base_share", key()), image.base_share);
+            if !image.layers.is_empty() {
+                self.layers(&key, image);
+                continue;
+            }
             self.demand(!image.size_mb.is_empty(), || format!("{}.size_mb names no architecture", key()));
             for (arch, &size) in &image.size_mb {
                 self.positive(|| format!("{}.size_mb.{}", key(), arch.name()), size);
             }
         }
+        self.same_layers(&file.images);
         for dataset in &file.datasets {
             let key = || format!("catalogue.datasets {:?}", dataset.name);
             self.count(key, dataset.count);
@@ -200,6 +206,41 @@ impl Checker<'_> {
         let datasets: Vec<_> = file.datasets.iter().map(|dataset| dataset.name.as_str()).collect();
         for kind in &file.tasks {
             self.kind(kind, &images, &datasets);
+        }
+    }
+
+    /// An image that says what it is made of says nothing else of its size.
+    fn layers(&mut self, key: &impl Fn() -> String, image: &ImageFile) {
+        let alone = image.size_mb.is_empty() && image.base.is_empty() && image.base_share == 0.0;
+        self.demand(alone, || format!("{}.layers is given, and so is its size; want one of them", key()));
+        self.demand(image.count == 1, || {
+            format!("{}.count is {}, want 1 where layers are given", key(), image.count)
+        });
+        for (arch, layers) in &image.layers {
+            let key = || format!("{}.layers.{}", key(), arch.name());
+            self.demand(!layers.is_empty(), || format!("{} is empty, want at least one", key()));
+            for (index, layer) in layers.iter().enumerate() {
+                self.zero_or_more(|| format!("{} {:?}.mb", key(), layer.name), layer.mb);
+                self.demand(layers[..index].iter().all(|other| other.name != layer.name), || {
+                    format!("{}: {:?} is listed twice", key(), layer.name)
+                });
+            }
+        }
+    }
+
+    /// Layers of one name are one, and so have one size.
+    fn same_layers(&mut self, images: &[ImageFile]) {
+        let mut sizes: BTreeMap<&str, f64> = BTreeMap::new();
+        for image in images {
+            for layer in image.layers.values().flatten() {
+                let first = *sizes.entry(&layer.name).or_insert(layer.mb);
+                self.demand(first == layer.mb, || {
+                    format!(
+                        "catalogue.images {:?}.layers: {:?} has {} MB, and {first} MB elsewhere",
+                        image.name, layer.name, layer.mb
+                    )
+                });
+            }
         }
     }
 
@@ -422,8 +463,7 @@ impl Checker<'_> {
         let kinds: BTreeSet<_> = file.tasks.iter().map(|kind| kind.name.clone()).collect();
         let images: BTreeSet<_> = file.images.iter().flat_map(|f| members(&f.name, f.count)).collect();
         let datasets: BTreeSet<_> = file.datasets.iter().flat_map(|f| members(&f.name, f.count)).collect();
-        let homeless = file.datasets.iter().filter(|family| matches!(family.home, HomeFile::Producer));
-        let homeless: BTreeSet<_> = homeless.flat_map(|f| members(&f.name, f.count)).collect();
+        let homeless = file.homeless();
         let mut written: BTreeMap<&str, BTreeSet<&String>> = BTreeMap::new();
         for (index, record) in trace.records.iter().enumerate() {
             let Record::Arrival(arrival) = record else { continue };
@@ -469,17 +509,17 @@ const MOST_SIGMA: f64 = 3.0;
 const LEAST_INTERVAL_S: f64 = 0.1;
 
 /// The slowest link, a kilobit per second.
-const LEAST_MBPS: f64 = 0.001;
+pub(crate) const LEAST_MBPS: f64 = 0.001;
 
 /// The longest delay of a link.
-const MOST_MS: f64 = 1e6;
+pub(crate) const MOST_MS: f64 = 1e6;
 
 /// More than enough tries.
 const MOST_RETRIES: u32 = 1000;
 
 /// Bound of other figures: 10⁹ megabytes, gigabytes of disk or Mbit/s are more than anything
 /// has, and sums of them stay exact.
-const MOST: f64 = 1e9;
+pub(crate) const MOST: f64 = 1e9;
 
 /// Accelerators of one node.
 pub(crate) const MOST_ACCELERATORS: u32 = 1024;

@@ -207,6 +207,17 @@ impl Catalogue {
         &self.kinds[task.kind as usize]
     }
 
+    /// Names of layers, made unique: where they are told by name, layers of one name are one.
+    pub fn layer_names(&self) -> Vec<String> {
+        let mut seen = BTreeMap::new();
+        let names = self.layers.iter().map(|layer| {
+            let before = seen.entry(&layer.name).or_insert(0);
+            *before += 1;
+            if *before == 1 { layer.name.clone() } else { format!("{}#{before}", layer.name) }
+        });
+        names.collect()
+    }
+
     /// Bytes of an image on an architecture; `None` where it does not exist.
     pub fn image_bytes(&self, image: ImageId, arch: Arch) -> Option<u64> {
         let layers = self.images[image as usize].layers(arch);

@@ -47,6 +47,8 @@ impl Recorder {
                 node: world.topology.nodes[node as usize].name.clone(),
                 policy: self.policy.clone(),
                 alpha: episode.alpha(),
+                score: None,
+                fallback: String::new(),
             };
             (at, Record::Decision(decision))
         }));

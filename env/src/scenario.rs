@@ -5,6 +5,7 @@
 //! reported at once, each with the key it is about. [`Scenario::world`] turns an accepted scenario
 //! and a seed into a [`World`], and from then on nothing can fail.
 
+mod describe;
 mod format;
 
 use std::borrow::Cow;
@@ -12,11 +13,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use describe::{Described, describe};
 pub use format::{
     AcceleratorFile, BandwidthFile, BurstsFile, CatalogueFile, CrashesFile, DatasetFile, DiurnalFile,
-    ExecutionFile, FaultsFile, HomeFile, ImageFile, InterruptedFile, JitterFile, KindFile, LinkFaultsFile,
-    LinkFile, MobileFile, NodesFile, PowerFile, RegistryFile, ScenarioFile, SiteFile, StragglersFile,
-    StreamFile, TopologyFile, WorkloadFile,
+    ExecutionFile, FaultsFile, HomeFile, ImageFile, InterruptedFile, JitterFile, KindFile, LayerFile,
+    LinkFaultsFile, LinkFile, MobileFile, NodesFile, PowerFile, RegistryFile, ScenarioFile, SiteFile,
+    StragglersFile, StreamFile, TopologyFile, WorkloadFile,
 };
 
 use crate::bandwidth::Recording;

@@ -5,9 +5,9 @@
 //! or `{"outcome": {…}}`, in order of time. Only arrivals are needed to replay a trace; decisions
 //! and outcomes are what a recording adds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -113,6 +113,12 @@ pub struct Decision {
     pub policy: String,
     /// Weight of data moved against response time, 0 to 1.
     pub alpha: f64,
+    /// What the policy said of the node, higher is better; comparable within one decision only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
+    /// Why another policy than the one in charge decided; empty if none did.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub fallback: String,
 }
 
 /// What became of a task. Times are seconds since the trace began.
@@ -204,18 +210,26 @@ impl Trace {
     }
 
     /// What arrived, cut into traces of `size` arrivals, each from its own beginning; what is left over is left
-    /// out. What came after tasks of an earlier window comes when it was known to come.
-    pub fn windows(&self, size: usize) -> Vec<Trace> {
+    /// out. What came after tasks of an earlier window comes when it was known to come, and does not read what of
+    /// the `homeless` datasets only those wrote.
+    pub fn windows(&self, size: usize, homeless: &BTreeSet<String>) -> Vec<Trace> {
         let arrivals: Vec<&Arrival> = self.arrivals().collect();
         let windows = arrivals.chunks_exact(size.max(1));
         let window = |window: &[&Arrival]| {
-            let names: BTreeSet<&str> = window.iter().map(|arrival| arrival.name.as_str()).collect();
-            let arrivals = window.iter().map(|arrival| Arrival {
-                at_s: arrival.at_s - window[0].at_s,
-                after: arrival.after.iter().filter(|name| names.contains(name.as_str())).cloned().collect(),
-                ..(*arrival).clone()
-            });
-            Trace::of_arrivals(self.header.source.clone(), arrivals.collect())
+            // What each task of the window and those before it wrote.
+            let mut written: BTreeMap<&str, BTreeSet<&String>> = BTreeMap::new();
+            let mut arrivals = Vec::with_capacity(size);
+            for &arrival in window {
+                let mut cut = Arrival { at_s: arrival.at_s - window[0].at_s, ..arrival.clone() };
+                cut.after.retain(|name| written.contains_key(name.as_str()));
+                let before = arrival.after.iter().filter_map(|name| written.get(name.as_str()));
+                let mut there: BTreeSet<&String> = before.flatten().copied().collect();
+                cut.inputs.retain(|name| !homeless.contains(name) || there.contains(name));
+                there.extend(arrival.outputs.iter().filter(|name| homeless.contains(*name)));
+                written.insert(&arrival.name, there);
+                arrivals.push(cut);
+            }
+            Trace::of_arrivals(self.header.source.clone(), arrivals)
         };
         windows.map(window).collect()
     }
@@ -249,15 +263,23 @@ impl Trace {
     /// Writes the trace; the file appears whole or not at all.
     pub fn write(&self, path: &Path) -> Result<(), TraceError> {
         let failed = |source| TraceError::Write { path: path.to_owned(), source };
-        write_whole(path, |file| {
-            serde_json::to_writer(&mut *file, &self.header)?;
-            for record in &self.records {
-                file.write_all(b"\n")?;
-                serde_json::to_writer(&mut *file, record)?;
-            }
-            file.write_all(b"\n")
-        })
-        .map_err(failed)
+        write_whole(path, |file| self.lines(file)).map_err(failed)
+    }
+
+    /// The trace as it stands in a file.
+    pub fn to_text(&self) -> String {
+        let mut text = Vec::new();
+        self.lines(&mut text).expect("memory takes everything, and plain data becomes JSON");
+        String::from_utf8(text).expect("JSON is UTF-8")
+    }
+
+    fn lines(&self, file: &mut dyn Write) -> std::io::Result<()> {
+        serde_json::to_writer(&mut *file, &self.header)?;
+        for record in &self.records {
+            file.write_all(b"\n")?;
+            serde_json::to_writer(&mut *file, record)?;
+        }
+        file.write_all(b"\n")
     }
 }
 

@@ -74,7 +74,7 @@ pub fn prepare(recording: &Scenario, seed: u64, folder: &Path) -> Result<Lessons
     let (calibrated, calibration) =
         calibrate(recording, seed).ok_or_else(|| ContinualError::NoOutcomes(name()))?;
     let trace = calibrated.trace.as_ref().ok_or_else(|| ContinualError::NoOutcomes(name()))?;
-    let windows = trace.windows(WINDOW);
+    let windows = trace.windows(WINDOW, &calibrated.file.catalogue.homeless());
     if windows.len() < 2 {
         return Err(ContinualError::TooShort { name: name(), tasks: trace.arrivals().count() });
     }

@@ -17,10 +17,10 @@ use super::{print, table, tables};
 /// Learn on from recorded outcomes; promote only what proved better.
 #[derive(ClapArgs, Debug)]
 #[command(
-    after_help = "Example:\n  remora trace record --scenario my.toml --policy pretrained --out recorded.toml\n  remora learn recorded.toml --out runs/learnt --minutes 5"
+    after_help = "Example:\n  remora trace export --cluster city --out recorded.toml\n  remora learn recorded.toml --out runs/learnt --minutes 5"
 )]
 pub struct Args {
-    /// Scenario file whose trace records decisions and outcomes: see `remora trace record`.
+    /// Scenario file whose trace records decisions and outcomes: see `remora trace export` and `record`.
     recording: PathBuf,
     /// The champion: its path, or `pretrained`.
     #[arg(long, default_value = "pretrained")]
@@ -100,7 +100,8 @@ fn conclude(out: &Path, candidate: &Checkpoint, verdict: &Verdict) -> Result<Opt
     Ok(Some(path))
 }
 
-fn show(calibration: &Calibration) -> Result<()> {
+/// What calibration found.
+pub(super) fn show(calibration: &Calibration) -> Result<()> {
     let mut table = table(&["calibrated", "takes × as long", "tasks"]);
     for factor in calibration.executions.iter().chain(&calibration.transfers) {
         table.add_row([factor.of.clone(), format!("{:.3}", factor.factor), factor.tasks.to_string()]);

@@ -1,5 +1,8 @@
 //! `remora trace`: what arrived, from elsewhere or recorded.
 
+mod calibrate;
+mod export;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,10 +19,10 @@ use remora_policies::{by_name, choose, rollout};
 
 use super::{print, scenario, table, tables};
 
-/// Import, record, check and describe traces.
+/// Import, record, export, calibrate, check and describe traces.
 #[derive(ClapArgs, Debug)]
 #[command(
-    after_help = "Example:\n  remora trace import openb --nodes openb_node_list_all_node.csv --pods openb_pod_list_default.csv --out openb.toml"
+    after_help = "Example:\n  remora trace import openb --nodes openb_node_list_all_node.csv --pods openb_pod_list_default.csv --out openb.toml\n  remora trace export --data /var/lib/remora --cluster city --out recorded.toml"
 )]
 pub struct Args {
     #[command(subcommand)]
@@ -35,6 +38,8 @@ enum Command {
     },
     /// Play a scenario and record what arrived, what was decided and what became of it.
     Record(Recording),
+    Export(export::Args),
+    Calibrate(calibrate::Args),
     /// Check a trace file.
     Check {
         /// A `.jsonl` file.
@@ -227,10 +232,12 @@ struct Genai {
     speedup: f64,
 }
 
-pub fn run(args: &Args, json: bool) -> Result<()> {
+pub async fn run(args: &Args, json: bool) -> Result<()> {
     match &args.command {
         Command::Import { source } => import(source, json),
         Command::Record(recording) => record(recording, json),
+        Command::Export(args) => export::run(args, json).await,
+        Command::Calibrate(args) => calibrate::run(args, json),
         Command::Check { file } => {
             let trace = Trace::read(file)?;
             print(format_args!("{} is accepted: {} arrivals", file.display(), trace.arrivals().count()))

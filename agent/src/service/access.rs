@@ -46,7 +46,7 @@ const fn open(path: &'static str) -> Method {
 }
 
 /// Every method that can be called, by path. What is not here is not answered.
-pub static METHODS: [Method; 50] = [
+pub static METHODS: [Method; 51] = [
     method("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Role::Viewer, Noted::Never),
     // Load balancers ask, and have no token.
     open("/grpc.health.v1.Health/Check"),
@@ -77,6 +77,7 @@ pub static METHODS: [Method; 50] = [
     method("/remora.v1.AppService/SetVersionAlias", Role::Operator, Noted::Here),
     method("/remora.v1.AppService/VersionHistory", Role::Viewer, Noted::Never),
     method("/remora.v1.AppService/WatchApps", Role::Viewer, Noted::Never),
+    method("/remora.v1.ClusterService/ExportTrace", Role::Operator, Noted::Here),
     method("/remora.v1.ClusterService/Follow", Role::Orchestrator, Noted::Never),
     method("/remora.v1.ClusterService/Get", Role::Viewer, Noted::Never),
     method("/remora.v1.ClusterService/List", Role::Viewer, Noted::Never),

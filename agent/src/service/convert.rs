@@ -7,6 +7,7 @@ mod export;
 mod facts;
 mod field;
 mod kept;
+mod recorded;
 mod structure;
 mod told;
 mod topology;
@@ -30,6 +31,7 @@ pub use export::{link_estimates, registration as export, task};
 pub use facts::{Beyond, FIRST_REPORTED, MAX_PLACED, settle};
 pub use field::{Field, Invalid};
 pub use kept::{made, ms, time};
+pub use recorded::{Placed, Reported, warm_share};
 pub use structure::{restructure, restructures};
 pub use told::{alias, amend, change, event, explained, policy, receipt, served};
 

@@ -135,4 +135,4 @@ fn encoded(entry: &Entry) -> storage::Entry {
 }
 
 /// Why a decision ended whose outcome nobody reported.
-const EXPIRED: &str = "no outcome was reported in time";
+pub(super) const EXPIRED: &str = "no outcome was reported in time";

@@ -107,6 +107,15 @@ impl Storage {
             .await
     }
 
+    /// Names of the clusters of which something is recorded.
+    pub async fn recorded_clusters(&self) -> Result<Vec<String>, Error> {
+        let mut connection = self.database.read().await?;
+        let rows = sqlx::query("SELECT DISTINCT cluster FROM journal").fetch_all(&mut *connection).await?;
+        let mut names = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
+        names.sort();
+        Ok(names)
+    }
+
     /// Walks through a cluster's journal without ever holding more than a page of it.
     pub fn export(&self, cluster: &str) -> Export<'_> {
         Export {

@@ -67,6 +67,21 @@ impl Storage {
         Ok(restored)
     }
 
+    /// The last snapshot of a live cluster, if it has one.
+    pub async fn snapshot(&self, cluster: &str) -> Result<Option<Snapshot>, Error> {
+        let query = "SELECT sequence, at_ms, body FROM snapshots WHERE cluster = $1 AND body IS NOT NULL";
+        let mut connection = self.database.read().await?;
+        let row = sqlx::query(query).bind(cluster).fetch_optional(&mut *connection).await?;
+        let read = |row: sqlx::any::AnyRow| {
+            Ok(Snapshot {
+                sequence: row.try_get("sequence")?,
+                at_ms: row.try_get("at_ms")?,
+                body: row.try_get("body")?,
+            })
+        };
+        row.map(read).transpose()
+    }
+
     /// Forgets what is older than `keep` and needed by nobody; returns how many entries that was.
     ///
     /// Goes from the oldest entry to the first that is to be kept, and never takes the newest, whose number says

@@ -15,6 +15,7 @@ mod limits;
 mod placing;
 mod policies;
 mod python;
+mod recorded;
 mod refusals;
 mod replacing;
 mod repository;

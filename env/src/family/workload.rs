@@ -152,6 +152,7 @@ fn add(draw: &mut Draw, catalogue: &mut CatalogueFile, used: &Use, groups: &[Gro
         size_mb: measured.image_mb.iter().copied().collect(),
         base_share: if on_base { draw.uniform(0.3, 0.9) } else { 0.0 },
         base: if on_base { "base".to_owned() } else { String::new() },
+        ..ImageFile::default()
     });
     let instances = draw.count(6, 20);
     let bulky = used.input_mb.1.max(used.output_mb.1) > MOST_ON_BOARDS_MB;

@@ -191,8 +191,7 @@ pub(super) fn catalogue(options: &GenaiOptions, models: BTreeSet<String>) -> Cat
         name: IMAGE.to_owned(),
         count: 1,
         size_mb: BTreeMap::from([(Arch::Amd64, (options.image_gb * 1000.0).ceil())]),
-        base_share: 0.0,
-        base: String::new(),
+        ..ImageFile::default()
     };
     CatalogueFile {
         images: vec![image],

@@ -1,11 +1,12 @@
 //! The types of the file format; `remora scenario schema` prints them as JSON Schema.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::device::{self, Arch};
+use crate::world::member;
 
 /// A whole scenario file.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -63,7 +64,7 @@ pub struct RegistryFile {
 }
 
 /// A place whose nodes share a switch and an uplink.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SiteFile {
     /// Unique among its siblings; nodes are called `site/node`.
@@ -82,7 +83,7 @@ pub struct SiteFile {
 }
 
 /// Nodes alike. What is not given is that of the device kind.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NodesFile {
     /// Unique within the site.
@@ -127,7 +128,7 @@ pub struct NodesFile {
 }
 
 /// What a node draws: between idle and busy in proportion to the CPU in use.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PowerFile {
     /// Watts with nothing to do.
@@ -137,7 +138,7 @@ pub struct PowerFile {
 }
 
 /// How long a mobile node stays and how long it is away, exponentially distributed.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MobileFile {
     /// Mean time present, seconds.
@@ -147,7 +148,7 @@ pub struct MobileFile {
 }
 
 /// Accelerators of one model.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AcceleratorFile {
     /// Name that tasks ask for.
@@ -157,7 +158,7 @@ pub struct AcceleratorFile {
 }
 
 /// A link towards the inner end (a switch or the backbone).
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LinkFile {
     /// Capacity outwards to inwards, Mbit/s.
@@ -206,7 +207,7 @@ impl Default for LinkFile {
 }
 
 /// A log-normal delay, `median_ms · e^(sigma · z)` with z standard normal.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JitterFile {
     /// Median, milliseconds.
@@ -217,7 +218,7 @@ pub struct JitterFile {
 
 /// Measured bandwidth over time, played in a circle. Capacities follow its shape, and their mean
 /// stays as the link says; where there are several links alike, each begins at a point of its own.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BandwidthFile {
     /// CSV file with the columns `trace`, `t_s` and `mbit_s`, relative to the scenario file.
@@ -250,18 +251,32 @@ pub struct ImageFile {
     /// Variants; each instance of a workload stream uses one, most use the first ones.
     #[serde(default = "one")]
     pub count: u32,
-    /// Megabytes (10⁶ bytes) for each architecture it exists for.
+    /// Megabytes (10⁶ bytes) for each architecture it exists for; or `layers`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub size_mb: BTreeMap<Arch, f64>,
     /// Share of the size that is a base layer common to all images with the same `base`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub base_share: f64,
     /// Name of the base layer.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub base: String,
+    /// In place of the size, what it is made of for each architecture.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub layers: BTreeMap<Arch, Vec<LayerFile>>,
+}
+
+/// A part of images that is pulled and stored once: layers of one name are one.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LayerFile {
+    /// In whatever image it is.
+    pub name: String,
+    /// Megabytes (10⁶ bytes), the same wherever it is named.
+    pub mb: f64,
 }
 
 /// Data, or a family of alike datasets, one for each instance of a workload stream.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DatasetFile {
     /// Unique among datasets.
@@ -282,7 +297,7 @@ pub struct DatasetFile {
 }
 
 /// Where a dataset lives.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub enum HomeFile {
     /// On these nodes, by name.
@@ -588,6 +603,17 @@ impl TopologyFile {
             sites.extend(&site.sites);
         }
         links
+    }
+}
+
+impl CatalogueFile {
+    /// Datasets that stay where the task that writes them ran, by name.
+    pub fn homeless(&self) -> BTreeSet<String> {
+        let homeless = self.datasets.iter().filter(|family| matches!(family.home, HomeFile::Producer));
+        let members = |family: &DatasetFile| {
+            (0..family.count).map(|index| member("", &family.name, index, family.count)).collect::<Vec<_>>()
+        };
+        homeless.flat_map(members).collect()
     }
 }
 

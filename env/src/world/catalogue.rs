@@ -11,7 +11,7 @@ use crate::cluster::Item;
 use crate::device::Arch;
 use crate::measured::{self, Function};
 use crate::random::{Purpose, stream};
-use crate::scenario::{DatasetFile, ExecutionFile, HomeFile, KindFile, Scenario};
+use crate::scenario::{DatasetFile, ExecutionFile, HomeFile, KindFile, LayerFile, Scenario};
 use crate::topology::{NodeId, Topology};
 
 pub(super) fn build_catalogue(scenario: &Scenario, topology: &Topology, seed: u64) -> Catalogue {
@@ -24,10 +24,22 @@ pub(super) fn build_catalogue(scenario: &Scenario, topology: &Topology, seed: u6
 
 fn build_images(scenario: &Scenario, catalogue: &mut Catalogue) {
     let mut bases: BTreeMap<(String, Arch), u32> = BTreeMap::new();
+    let mut named: BTreeMap<String, u32> = BTreeMap::new();
     for family in &scenario.file.catalogue.images {
         for index in 0..family.count {
             let name = member("", &family.name, index, family.count);
             let mut image = Image { name: name.clone(), ..Image::default() };
+            for (&arch, layers) in &family.layers {
+                let layer = |layer: &LayerFile| {
+                    *named.entry(layer.name.clone()).or_insert_with(|| {
+                        catalogue
+                            .layers
+                            .push(Layer { name: layer.name.clone(), bytes: (layer.mb * 1e6) as u64 });
+                        catalogue.layers.len() as u32 - 1
+                    })
+                };
+                image.layers[arch as usize] = layers.iter().map(layer).collect();
+            }
             for (&arch, &size_mb) in &family.size_mb {
                 let layers = &mut catalogue.layers;
                 let mut layer = |name: String, share: f64| {

@@ -4,6 +4,7 @@
 
 mod batch;
 mod calibrate;
+mod describe;
 mod family;
 mod faults;
 mod fuzz;

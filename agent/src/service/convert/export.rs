@@ -23,7 +23,7 @@ pub fn registration(
     decisions: &BTreeMap<TaskId, String>,
 ) -> wire::RegisterClusterRequest {
     let (topology, catalogue) = (&*cluster.topology, &*cluster.catalogue);
-    let layers = layer_names(catalogue);
+    let layers = catalogue.layer_names();
     wire::RegisterClusterRequest {
         cluster: Some(wire::Cluster {
             id: id.to_owned(),
@@ -73,17 +73,6 @@ fn links(topology: &Topology) -> Vec<wire::Link> {
         shared: link.shared,
     });
     links.collect()
-}
-
-/// Names of layers, made unique: on the wire, layers of one name are one.
-fn layer_names(catalogue: &Catalogue) -> Vec<String> {
-    let mut seen = BTreeMap::new();
-    let names = catalogue.layers.iter().map(|layer| {
-        let before = seen.entry(&layer.name).or_insert(0);
-        *before += 1;
-        if *before == 1 { layer.name.clone() } else { format!("{}#{before}", layer.name) }
-    });
-    names.collect()
 }
 
 fn image(image: &Image, catalogue: &Catalogue, names: &[String]) -> wire::Image {

@@ -15,6 +15,7 @@ use crate::service::access::{Caller, Subject};
 use crate::service::convert::{self, Field};
 use crate::service::feed::Watch;
 use crate::service::owner::{Command, Snapshot};
+use crate::service::recording::{self, Span};
 use crate::service::refusal::Refusal;
 use crate::service::restart::forget_serving;
 
@@ -24,6 +25,7 @@ const AHEAD: usize = 64;
 #[tonic::async_trait]
 impl ClusterService for Door {
     type FollowStream = ReceiverStream<Result<wire::UpdateClusterResponse, Status>>;
+    type ExportTraceStream = Pin<Box<dyn Stream<Item = Result<wire::ExportTraceResponse, Status>> + Send>>;
     type WatchStream = Pin<Box<dyn Stream<Item = Result<wire::ClusterEvent, Status>> + Send>>;
 
     async fn register(
@@ -121,7 +123,31 @@ impl ClusterService for Door {
         let future = following(future);
         Ok(Response::new(Box::pin(past.chain(future))))
     }
+
+    async fn export_trace(
+        &self,
+        request: Request<wire::ExportTraceRequest>,
+    ) -> Result<Response<Self::ExportTraceStream>, Status> {
+        let wire::ExportTraceRequest { cluster_id, from_ms, until_ms } = request.into_inner();
+        about(&cluster_id);
+        let cluster = Field::root("cluster_id").name(&cluster_id).map_err(Refusal::from)?;
+        let time = |name, at: Option<i64>| {
+            let at = at.map(|at| Field::root(name).whole(at, 0..=LAST_MS)).transpose();
+            at.map(|at| at.map(|at| at as i64)).map_err(Refusal::from)
+        };
+        let span = Span { from_ms: time("from_ms", from_ms)?, until_ms: time("until_ms", until_ms)? };
+        let storage = self.storage.as_ref().ok_or_else(|| {
+            Status::failed_precondition("the service records nothing; start it with --data FOLDER")
+        })?;
+        let pieces = recording::pieces(recording::recording(storage, &cluster, span).await?)?;
+        let mut answer = Response::new(Box::pin(iter(pieces.map(Ok))) as Self::ExportTraceStream);
+        answer.extensions_mut().insert(Subject(cluster));
+        Ok(answer)
+    }
 }
+
+/// Later than any journal.
+const LAST_MS: i64 = 1_000_000_000_000_000;
 
 type Events = tokio::sync::broadcast::Receiver<std::sync::Arc<crate::service::feed::Entry>>;
 

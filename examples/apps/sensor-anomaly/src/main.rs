@@ -113,7 +113,21 @@ fn main() -> ExitCode {
     };
     let Err(error) = done else { return ExitCode::SUCCESS };
     eprintln!("error: {error:#}");
-    ExitCode::FAILURE
+    // Whoever runs it is to know whose fault it is.
+    if error.is::<BadData>() { ExitCode::from(DATA_ERROR) } else { ExitCode::FAILURE }
+}
+
+/// The exit code for input that cannot be used, `EX_DATAERR` of sysexits.h.
+const DATA_ERROR: u8 = 65;
+
+/// Input that cannot be used.
+#[derive(Debug)]
+struct BadData;
+
+impl std::fmt::Display for BadData {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the input cannot be used")
+    }
 }
 
 impl Run {
@@ -127,10 +141,10 @@ impl Run {
 
     fn execute(&self) -> Result<()> {
         let model = self.wanted_model("score with")?;
-        let request = Series::read(&self.input.join("request"))?;
-        request.expect_channels(&model.about.channels, "the model")?;
+        let request = Series::read(&self.input.join("request")).context(BadData)?;
+        request.expect_channels(&model.about.channels, "the model").context(BadData)?;
         let length = model.about.parameters.window;
-        let firsts = request.tiles(length)?;
+        let firsts = request.tiles(length).context(BadData)?;
         let windows: Vec<_> =
             firsts.iter().map(|&first| model.normalised(request.window(first, length))).collect();
         let errors = model.errors(&windows);
@@ -152,7 +166,7 @@ impl Run {
 
     fn learn(&self) -> Result<()> {
         let parameters = self.parameters()?;
-        let files = Series::read_all(&self.input)?;
+        let files = Series::read_all(&self.input).context(BadData)?;
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         let mut known = self.model.as_deref().map(Model::load).transpose()?;
         if let Some(model) = &mut known {
@@ -162,9 +176,12 @@ impl Run {
             Some(model) => (&model.about.channels, "the model"),
             None => (&files[0].channels, "the first file"),
         };
-        files.iter().try_for_each(|series| series.expect_channels(channels, whose))?;
-        let splits =
-            files.iter().map(|series| series.split(parameters.window)).collect::<Result<Vec<_>>>()?;
+        files.iter().try_for_each(|series| series.expect_channels(channels, whose)).context(BadData)?;
+        let splits = files
+            .iter()
+            .map(|series| series.split(parameters.window))
+            .collect::<Result<Vec<_>>>()
+            .context(BadData)?;
         let windows: Vec<_> = splits.into_iter().flat_map(|split| split.learnt).collect();
         let fresh = || Model::fresh(&parameters, &files[0].channels, &windows, &mut rng);
         let mut model = known.unwrap_or_else(fresh);
@@ -183,7 +200,7 @@ impl Run {
                 "the candidate's windows have {ours} rows, the champion's {theirs}; want the same"
             );
         }
-        let files = Series::read_all(&self.input)?;
+        let files = Series::read_all(&self.input).context(BadData)?;
         // Both are measured in the same units, whatever data their normalisation comes from.
         let unit = &champion.as_ref().unwrap_or(&candidate).deviation;
         let errors = |model: &Model| held_out_errors(model, &files, unit);
