@@ -112,9 +112,11 @@ fn main() -> ExitCode {
         Command::Generate(generate) => generate.run(),
     };
     let Err(error) = done else { return ExitCode::SUCCESS };
-    eprintln!("error: {error:#}");
+    let input = error.is::<BadData>();
+    let told: Vec<_> = error.chain().skip(usize::from(input)).map(ToString::to_string).collect();
+    eprintln!("error: {}", told.join(": "));
     // Whoever runs it is to know whose fault it is.
-    if error.is::<BadData>() { ExitCode::from(DATA_ERROR) } else { ExitCode::FAILURE }
+    if input { ExitCode::from(DATA_ERROR) } else { ExitCode::FAILURE }
 }
 
 /// The exit code for input that cannot be used, `EX_DATAERR` of sysexits.h.
@@ -203,7 +205,7 @@ impl Run {
         let files = Series::read_all(&self.input).context(BadData)?;
         // Both are measured in the same units, whatever data their normalisation comes from.
         let unit = &champion.as_ref().unwrap_or(&candidate).deviation;
-        let errors = |model: &Model| held_out_errors(model, &files, unit);
+        let errors = |model: &Model| held_out_errors(model, &files, unit).context(BadData);
         let scores = Scores {
             metric: "reconstruction_error",
             candidate: errors(&candidate)?,

@@ -118,12 +118,19 @@ impl Run<'_> {
         self.output.join(file)
     }
 
-    /// What a run which fails says.
-    fn refused(mut self) -> String {
+    /// What a run says which fails because its input cannot be used.
+    fn bad_input(self) -> String {
+        self.fails(65)
+    }
+
+    /// What a run says which fails otherwise.
+    fn refused(self) -> String {
+        self.fails(1)
+    }
+
+    fn fails(mut self, code: i32) -> String {
         let output = self.command.output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
-        // 65 says that the input is to blame, and nothing else does.
-        let code = if said.starts_with("error: the input cannot be used: ") { 65 } else { 1 };
         assert_eq!(output.status.code(), Some(code), "{said}");
         assert!(!said.contains("panicked"), "{said}");
         assert_eq!(std::fs::read_dir(&self.output).unwrap().count(), 0, "a run that fails leaves nothing");

@@ -23,7 +23,7 @@ fn bad_data_is_refused_with_file_line_and_column() {
     for (text, expected) in cases {
         let desk = Desk::new();
         let path = desk.write("data/pump.csv", text);
-        let said = desk.run("learn", "data", "learnt").refused();
+        let said = desk.run("learn", "data", "learnt").bad_input();
         assert_eq!(said, format!("error: {}: {expected}\n", path.display()), "{text:?}");
     }
 }
@@ -32,12 +32,12 @@ fn bad_data_is_refused_with_file_line_and_column() {
 fn data_that_is_no_text_or_absent_is_refused() {
     let desk = Desk::new();
     let path = desk.write("binary/pump.csv", b"a,b\n\xff\xfe,1\n");
-    let said = desk.run("learn", "binary", "learnt").refused();
+    let said = desk.run("learn", "binary", "learnt").bad_input();
     assert!(said.starts_with(&format!("error: cannot read {}: ", path.display())), "{said}");
     desk.folder("empty");
-    let said = desk.run("learn", "empty", "learnt").refused();
+    let said = desk.run("learn", "empty", "learnt").bad_input();
     assert!(said.contains("has no data files; want one CSV file at least"), "{said}");
-    let said = desk.run("learn", "nowhere", "learnt").refused();
+    let said = desk.run("learn", "nowhere", "learnt").bad_input();
     assert!(said.starts_with("error: cannot read the folder "), "{said}");
 }
 
@@ -54,10 +54,10 @@ fn data_of_other_channels_is_refused_with_both_sides() {
         request.display()
     );
     for kind in ["execute", "learn", "evaluate"] {
-        assert_eq!(desk.run(kind, "request", "out").model(&model).refused(), expected);
+        assert_eq!(desk.run(kind, "request", "out").model(&model).bad_input(), expected);
     }
     desk.write("data/z.csv", &other);
-    let said = desk.run("learn", "data", "out").refused();
+    let said = desk.run("learn", "data", "out").bad_input();
     assert!(said.contains("z.csv: the channels are current_a, flow_l_min; the first file has"), "{said}");
 }
 
@@ -67,7 +67,7 @@ fn requests_shorter_than_a_window_are_refused() {
     desk.generate("data/pump.csv", "--seed 1 --rows 100");
     let model = desk.learn("data", "learnt", None, &json!({"steps": 1}));
     let request = desk.generate("request/request", "--rows 15");
-    let said = desk.run("execute", "request", "out").model(&model).refused();
+    let said = desk.run("execute", "request", "out").model(&model).bad_input();
     let expected = format!("error: {}: 15 rows, want 16 at least, as long as a window\n", request.display());
     assert_eq!(said, expected);
 }
