@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use remora_agent::appcore::executor::process::{SUPERVISE, supervise};
 use remora_agent::commands::{
     ablate, app, audit, bench, cluster, evaluate, kubernetes, learn, outcome, place, quickstart, scenario,
     serve, token, trace, train, tune,
@@ -52,6 +53,9 @@ enum Command {
     App(app::Command),
     Audit(audit::Args),
     Bench(bench::Args),
+    /// Run one job; the service starts this.
+    #[command(name = SUPERVISE, hide = true)]
+    Supervise,
 }
 
 impl Command {
@@ -81,6 +85,7 @@ impl Command {
             Command::App(command) => app::run(command, json).await,
             Command::Audit(args) => audit::run(args, json).await,
             Command::Bench(args) => bench::run(&args, json).await,
+            Command::Supervise => unreachable!("it has a runtime of its own"),
         }
     }
 }
@@ -88,6 +93,9 @@ impl Command {
 /// Exit codes: 0 done, 1 failed, 2 wrong usage.
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Command::Supervise = cli.command {
+        return supervise();
+    }
     let (format, json) = (cli.command.log_format(), cli.json);
     let ran = tokio::runtime::Runtime::new().map_err(anyhow::Error::from).and_then(|runtime| {
         runtime.block_on(async {

@@ -24,6 +24,8 @@ pub struct Options {
     pub folder: PathBuf,
     /// The cluster over whose nodes runs are placed.
     pub cluster: String,
+    /// What runs jobs on this machine.
+    pub processes: Processes,
 }
 
 /// Access to AppCore.
@@ -54,7 +56,7 @@ impl Apps {
             runs.filter(|run| run.status != Status::Queued).map(|run| run.id.clone()).collect();
         drop(core);
         let executors: BTreeMap<String, Arc<dyn Executor>> =
-            [(PROCESS.to_owned(), Arc::new(Processes::default()) as Arc<dyn Executor>)].into();
+            [(PROCESS.to_owned(), Arc::new(options.processes) as Arc<dyn Executor>)].into();
         let folder = options.folder.clone();
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot write {}", folder.display()))?;
         let folder = folder.canonicalize()?;

@@ -1,10 +1,12 @@
 //! Where runs are carried out: a job is a folder, a command and limits; an executor runs it on a node.
 
 pub mod process;
+pub mod simulated;
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::manifest::Limits;
@@ -41,7 +43,7 @@ pub enum Stop {
 }
 
 /// How a job ended. None of its processes runs any more.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Exit {
     Code(i32),
     Signal(i32),

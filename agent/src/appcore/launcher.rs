@@ -10,11 +10,10 @@ use anyhow::{Context, Result, bail};
 use tokio::sync::{mpsc, watch};
 
 use super::core::{Definition, Effect, Input, Launch};
-use super::executor::process::Processes;
 use super::executor::{Executor, Exit, INPUT, Job, OUTPUT, Stop};
 use super::folder;
 use super::owner::Handle;
-use super::placing::{Place, Placing};
+use super::placing::{PROCESS, Place, Placing};
 use super::run::{Blob, End, LOG, Left, MODEL, Run, RunKind, SCORES, Usage};
 
 /// The exit code of a command that could not use what it was given (`EX_DATAERR` of sysexits.h).
@@ -147,7 +146,8 @@ impl Launcher {
             node: String::new(),
         };
         let (_told, stop) = watch::channel(None);
-        let (exit, _) = Processes::default().run(&job, stop).await;
+        let here = self.0.executors.get(PROCESS).context("this service runs nothing on its own machine")?;
+        let (exit, _) = here.run(&job, stop).await;
         match exit {
             Exit::Code(0) => Ok(()),
             exit => bail!("its wake command {}", told(&exit, &folder)),

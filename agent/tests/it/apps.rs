@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use remora_agent::appcore::apps;
+use remora_agent::appcore::executor::process::Processes;
 use remora_agent::appcore::placing::LOCAL;
 use remora_agent::service::Config;
 use remora_agent::storage::{Options, Storage};
@@ -28,7 +29,11 @@ struct Apps {
 impl Apps {
     async fn start(folder: &Path) -> Apps {
         let storage = Arc::new(Storage::open(Options::new(folder)).await.unwrap());
-        let options = apps::Options { folder: folder.join("apps"), cluster: LOCAL.to_owned() };
+        let options = apps::Options {
+            folder: folder.join("apps"),
+            cluster: LOCAL.to_owned(),
+            processes: Processes::supervised_by(env!("CARGO_BIN_EXE_remora")),
+        };
         let config = Config {
             storage: Some(storage.clone()),
             apps: Some(options),

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod access;
+mod appcore_process;
+mod appcore_simulated;
 mod apps;
 mod changes;
 mod cli;

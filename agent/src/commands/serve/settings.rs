@@ -10,6 +10,7 @@ use clap::error::ErrorKind;
 use serde::Deserialize;
 
 use crate::appcore::apps;
+use crate::appcore::executor::process::Processes;
 use crate::appcore::placing::LOCAL;
 use crate::logs::Format;
 use crate::service::{Limits, Rules, TlsFiles};
@@ -166,7 +167,7 @@ impl Settings {
             };
         };
         let cluster = self.apps_cluster.clone().unwrap_or_else(|| LOCAL.to_owned());
-        Ok(Some(apps::Options { folder: data.join("apps"), cluster }))
+        Ok(Some(apps::Options { folder: data.join("apps"), cluster, processes: Processes::new() }))
     }
 
     pub fn tls(&self) -> Result<Option<TlsFiles>> {
