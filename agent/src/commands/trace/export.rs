@@ -13,7 +13,7 @@ use remora_proto::v1::cluster_service_client::ClusterServiceClient;
 use crate::client::{ServerArgs, refused};
 use crate::commands::{print, tables};
 use crate::service::recording::{Pieces, Span, recording};
-use crate::storage::{Options, Storage};
+use crate::storage::{Error, Options, Storage};
 
 /// Write what the service recorded of a cluster as a scenario and its trace: of a running service, or out of a
 /// data folder that no service uses.
@@ -72,8 +72,12 @@ async fn kept(args: &Args, folder: &Path, span: Span) -> Result<Imported> {
         bail!("--data {} is no data folder of a service", folder.display());
     }
     let options = Options { database_url: args.database.clone(), ..Options::new(folder) };
-    let storage = Storage::open(options).await;
-    let storage = storage.context("a running service is asked with --server in place of --data")?;
+    let storage = Storage::open(options).await.map_err(|error| match error {
+        Error::FolderInUse { .. } | Error::DatabaseInUse => {
+            anyhow!("{error}; a running service is asked with --server in place of --data")
+        }
+        error => error.into(),
+    })?;
     let recorded = recording(&storage, &args.cluster, span).await;
     storage.close().await;
     recorded.map_err(|refusal| anyhow!("{refusal}"))
