@@ -256,10 +256,12 @@ impl Supervisor {
         self.output = bytes_under(&self.order.folder.join(OUTPUT));
         let most = self.most().saturating_sub(self.output);
         while !self.log.over {
-            // No process holds its end any more, unless one gave it away.
-            match timeout(TICK, self.log.copy(most)).await {
-                Ok(copied) => self.copied(copied),
-                Err(_) => break,
+            // No process holds its end any more, unless one gave it away, and then somebody may write for ever.
+            let Ok(copied) = timeout(TICK, self.log.copy(most)).await else { break };
+            let fits = matches!(copied, Ok(true));
+            self.copied(copied);
+            if !fits {
+                break;
             }
         }
         Record::remove(&self.order.folder);
