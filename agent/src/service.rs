@@ -33,7 +33,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{fmt, io};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use remora_env::Time;
 use remora_policies::Policy;
 use remora_proto::v1 as wire;
@@ -192,14 +192,15 @@ pub async fn run(
         metrics,
     };
     let (door, owning) = core.start(clusters).await?;
-    let (apps, owning_apps) = match (apps, storage) {
+    let (apps, mut owning_apps) = match (apps, storage) {
         (Some(options), Some(storage)) => {
             let (apps, owning) = Apps::start(options, storage, door.clone(), clock).await?;
             (AppDoor(Some(Arc::new(apps))), owning)
         }
-        // Its end is not waited for: there is nothing to own.
+        // There is nothing to own, which goes on.
         _ => (AppDoor(None), tokio::spawn(std::future::pending())),
     };
+    let applications = apps.0.as_ref().map(|apps| apps.handle.clone());
     // Told by being dropped.
     let (stopping, stopped) = watch::channel(());
     let stop = async move {
@@ -222,7 +223,7 @@ pub async fn run(
     };
     let tls = tls.map(|files| files.watch(tls::Door::Grpc)).transpose()?;
     let grpc = serve(connections::accept(listener, tls), stop, (door, apps), gate);
-    tokio::select! {
+    let served = tokio::select! {
         served = async { tokio::try_join!(grpc, web).map(|_| ()) } => served,
         () = drained(stopped) => {
             tracing::warn!("some requests took longer than {} s after the stop and are cut off", DRAIN.as_secs());
@@ -230,13 +231,22 @@ pub async fn run(
         }
         broken = owning => match broken {
             Err(error) => Err(anyhow!(error).context("the owner of the clusters broke down; its state is lost")),
-            Ok(()) => bail!("the owner of the clusters ended early"),
+            Ok(()) => Err(anyhow!("the owner of the clusters ended early")),
         },
-        broken = owning_apps => match broken {
+        broken = &mut owning_apps => match broken {
             Err(error) => Err(anyhow!(error).context("the owner of the applications broke down")),
-            Ok(()) => bail!("the owner of the applications ended early"),
+            Ok(()) => Err(anyhow!("the owner of the applications ended early")),
         },
+    };
+    if let Some(applications) = applications {
+        applications.stop().await;
+        if !owning_apps.is_finished() {
+            owning_apps
+                .await
+                .unwrap_or_else(|error| tracing::error!(%error, "AppCore broke down at its end"));
+        }
     }
+    served
 }
 
 async fn dropped(mut sender: watch::Receiver<()>) {

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 use super::core::{Definition, Effect, Input, Launch};
 use super::executor::{Executor, Exit, INPUT, Job, OUTPUT, Stop};
@@ -70,9 +71,11 @@ impl Launcher {
         Ok(())
     }
 
-    /// Carries out effects until AppCore is gone.
+    /// Carries out effects until AppCore is gone; then what still runs is ended.
     pub async fn work(self, mut effects: mpsc::UnboundedReceiver<Effect>) {
+        let mut runs = JoinSet::new();
         while let Some(effect) = effects.recv().await {
+            while runs.try_join_next().is_some() {}
             match effect {
                 Effect::Wake { app, definition } => self.waker(app, Some(definition)),
                 Effect::Sleep { app } => self.waker(app, None),
@@ -80,7 +83,7 @@ impl Launcher {
                     let (told, stop) = watch::channel(None);
                     self.under_way().insert((launch.run.id.clone(), launch.run.attempt), told);
                     let launcher = self.clone();
-                    tokio::spawn(async move { launcher.launch(*launch, stop).await });
+                    runs.spawn(async move { launcher.launch(*launch, stop).await });
                 }
                 Effect::Stop { run, attempt, save, reason } => {
                     tracing::info!(run, reason, "stopping");
@@ -94,6 +97,7 @@ impl Launcher {
                 Effect::Over(_) => {}
             }
         }
+        self.0.wakers.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
     }
 
     fn under_way(&self) -> std::sync::MutexGuard<'_, BTreeMap<(String, u32), watch::Sender<Option<Stop>>>> {

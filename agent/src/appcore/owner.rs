@@ -47,6 +47,8 @@ enum Message {
     Ask(Question),
     /// Wait for the end of a run; nothing where it is over.
     Wait(String, oneshot::Sender<Option<Arc<Run>>>),
+    /// Take nothing more.
+    Stop,
 }
 
 /// Access to AppCore; clones reach the same one.
@@ -117,6 +119,11 @@ impl Handle {
             Some(run) => Ok(Some(run)),
             None => Ok(self.storage.run(id).await?),
         }
+    }
+
+    /// Ends AppCore once what was taken before is written.
+    pub async fn stop(&self) {
+        self.mailbox.send(Message::Stop).await.unwrap_or(());
     }
 
     /// All that is remembered from now on.
@@ -206,8 +213,8 @@ impl Owner {
             let due = self.until_due();
             let first = tokio::select! {
                 message = messages.recv() => match message {
-                    Some(message) => Some(message),
-                    None => return,
+                    Some(Message::Stop) | None => return,
+                    message => message,
                 },
                 () = sleep(due) => None,
             };
@@ -215,12 +222,18 @@ impl Owner {
             if let Some(first) = first {
                 self.message(first);
             }
+            let mut stop = false;
             while self.batch.entries.len() < BATCH
+                && !stop
                 && let Ok(message) = messages.try_recv()
             {
+                stop = matches!(message, Message::Stop);
                 self.message(message);
             }
             self.write().await;
+            if stop {
+                return;
+            }
         }
     }
 
@@ -242,6 +255,7 @@ impl Owner {
         match message {
             Message::Do(input, reply) => self.take(*input, reply),
             Message::Ask(question) => question(&self.core),
+            Message::Stop => {}
             Message::Wait(run, reply) => match self.core.run(&run) {
                 Some(_) => self.waiting.entry(run).or_default().push(reply),
                 None => reply.send(None).unwrap_or(()),

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 const REMORA: &str = env!("CARGO_BIN_EXE_remora");
 /// What a job's processes bear in their environment, with the job's folder as its value.
-const MARK: &str = "REMORA_RUN";
+const MARK: &str = "REMORA_JOB";
 
 /// A job that is a script of the shell, in a folder of its own.
 pub fn shell(folder: &TempDir, script: &str) -> Job {

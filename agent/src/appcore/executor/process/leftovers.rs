@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::table::{Identity, Process};
 
 /// The variable whose value is the job's folder.
-pub const MARK: &str = "REMORA_RUN";
+pub const MARK: &str = "REMORA_JOB";
 /// The file in it.
 const RECORD: &str = ".processes";
 /// How long a supervisor may take to notice that its service is gone, and to end its job by itself.
