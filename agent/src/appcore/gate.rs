@@ -92,6 +92,9 @@ pub fn judge(gate: &Gate, scores: &Scores, has_champion: bool) -> Verdict {
     let compared = format!("{ours:.4} against the champion's {theirs:.4} on {samples} samples");
     match sure {
         Some(sure) if sure > 0.0 => verdict(true, format!("better: {compared}, {percent:.0} % sure")),
-        _ => verdict(false, format!("not surely better by {:.1} %: {compared}", 100.0 * gate.margin)),
+        _ if gate.margin > 0.0 => {
+            verdict(false, format!("not surely better by {:.1} %: {compared}", 100.0 * gate.margin))
+        }
+        _ => verdict(false, format!("not surely better: {compared}")),
     }
 }

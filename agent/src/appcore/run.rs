@@ -79,6 +79,11 @@ impl Status {
         Status::ALL.into_iter().find(|status| status.name() == name)
     }
 
+    /// Somebody is at it.
+    pub fn under_way(self) -> bool {
+        matches!(self, Status::Launching | Status::Running)
+    }
+
     pub fn over(self) -> bool {
         matches!(self, Status::Succeeded | Status::Failed | Status::Cancelled)
     }

@@ -29,7 +29,7 @@ impl Schedule {
     /// The first time after this one, both milliseconds since 1970; nothing where there is none.
     pub fn next(&self, after_ms: i64) -> Option<i64> {
         let after: Zoned = Timestamp::from_millisecond(after_ms).ok()?.to_zoned(self.zone.clone());
-        let next = self.cron.find_next_occurrence(&after, false).ok()?;
-        Some(next.timestamp().as_millisecond())
+        let next = self.cron.find_next_occurrence(&after, false).ok()?.timestamp().as_millisecond();
+        (next > after_ms).then_some(next)
     }
 }

@@ -170,7 +170,8 @@ pub const TABLE: [(State, Cause, State); 29] = [
     (State::Quarantined, Cause::Retired,        State::Retired),
 ];
 
-/// The table as a Mermaid diagram, for the docs. Ways to `quarantined` and `retired` from everywhere are drawn once.
+/// The table as a Mermaid diagram, for the docs. The many ways to `quarantined` and
+/// `retired` are notes there.
 pub fn diagram() -> String {
     let id = |state: State| state.name().replace('.', "_");
     let mut lines = vec!["stateDiagram-v2".to_owned(), "    [*] --> registered".to_owned()];
@@ -178,10 +179,14 @@ pub fn diagram() -> String {
         lines.push(format!("    state \"{}\" as {}", state.name(), id(state)));
     }
     for (from, cause, to) in TABLE {
-        let everywhere = matches!(cause, Cause::Failures | Cause::Retired | Cause::Interrupted);
-        if !everywhere {
+        if !matches!(cause, Cause::Failures | Cause::Retired) {
             lines.push(format!("    {} --> {} : {cause}", id(from), id(to)));
         }
+    }
+    for (cause, to) in [(Cause::Failures, State::Quarantined), (Cause::Retired, State::Retired)] {
+        let from = TABLE.iter().filter(|(_, why, _)| *why == cause).map(|(from, ..)| from.name());
+        let from = from.collect::<Vec<_>>().join(", ");
+        lines.push(format!("    note right of {} : {cause}, from {from}", id(to)));
     }
     lines.push("    retired --> [*]".to_owned());
     lines.join("\n") + "\n"

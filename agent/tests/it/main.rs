@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod access;
+mod appcore;
 mod appcore_process;
 mod appcore_simulated;
 mod apps;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use crate::appcore::gate::Verdict;
-use crate::appcore::manifest::{Manifest, Overlap, Trigger};
+use crate::appcore::manifest::{Manifest, Trigger};
 use crate::appcore::run::{Blob, Run, RunKind, Status};
 use crate::appcore::states::State;
 
@@ -81,11 +81,34 @@ pub(super) struct Learning {
     pub run: String,
     /// The definition that it began with.
     pub definition: u32,
+    /// Of an evaluation: the champion that it compares with.
+    pub against: Option<u32>,
+    /// How often a restart of the service interrupted it.
+    pub interrupted: u32,
+}
+
+/// A run that is being stopped for good, whatever it still does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Stopping {
+    pub reason: String,
+    pub call: Fate,
+}
+
+/// What becomes of the call from which a run learnt that is stopped; where several want that, the last of these counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Fate {
+    /// It is first once learning may go on.
+    Kept,
+    /// The next call of its trigger takes over what it was to learn from.
+    Merged,
+    /// Nobody wants it any more.
+    Dropped,
 }
 
 /// What is due at some time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(into = "String", try_from = "String")]
 pub enum Timer {
     /// It must be awake by now.
     Wake,
@@ -95,6 +118,34 @@ pub enum Timer {
     Retry,
     /// A trigger's schedule, or the end of its wait for more data.
     Trigger(String),
+}
+
+/// Timers are keys in JSON, which have to be text.
+impl From<Timer> for String {
+    fn from(timer: Timer) -> String {
+        match timer {
+            Timer::Wake => "wake".to_owned(),
+            Timer::Idle => "idle".to_owned(),
+            Timer::Retry => "retry".to_owned(),
+            Timer::Trigger(name) => format!("trigger {name}"),
+        }
+    }
+}
+
+impl TryFrom<String> for Timer {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Timer, String> {
+        match text.as_str() {
+            "wake" => Ok(Timer::Wake),
+            "idle" => Ok(Timer::Idle),
+            "retry" => Ok(Timer::Retry),
+            _ => match text.strip_prefix("trigger ") {
+                Some(name) => Ok(Timer::Trigger(name.to_owned())),
+                None => Err(format!("timer: is {text:?}, want wake, idle, retry or trigger and a name")),
+            },
+        }
+    }
 }
 
 /// A trigger and how it stands.
@@ -129,6 +180,12 @@ impl TriggerState {
             fired_ms: None,
             skipped: None,
         }
+    }
+
+    /// What has gathered, which is no longer here then.
+    pub(super) fn take(&mut self) -> Vec<Blob> {
+        (self.items, self.bytes) = (0, 0);
+        std::mem::take(&mut self.inputs)
     }
 }
 
@@ -181,11 +238,14 @@ pub struct App {
     /// Executions that wait.
     pub(super) queue: VecDeque<String>,
     pub(super) learning: Option<Learning>,
+    pub(super) stopping: BTreeMap<String, Stopping>,
     pub(super) calls: VecDeque<Call>,
     pub(super) requests: Seen,
     pub(super) notices: Seen,
-    /// In a row.
+    /// In a row, of any kind.
     pub failures: u32,
+    /// In a row, of learning: for how long it waits.
+    pub(super) learning_failures: u32,
     /// Learning waits until then.
     pub retry_ms: Option<i64>,
     pub(super) trial: Option<Trial>,
@@ -209,10 +269,12 @@ impl App {
             runs: BTreeMap::new(),
             queue: VecDeque::new(),
             learning: None,
+            stopping: BTreeMap::new(),
             calls: VecDeque::new(),
             requests: Seen::default(),
             notices: Seen::default(),
             failures: 0,
+            learning_failures: 0,
             retry_ms: None,
             trial: None,
             timers: BTreeMap::new(),
@@ -248,7 +310,7 @@ impl App {
     /// Executions under way.
     pub fn executing(&self) -> usize {
         let under_way =
-            |run: &&Run| run.kind == RunKind::Execute && run.again.is_none() && run.status != Status::Queued;
+            |run: &&Run| run.kind == RunKind::Execute && run.again.is_none() && run.status.under_way();
         self.runs.values().filter(under_way).count()
     }
 
@@ -266,7 +328,42 @@ impl App {
         matches!(self.state, State::Waking | State::Executing | State::Draining)
     }
 
+    /// It was taken into use, and neither set aside nor ended.
+    pub(super) fn active(&self) -> bool {
+        !matches!(self.state, State::Registered | State::Quarantined | State::Retired)
+    }
+
     pub(super) fn check(&self, name: &str) {
+        self.check_runs(name);
+        self.check_timers(name);
+        match self.state {
+            State::Learning => assert!(self.learning.is_some(), "{name} is learning nothing"),
+            State::Idle => {
+                assert!(self.learning.is_none(), "{name} is idle and learns");
+                assert!(self.calls.is_empty() || self.retry_ms.is_some(), "{name}: nobody heeds its calls");
+            }
+            _ => {}
+        }
+        if !self.awake() {
+            assert!(self.queue.is_empty(), "{name} is {} and lets requests wait", self.state);
+        }
+        for number in self.aliases.values().chain(&self.champions) {
+            assert!(self.versions.contains_key(number), "{name}: version {number} is gone");
+        }
+        for version in self.versions.values() {
+            assert!(self.definitions.contains_key(&version.definition), "{name}: a definition is gone");
+        }
+    }
+
+    fn check_timers(&self, name: &str) {
+        assert_eq!(self.timers.get(&Timer::Retry), self.retry_ms.as_ref(), "{name} tries again");
+        assert_eq!(self.timers.contains_key(&Timer::Wake), self.state == State::Waking, "{name} wakes");
+        let quiet = self.state == State::Executing && self.executing() == 0;
+        assert_eq!(self.timers.contains_key(&Timer::Idle), quiet, "{name} is quiet");
+        assert!(self.state != State::Retired || self.timers.is_empty(), "{name} is retired and waits");
+    }
+
+    fn check_runs(&self, name: &str) {
         let learners =
             self.runs.values().filter(|run| run.kind == RunKind::Learn && run.again.is_none()).count();
         assert!(learners <= 1, "{name} has {learners} learning runs");
@@ -275,27 +372,16 @@ impl App {
         for run in self.runs.values() {
             assert!(!run.status.over(), "{} is over and still here", run.id);
             assert_eq!(run.app, *name);
+            assert!(self.versions.contains_key(&run.version), "{}: its version is gone", run.id);
             if run.kind == RunKind::Execute {
                 assert_eq!(run.status == Status::Queued, queued.contains(&run.id), "{} waits", run.id);
-                assert!(self.versions.contains_key(&run.version) || run.status == Status::Queued);
             }
         }
         if let Some(learning) = &self.learning {
             assert!(self.runs.contains_key(&learning.run), "{name} learns in a run that is over");
         }
-        if matches!(self.state, State::Learning) {
-            assert!(self.learning.is_some(), "{name} is learning nothing");
-        }
-        if matches!(self.state, State::Registered | State::Idle | State::Retired | State::Quarantined) {
-            assert!(self.queue.is_empty(), "{name} is {} and lets requests wait", self.state);
-        }
-        for number in self.aliases.values() {
-            assert!(self.versions.contains_key(number), "{name}: version {number} is gone");
+        for id in self.stopping.keys() {
+            assert!(self.runs.contains_key(id), "{id} is over and being stopped");
         }
     }
-}
-
-/// Whether a call waits for its turn where the application is busy.
-pub(super) fn waits(overlap: Overlap) -> bool {
-    overlap != Overlap::Skip
 }

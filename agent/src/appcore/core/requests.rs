@@ -1,12 +1,15 @@
 //! Requests: waking, executing, sleeping.
 
-use super::app::{Alias, Timer};
+use super::app::{Alias, Fate, Timer};
 use super::step::{Step, ms};
 use super::{By, Effect, Refused};
 use crate::appcore::manifest::WhileLearning;
 use crate::appcore::rows::Row;
 use crate::appcore::run::{Blob, End, Left, Run, RunKind, Status};
 use crate::appcore::states::{Cause, State};
+
+/// Exit code with which a command says that what it was asked is wrong.
+const REFUSED: i32 = 65;
 
 impl Step<'_> {
     /// Answers a request, now or once the application is awake.
@@ -40,7 +43,7 @@ impl Step<'_> {
         self.rouse(by)
     }
 
-    fn can_execute(&self) -> Result<(), Refused> {
+    pub fn can_execute(&self) -> Result<(), Refused> {
         let state = self.app.state;
         if matches!(state, State::Registered | State::Quarantined | State::Retired) {
             return Err(state.refuse(self.name, "execute"));
@@ -51,8 +54,14 @@ impl Step<'_> {
                 "{name} executes nothing: its manifest has no section [execute]"
             )));
         }
-        if self.champion().is_none() {
+        let Some(champion) = self.champion() else {
             return Err(Refused::State(format!("no version of {} is promoted yet", self.name)));
+        };
+        if self.awake().needs_model && champion.model.is_none() {
+            let (name, number) = (self.name, champion.number);
+            return Err(Refused::State(format!(
+                "{name} needs a model, and its promoted version {number} has none"
+            )));
         }
         Ok(())
     }
@@ -69,7 +78,7 @@ impl Step<'_> {
         }
     }
 
-    fn begin_waking(&mut self, by: &By) -> Result<(), Refused> {
+    pub fn begin_waking(&mut self, by: &By) -> Result<(), Refused> {
         let by = By::new(&by.actor, if by.reason.is_empty() { "a request" } else { &by.reason });
         self.go(Cause::Requested, &by)?;
         if self.awake().while_learning == WhileLearning::Pause {
@@ -122,7 +131,7 @@ impl Step<'_> {
             self.conclude(&id, Status::Failed, Some(reason.clone()), &Left::default());
         }
         self.must(Cause::WakeFailed, why);
-        self.do_(Effect::Sleep { app: self.name.to_owned() });
+        self.give_back();
         self.failed(&reason);
         self.back_asleep();
     }
@@ -199,15 +208,11 @@ impl Step<'_> {
         if self.app.state != State::Idle {
             return;
         }
-        let Some(learning) = &self.app.learning else {
-            self.try_learning();
-            return;
-        };
-        let id = learning.run.clone();
-        self.must(Cause::Learns, "learning goes on");
-        if self.app.runs.get(&id).is_some_and(|run| run.status == Status::Paused) {
-            self.launch(&id);
+        if self.app.learning.is_none() {
+            return self.try_learning();
         }
+        self.must(Cause::Learns, "learning goes on");
+        self.go_on_learning();
     }
 
     /// A run has begun on a node.
@@ -225,12 +230,29 @@ impl Step<'_> {
         self.keep(Row::Run(run));
     }
 
-    /// A run ended; one that nobody waits for any more is only told of.
+    /// A run ended. Of an attempt that nobody waits for any more this says nothing.
     pub fn ended(&mut self, (id, attempt): (&str, u32), end: &End, left: &Left) {
-        let Some(run) = self.app.runs.get_mut(id).filter(|run| run.attempt == attempt) else { return };
-        if let End::Failure { exit, .. } = end {
-            run.exit = *exit;
+        let awaited = |run: &&mut Run| run.attempt == attempt && run.status.under_way();
+        let Some(run) = self.app.runs.get_mut(id).filter(awaited) else { return };
+        run.exit = match end {
+            End::Success { .. } => Some(0),
+            End::Refused { .. } => Some(REFUSED),
+            End::Failure { exit, .. } => *exit,
+            End::Saved | End::Cancelled { .. } => None,
+        };
+        match (self.app.stopping.get(id), end) {
+            // Stopped for good, however it took that.
+            (Some(stopping), End::Saved | End::Failure { .. }) => {
+                let reason = stopping.reason.clone();
+                self.finish(id, &End::Cancelled { reason }, left);
+            }
+            _ => self.finish(id, end, left),
         }
+    }
+
+    /// What follows from the end of a run.
+    pub fn finish(&mut self, id: &str, end: &End, left: &Left) {
+        let Some(run) = self.app.runs.get(id) else { return };
         let (kind, again) = (run.kind, run.again.is_some());
         match kind {
             RunKind::Execute if !again => self.executed(id, end, left),
@@ -249,7 +271,8 @@ impl Step<'_> {
         match end {
             End::Success { .. } => {
                 self.app.failures = 0;
-                if let Some(trial) = &mut self.app.trial {
+                let champion = self.app.aliases.get(&Alias::Champion).copied();
+                if let Some(trial) = self.app.trial.as_mut().filter(|_| champion == version) {
                     trial.failures = 0;
                 }
             }
@@ -261,7 +284,8 @@ impl Step<'_> {
         }
         match self.app.state {
             State::Executing | State::Draining => self.pump(),
-            _ => {}
+            State::Waking => {}
+            _ => self.give_back(),
         }
     }
 
@@ -270,11 +294,8 @@ impl Step<'_> {
             return Err(Refused::State(format!("run {id} is over, or was never there")));
         }
         let reason = if by.reason.is_empty() { String::new() } else { format!(": {}", by.reason) };
-        self.stop(id, &format!("cancelled by {}{reason}", by.actor));
-        if self.app.state == State::Learning && self.app.learning.is_none() {
-            self.must(Cause::LearningFailed, "its run was cancelled");
-            self.back_asleep();
-        }
+        self.outcome.known = self.app.stopping.contains_key(id);
+        self.stop(id, &format!("cancelled by {}{reason}", by.actor), Fate::Dropped);
         Ok(())
     }
 

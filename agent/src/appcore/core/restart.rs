@@ -2,8 +2,9 @@
 
 use super::app::Alias;
 use super::step::Step;
-use super::{Core, Effect, Outcome};
-use crate::appcore::run::{Left, Run, RunKind, Status};
+use super::{By, Core, Effect, Outcome};
+use crate::appcore::rows::Row;
+use crate::appcore::run::{End, Left, Run, RunKind, Status};
 use crate::appcore::states::{Cause, State};
 
 /// How often a run begins at most.
@@ -30,28 +31,24 @@ impl Core {
 
 impl Step<'_> {
     fn restart(&mut self) {
-        let under_way = |run: &&Run| matches!(run.status, Status::Launching | Status::Running);
-        let interrupted: Vec<_> = self.app.runs.values().filter(under_way).cloned().collect();
+        let interrupted = self.app.runs.values().filter(|run| run.status.under_way());
+        let mut interrupted: Vec<_> = interrupted.cloned().collect();
+        // The first request is the first again; learning comes after all of them.
+        interrupted.sort_by_key(|run| (run.kind, std::cmp::Reverse((run.queued_ms, run.seed))));
         if self.app.awake() {
             self.must(Cause::Interrupted, INTERRUPTED);
         }
-        let mut learns = None;
         for run in interrupted {
+            if let Some(stopping) = self.app.stopping.get(&run.id) {
+                let reason = stopping.reason.clone();
+                self.finish(&run.id, &End::Cancelled { reason }, &Left::default());
+                continue;
+            }
             match run.kind {
                 _ if run.again.is_some() => self.lose(&run),
                 RunKind::Execute => self.execute_again(&run),
-                RunKind::Learn | RunKind::Evaluate if run.attempt < ATTEMPTS => learns = Some(run.id),
-                RunKind::Learn | RunKind::Evaluate => {
-                    let failure = crate::appcore::run::End::Failure {
-                        reason: format!("{INTERRUPTED}, {ATTEMPTS} times"),
-                        exit: None,
-                    };
-                    self.learning_ended(&run.id, &failure, &Left::default());
-                }
+                RunKind::Learn | RunKind::Evaluate => self.learn_again(&run),
             }
-        }
-        if let Some(id) = &learns {
-            self.launch(id);
         }
         self.go_on();
     }
@@ -61,8 +58,7 @@ impl Step<'_> {
     }
 
     fn execute_again(&mut self, run: &Run) {
-        let active = !matches!(self.app.state, State::Quarantined | State::Retired);
-        let again = self.awake().retry_interrupted && run.attempt < ATTEMPTS && active;
+        let again = self.awake().retry_interrupted && run.attempt < ATTEMPTS && self.app.active();
         if !(again && self.app.aliases.contains_key(&Alias::Champion)) {
             return self.lose(run);
         }
@@ -70,21 +66,31 @@ impl Step<'_> {
             run.status = Status::Queued;
             let run = Box::new(run.clone());
             self.app.queue.push_front(run.id.clone());
-            self.keep(crate::appcore::rows::Row::Run(run));
+            self.keep(Row::Run(run));
         }
+    }
+
+    fn learn_again(&mut self, run: &Run) {
+        let Some(learning) = &mut self.app.learning else { return self.lose(run) };
+        learning.interrupted += 1;
+        if learning.interrupted < ATTEMPTS {
+            return self.set_paused(&run.id);
+        }
+        let reason = format!("{INTERRUPTED}, {ATTEMPTS} times");
+        self.learning_ended(&run.id, &End::Failure { reason, exit: None }, &Left::default());
     }
 
     /// What waits is taken up.
     fn go_on(&mut self) {
-        self.do_(Effect::Sleep { app: self.name.to_owned() });
-        if self.app.state != State::Idle {
-            return;
+        if self.app.state != State::Registered {
+            self.do_(Effect::Sleep { app: self.name.to_owned() });
         }
         if self.app.queue.is_empty() {
             self.back_asleep();
         } else {
-            let woken = self.wake(&super::By::itself("requests waited when the service ended"));
+            let woken = self.begin_waking(&By::itself("requests waited when the service ended"));
             debug_assert!(woken.is_ok(), "{woken:?}");
         }
+        self.go_on_learning();
     }
 }

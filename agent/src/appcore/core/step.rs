@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::app::{App, Definition, Timer};
+use super::app::{Alias, App, Definition, Fate, Stopping, Timer};
 use super::{By, Effect, Launch, Outcome, Refused};
 use crate::appcore::manifest::{Awake, Manifest};
 use crate::appcore::rows::Row;
-use crate::appcore::run::{Blob, Left, Run, RunKind, Status, Usage};
+use crate::appcore::run::{Blob, End, Left, Run, RunKind, Status, Usage};
 use crate::appcore::states::{Cause, State};
 
 /// One application, the time, and what comes of it.
@@ -146,9 +146,15 @@ impl Step<'_> {
         run.status = Status::Launching;
         run.attempt += 1;
         let run = run.clone();
+        let champion = self.app.aliases.get(&Alias::Champion).copied();
+        let learning = self.app.learning.as_mut().filter(|learning| learning.run == run.id);
+        let learnt_with = learning.map(|learning| {
+            learning.against = champion;
+            learning.definition
+        });
         let version = self.app.versions.get(&run.version);
-        let definition = match (&self.app.learning, run.kind) {
-            (Some(learning), RunKind::Learn) if learning.run == run.id => Some(learning.definition),
+        let definition = match run.kind {
+            RunKind::Learn if learnt_with.is_some() => learnt_with,
             _ => version.map(|version| version.definition),
         };
         let definition = definition.and_then(|number| self.app.definitions.get(&number));
@@ -171,7 +177,11 @@ impl Step<'_> {
             }))),
             None => {
                 let reason = format!("its version has no command to {}", run.kind);
-                self.conclude(&run.id, Status::Failed, Some(reason), &Left::default());
+                if learnt_with.is_some() {
+                    self.learning_ended(&run.id, &End::Refused { reason }, &Left::default());
+                } else {
+                    self.conclude(&run.id, Status::Failed, Some(reason), &Left::default());
+                }
             }
         }
     }
@@ -179,6 +189,7 @@ impl Step<'_> {
     /// Takes a run that is over out of the books. What follows from it is the caller's.
     pub fn conclude(&mut self, id: &str, status: Status, reason: Option<String>, left: &Left) -> Option<Run> {
         let mut run = self.app.runs.remove(id)?;
+        self.app.stopping.remove(id);
         run.status = status;
         run.ended_ms = Some(self.now_ms);
         run.reason = reason;
@@ -202,34 +213,42 @@ impl Step<'_> {
         }
     }
 
-    /// Ends everything: what waits is refused, what runs is stopped.
+    /// Sets everything aside: requests that wait are refused, learning is stopped; executions end by themselves.
     pub fn abandon(&mut self, reason: &str) {
         for id in std::mem::take(&mut self.app.queue) {
             self.conclude(&id, Status::Cancelled, Some(reason.to_owned()), &Left::default());
         }
         if let Some(learning) = &self.app.learning {
             let id = learning.run.clone();
-            self.stop(&id, reason);
+            self.stop(&id, reason, Fate::Kept);
         }
         self.set_timer(Timer::Retry, None);
         self.app.retry_ms = None;
+        self.give_back();
     }
 
-    /// Stops a run for good; one that is paused is over at once.
-    pub fn stop(&mut self, id: &str, reason: &str) {
+    /// What being awake took is not needed where it sleeps and nothing executes.
+    pub fn give_back(&mut self) {
+        if !self.app.awake() && self.app.executing() == 0 {
+            self.do_(Effect::Sleep { app: self.name.to_owned() });
+        }
+    }
+
+    /// Stops a run for good; one that waits or is paused is over at once.
+    pub fn stop(&mut self, id: &str, reason: &str, call: Fate) {
         let Some(run) = self.app.runs.get(id) else { return };
-        match run.status {
-            Status::Launching | Status::Running => {
-                let (run, attempt) = (id.to_owned(), run.attempt);
-                self.do_(Effect::Stop { run, attempt, save: false, reason: reason.to_owned() });
-            }
-            _ => {
-                self.conclude(id, Status::Cancelled, Some(reason.to_owned()), &Left::default());
-                self.app.queue.retain(|queued| queued != id);
-                if self.app.learning.as_ref().is_some_and(|learning| learning.run == id) {
-                    self.app.learning = None;
-                }
-            }
+        let (attempt, under_way) = (run.attempt, run.status.under_way());
+        if let Some(stopping) = self.app.stopping.get_mut(id) {
+            stopping.call = stopping.call.max(call);
+            return;
+        }
+        self.app.stopping.insert(id.to_owned(), Stopping { reason: reason.to_owned(), call });
+        if under_way {
+            let (run, reason) = (id.to_owned(), reason.to_owned());
+            self.do_(Effect::Stop { run, attempt, save: false, reason });
+        } else {
+            self.app.queue.retain(|queued| queued != id);
+            self.finish(id, &End::Cancelled { reason: reason.to_owned() }, &Left::default());
         }
     }
 

@@ -1,11 +1,11 @@
 //! Triggers: schedules, data that arrives, metrics that drift, and hands.
 
-use super::app::{Call, Timer, TriggerState, waits};
+use super::app::{Call, Fate, Timer, TriggerState};
 use super::step::{Step, ms};
 use super::{By, Refused};
 use crate::appcore::manifest::{Act, On, Overlap};
 use crate::appcore::rows::Row;
-use crate::appcore::run::Blob;
+use crate::appcore::run::{Blob, REQUEST};
 use crate::appcore::schedule::Schedule;
 use crate::appcore::states::State;
 
@@ -13,14 +13,12 @@ use crate::appcore::states::State;
 const MOST_CALLS: usize = 100;
 /// Files that may wait to be learnt from.
 const MOST_INPUTS: usize = 10_000;
-/// Times that one backfill may fire.
-const MOST_BACKFILLED: usize = MOST_CALLS;
+/// Times that passed and are caught up with at once.
+const MOST_CAUGHT_UP: usize = 100;
+/// Data that could not be executed on is tried again after that, milliseconds.
+const TRIED_AGAIN_MS: i64 = 10_000;
 
 impl Step<'_> {
-    fn active(&self) -> bool {
-        !matches!(self.app.state, State::Registered | State::Quarantined | State::Retired)
-    }
-
     fn trigger(&mut self, name: &str) -> Result<&mut TriggerState, Refused> {
         let app = self.name;
         let known: Vec<_> = self.app.triggers.keys().cloned().collect();
@@ -30,7 +28,7 @@ impl Step<'_> {
         })
     }
 
-    /// After enabling, releasing or a restart: schedules know when they fire next, data that waits may fire.
+    /// After enabling, registering or releasing: schedules know when they fire next, data that waits may fire.
     pub fn set_triggers_going(&mut self) {
         let names: Vec<_> = self.app.triggers.keys().cloned().collect();
         for name in names {
@@ -41,10 +39,13 @@ impl Step<'_> {
     fn set_trigger_going(&mut self, name: &str) {
         let Some(state) = self.app.triggers.get(name) else { return };
         let next = match &state.trigger.on {
-            On::Schedule { cron, zone, .. } if !state.paused => {
-                Schedule::read(cron, zone).ok().and_then(|schedule| schedule.next(self.now_ms))
-            }
-            On::Data { .. } if !state.paused => data_due(state),
+            _ if state.paused => None,
+            // A time that is due and was not heeded yet is not forgotten.
+            On::Schedule { cron, zone, .. } => self
+                .app
+                .next_fire_ms(name)
+                .or_else(|| Schedule::read(cron, zone).ok().and_then(|schedule| schedule.next(self.now_ms))),
+            On::Data { .. } if self.app.active() => data_due(state),
             _ => None,
         };
         self.set_timer(Timer::Trigger(name.to_owned()), next);
@@ -67,43 +68,54 @@ impl Step<'_> {
     /// A schedule's time has come, or data has waited long enough.
     pub fn trigger_due(&mut self, name: &str, at_ms: i64) {
         let Some(state) = self.app.triggers.get(name) else { return };
-        if let On::Schedule { catch_up_s, .. } = &state.trigger.on {
-            let late_ms = self.now_ms - at_ms;
-            if late_ms > ms(*catch_up_s) {
-                let late_s = late_ms / 1000;
-                self.skip(
-                    name,
-                    "appcore",
-                    format!("its time passed {late_s} s ago, and it catches up with {catch_up_s} s"),
-                );
-            } else {
-                self.fire(name, &By::itself(format!("trigger {name}")));
-            }
-        } else {
-            self.fire_data(name);
+        let On::Schedule { cron, zone, catch_up_s } = &state.trigger.on else { return self.fire_data(name) };
+        if let Ok(schedule) = Schedule::read(cron, zone) {
+            self.catch_up(name, &schedule, (at_ms, ms(*catch_up_s)));
         }
         self.set_trigger_going(name);
+    }
+
+    /// Fires for each time of a schedule since this one, as far back as it catches up.
+    fn catch_up(&mut self, name: &str, schedule: &Schedule, (since_ms, catch_up_ms): (i64, i64)) {
+        let oldest_ms = self.now_ms - catch_up_ms;
+        let first = if since_ms < oldest_ms { schedule.next(oldest_ms - 1) } else { Some(since_ms) };
+        let past = |at_ms: &i64| *at_ms <= self.now_ms;
+        let times = std::iter::successors(first.filter(past), |at_ms| schedule.next(*at_ms).filter(past));
+        let mut times: Vec<_> = times.take(MOST_CAUGHT_UP + 1).collect();
+        if since_ms < oldest_ms {
+            let (since, catch_up_s) = (stamp(since_ms), catch_up_ms / 1000);
+            let why =
+                format!("what was due from {since} on is too long ago: it catches up with {catch_up_s} s");
+            self.skip(name, "appcore", why);
+        }
+        let rest = times.get(MOST_CAUGHT_UP).copied();
+        times.truncate(MOST_CAUGHT_UP);
+        for _ in times {
+            self.fire(name, &By::itself(format!("trigger {name}")));
+        }
+        if let Some(rest) = rest {
+            let since = stamp(rest);
+            let why = format!(
+                "what was due from {since} on is too much: it catches up with {MOST_CAUGHT_UP} times"
+            );
+            self.skip(name, "appcore", why);
+        }
     }
 
     /// Has a trigger do what it is for, or says why not.
     fn fire(&mut self, name: &str, by: &By) {
         let Some(state) = self.app.triggers.get(name) else { return };
         let (act, overlap) = (state.trigger.run, state.trigger.overlap);
-        if !self.active() {
+        if !self.app.active() {
             let state = self.app.state;
             return self.skip(name, &by.actor, format!("the application is {state}"));
         }
         match act {
             Act::Execute => self.fire_request(name, overlap, by),
-            Act::Learn => {
-                let call = Call {
-                    trigger: Some(name.to_owned()),
-                    cause: format!("trigger {name}"),
-                    actor: by.actor.clone(),
-                    inputs: Vec::new(),
-                };
-                self.fire_call(name, call, overlap);
-            }
+            Act::Learn => match self.too_busy(overlap) {
+                Some(why) => self.skip(name, &by.actor, why),
+                None => self.fire_call(name, overlap, &by.actor, Vec::new()),
+            },
         }
     }
 
@@ -117,7 +129,7 @@ impl Step<'_> {
             let by_trigger = format!("trigger {name}");
             for id in under_way {
                 if self.app.runs.get(&id).is_some_and(|run| run.cause == by_trigger) {
-                    self.stop(&id, "its trigger fired again");
+                    self.stop(&id, "its trigger fired again", Fate::Dropped);
                 }
             }
         }
@@ -131,23 +143,42 @@ impl Step<'_> {
         self.outcome.run = None;
     }
 
-    fn fire_call(&mut self, name: &str, call: Call, overlap: Overlap) {
+    /// Why a call for learning has to be left out now.
+    fn too_busy(&self, overlap: Overlap) -> Option<String> {
         let busy = self.app.learning.is_some() || !self.app.calls.is_empty();
-        let actor = call.actor.clone();
-        if busy && !waits(overlap) {
-            return self.skip(name, &actor, "it is learning already".to_owned());
+        match overlap {
+            Overlap::Skip if busy => Some("it is learning already".to_owned()),
+            Overlap::Skip | Overlap::Cancel => None,
+            Overlap::Buffer => (self.app.calls.len() >= MOST_CALLS)
+                .then(|| format!("{MOST_CALLS} calls for learning wait already")),
         }
-        if self.app.calls.len() >= MOST_CALLS {
-            return self.skip(name, &actor, format!("{MOST_CALLS} calls for learning wait already"));
+    }
+
+    fn fire_call(&mut self, name: &str, overlap: Overlap, actor: &str, inputs: Vec<Blob>) {
+        let cause = format!("trigger {name}");
+        let mut call = Call { trigger: Some(name.to_owned()), cause, actor: actor.to_owned(), inputs };
+        self.fired(name, actor);
+        if overlap == Overlap::Cancel {
+            self.replace_calls(&mut call);
         }
-        self.fired(name, &actor);
+        self.app.calls.push_back(call);
         if overlap == Overlap::Cancel
             && let Some(learning) = &self.app.learning
         {
             let id = learning.run.clone();
-            self.stop(&id, "its trigger fired again");
+            self.stop(&id, "its trigger fired again", Fate::Merged);
         }
-        self.call(call);
+        self.try_learning();
+    }
+
+    /// A call takes the place of those of its trigger that wait, with what they were to learn from.
+    fn replace_calls(&mut self, call: &mut Call) {
+        let calls = std::mem::take(&mut self.app.calls);
+        let (same, others) = calls.into_iter().partition::<Vec<_>, _>(|other| other.trigger == call.trigger);
+        self.app.calls = others.into();
+        let inputs = same.into_iter().flat_map(|other| other.inputs);
+        let inputs = inputs.chain(std::mem::take(&mut call.inputs)).collect();
+        call.inputs = inputs;
     }
 
     fn fired(&mut self, name: &str, actor: &str) {
@@ -163,6 +194,7 @@ impl Step<'_> {
         if let Some(state) = self.app.triggers.get_mut(name) {
             state.skipped = Some((now_ms, why.clone()));
         }
+        self.outcome.skipped = Some(why.clone());
         self.keep_fired(name, actor, Some(why));
     }
 
@@ -189,6 +221,9 @@ impl Step<'_> {
         if key.is_empty() || key.len() > 200 {
             return Err(Refused::Invalid("key: want 1 to 200 bytes".to_owned()));
         }
+        if items == 0 {
+            return Err(Refused::Invalid("items: is 0, want at least 1".to_owned()));
+        }
         if self.app.notices.get(key).is_some() {
             self.outcome.known = true;
             return Ok(());
@@ -210,7 +245,7 @@ impl Step<'_> {
                 self.name
             )));
         }
-        let now_ms = self.now_ms;
+        let (now_ms, active) = (self.now_ms, self.app.active());
         for name in &names {
             let state = self.trigger(name)?;
             if state.inputs.len() + inputs.len() > MOST_INPUTS {
@@ -227,7 +262,7 @@ impl Step<'_> {
             state.items = state.items.saturating_add(items);
             state.bytes = state.bytes.saturating_add(bytes);
             state.inputs.extend_from_slice(inputs);
-            let due = if state.paused { None } else { data_due(state) };
+            let due = if state.paused || !active { None } else { data_due(state) };
             self.set_timer(Timer::Trigger(name.clone()), due);
         }
         self.keep(Row::Notice {
@@ -249,48 +284,64 @@ impl Step<'_> {
 
     /// What has gathered is learnt from, unless the application is busy: then it stays for later.
     fn fire_data(&mut self, name: &str) {
-        if !self.active() {
-            return;
-        }
-        let busy = self.app.learning.is_some() || !self.app.calls.is_empty();
-        let Some(state) = self.app.triggers.get_mut(name) else { return };
-        let (act, overlap) = (state.trigger.run, state.trigger.overlap);
-        if act == Act::Learn && busy && overlap == Overlap::Skip {
-            let now_ms = self.now_ms;
-            state.skipped = Some((now_ms, "it is learning; the data waits".to_owned()));
-            self.set_timer(Timer::Trigger(name.to_owned()), None);
-            return;
-        }
-        let inputs = std::mem::take(&mut state.inputs);
-        (state.items, state.bytes) = (0, 0);
         self.set_timer(Timer::Trigger(name.to_owned()), None);
-        let cause = format!("trigger {name}");
+        let active = self.app.active();
+        let Some(state) = self.app.triggers.get_mut(name).filter(|_| active) else { return };
+        let (act, overlap) = (state.trigger.run, state.trigger.overlap);
         match act {
-            Act::Learn => {
-                let call =
-                    Call { trigger: Some(name.to_owned()), cause, actor: "appcore".to_owned(), inputs };
-                self.fire_call(name, call, overlap);
-            }
-            Act::Execute => {
-                let inputs: Vec<Option<Blob>> =
-                    if inputs.is_empty() { vec![None] } else { inputs.into_iter().map(Some).collect() };
-                self.execute_on(name, &cause, inputs);
-            }
+            Act::Execute => self.execute_on_data(name),
+            Act::Learn => match self.too_busy(overlap) {
+                Some(why) => self.let_wait(name, &why),
+                None => {
+                    let inputs = self.app.triggers.get_mut(name).map(TriggerState::take);
+                    self.fire_call(name, overlap, "appcore", inputs.unwrap_or_default());
+                }
+            },
         }
         self.keep_trigger(name);
     }
 
-    /// Executes once for each input.
-    fn execute_on(&mut self, name: &str, cause: &str, inputs: Vec<Option<Blob>>) {
-        for (index, input) in inputs.into_iter().enumerate() {
-            let id = format!("{cause} {} {index}", self.app.fire_count + 1);
-            let input = input.map(|input| Blob { name: crate::appcore::run::REQUEST.to_owned(), ..input });
-            if let Err(refused) = self.request(&id, input.as_ref(), &By::new("appcore", cause)) {
-                self.skip(name, "appcore", refused.to_string());
+    /// Data stays until learning is over, or until it is due, where it is not yet.
+    fn let_wait(&mut self, name: &str, why: &str) {
+        let (now_ms, why) = (self.now_ms, format!("{why}; the data waits"));
+        self.outcome.skipped = Some(why.clone());
+        let Some(state) = self.app.triggers.get_mut(name) else { return };
+        state.skipped = Some((now_ms, why));
+        let due = if state.paused { None } else { data_due(state).filter(|due| *due > now_ms) };
+        self.set_timer(Timer::Trigger(name.to_owned()), due);
+    }
+
+    /// Executes once for each input; those that there is no room for wait.
+    fn execute_on_data(&mut self, name: &str) {
+        let Some(state) = self.app.triggers.get_mut(name) else { return };
+        let (items, bytes) = (state.items, state.bytes);
+        let mut inputs: Vec<_> = state.take().into_iter().map(Some).collect();
+        if inputs.is_empty() {
+            inputs.push(None);
+        }
+        let (cause, number) = (format!("trigger {name}"), self.app.fire_count + 1);
+        let mut inputs = inputs.into_iter().enumerate();
+        let mut left = None;
+        for (index, input) in inputs.by_ref() {
+            let id = format!("{cause} {number} {index}");
+            let request = input.clone().map(|input| Blob { name: REQUEST.to_owned(), ..input });
+            if let Err(refused) = self.request(&id, request.as_ref(), &By::new("appcore", &cause)) {
+                left = Some((input, index, refused));
+                break;
             }
         }
-        self.fired(name, "appcore");
         self.outcome.run = None;
+        if left.as_ref().is_none_or(|(_, index, _)| *index > 0) {
+            self.fired(name, "appcore");
+        }
+        let Some((input, _, refused)) = left else { return };
+        let again_ms = self.now_ms + TRIED_AGAIN_MS;
+        if let Some(state) = self.app.triggers.get_mut(name) {
+            state.inputs = input.into_iter().chain(inputs.filter_map(|(_, input)| input)).collect();
+            (state.items, state.bytes) = (items, bytes);
+        }
+        self.let_wait(name, &refused.to_string());
+        self.set_timer(Timer::Trigger(name.to_owned()), Some(again_ms));
     }
 
     /// Learning is over: data that waited for that.
@@ -298,17 +349,16 @@ impl Step<'_> {
         if !self.app.calls.is_empty() {
             return;
         }
-        let ready = |state: &&TriggerState| {
+        let ready = |state: &&mut TriggerState| {
             state.trigger.run == Act::Learn
                 && !state.paused
                 && data_due(state).is_some_and(|due| due <= self.now_ms)
         };
-        let Some(state) = self.app.triggers.values_mut().find(|state| ready(&&**state)) else { return };
-        let name = state.trigger.name.clone();
-        let inputs = std::mem::take(&mut state.inputs);
-        (state.items, state.bytes) = (0, 0);
+        let Some(state) = self.app.triggers.values_mut().find(ready) else { return };
+        let (name, inputs) = (state.trigger.name.clone(), state.take());
         self.set_timer(Timer::Trigger(name.clone()), None);
         self.fired(&name, "appcore");
+        self.keep_trigger(&name);
         let cause = format!("trigger {name}");
         self.app.calls.push_back(Call { trigger: Some(name), cause, actor: "appcore".to_owned(), inputs });
     }
@@ -347,30 +397,24 @@ impl Step<'_> {
 
     pub fn fire_by_hand(&mut self, name: &str, by: &By) -> Result<(), Refused> {
         let data = matches!(self.trigger(name)?.trigger.on, On::Data { .. });
-        if !self.active() {
+        if !self.app.active() {
             return Err(self.app.state.refuse(self.name, "act"));
         }
-        let before = self.app.triggers.get(name).and_then(|state| state.skipped.clone());
         if data {
-            self.fire_data(name)
+            self.fire_data(name);
         } else {
-            self.fire(name, by)
+            self.fire(name, by);
+            self.keep_trigger(name);
         }
-        self.keep_trigger(name);
-        let skipped = self.app.triggers.get(name).and_then(|state| state.skipped.clone());
-        match skipped.filter(|skipped| before.as_ref() != Some(skipped)) {
-            // It is told, and stays on record.
-            Some((_, why)) if self.outcome.effects.is_empty() => {
-                self.outcome.skipped = Some(why);
-                Ok(())
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     pub fn pause(&mut self, name: &str, paused: bool, by: &By) -> Result<(), Refused> {
-        let state = self.trigger(name)?;
-        self.outcome.known = state.paused == paused;
+        let known = self.trigger(name)?.paused == paused;
+        if self.app.state == State::Retired {
+            return Err(self.app.state.refuse(self.name, "have triggers changed"));
+        }
+        self.outcome.known = known;
         self.trigger(name)?.paused = paused;
         if self.outcome.known {
             return Ok(());
@@ -378,48 +422,65 @@ impl Step<'_> {
         let what = if paused { "paused" } else { "goes on" };
         let why = if by.reason.is_empty() { what.to_owned() } else { format!("{what}: {}", by.reason) };
         self.keep_fired(name, &by.actor, Some(why));
-        if self.active() {
+        if self.app.state != State::Registered {
             self.set_trigger_going(name);
         }
-        self.keep_trigger(name);
         Ok(())
     }
 
-    /// Fires for times of a schedule that are past.
+    /// Fires for times of a schedule that are past, however busy it is.
     pub fn backfill(&mut self, name: &str, (from_ms, until_ms): (i64, i64), by: &By) -> Result<(), Refused> {
-        if !self.active() {
+        if !self.app.active() {
             return Err(self.app.state.refuse(self.name, "act"));
         }
-        let On::Schedule { cron, zone, .. } = self.trigger(name)?.trigger.on.clone() else {
+        let trigger = self.trigger(name)?.trigger.clone();
+        let On::Schedule { cron, zone, .. } = trigger.on else {
             return Err(Refused::Invalid(format!("trigger: {name:?} has no schedule to backfill")));
         };
+        if from_ms >= until_ms {
+            return Err(Refused::Invalid("until_ms: want a time after from_ms".to_owned()));
+        }
         let schedule = Schedule::read(&cron, &zone).map_err(Refused::Invalid)?;
+        let room = match trigger.run {
+            Act::Learn => MOST_CALLS.saturating_sub(self.app.calls.len()),
+            Act::Execute => {
+                self.can_execute()?;
+                (self.awake().queue as usize).saturating_sub(self.app.queue.len()).min(MOST_CALLS)
+            }
+        };
         let next = |after_ms: &i64| schedule.next(*after_ms).filter(|at_ms| *at_ms < until_ms);
-        let times: Vec<i64> =
-            std::iter::successors(next(&(from_ms - 1)), next).take(MOST_BACKFILLED + 1).collect();
-        let room = MOST_BACKFILLED.saturating_sub(self.app.calls.len());
+        let times = std::iter::successors(next(&from_ms.saturating_sub(1)), next);
+        let times: Vec<i64> = times.take(room + 1).collect();
         if times.len() > room {
             return Err(Refused::Full(format!(
                 "until_ms: more than {room} times lie between the two, and no more may wait"
             )));
         }
-        let act = self.trigger(name)?.trigger.run;
+        if times.is_empty() {
+            self.outcome.skipped = Some("none of its times lies between the two".to_owned());
+        }
         for at_ms in times {
             let cause = format!("trigger {name}, for {}", stamp(at_ms));
-            let by = By::new(&by.actor, cause.clone());
-            self.fired(name, &by.actor);
-            match act {
-                Act::Learn => self.call(Call {
-                    trigger: Some(name.to_owned()),
-                    cause,
-                    actor: by.actor,
-                    inputs: Vec::new(),
-                }),
-                Act::Execute => {
-                    self.request(&cause, None, &by)?;
-                    self.outcome.run = None;
-                }
+            self.fill(name, trigger.run, &By::new(&by.actor, cause))?;
+        }
+        self.keep_trigger(name);
+        Ok(())
+    }
+
+    /// Fires for one time that is past; a request for it is known when it comes again.
+    fn fill(&mut self, name: &str, act: Act, by: &By) -> Result<(), Refused> {
+        let (trigger, cause, actor) = (Some(name.to_owned()), by.reason.clone(), by.actor.clone());
+        match act {
+            Act::Learn => {
+                self.fired(name, &by.actor);
+                self.call(Call { trigger, cause, actor, inputs: Vec::new() });
             }
+            Act::Execute if self.app.requests.get(&cause).is_none() => {
+                self.fired(name, &by.actor);
+                self.request(&cause, None, by)?;
+                self.outcome.run = None;
+            }
+            Act::Execute => {}
         }
         Ok(())
     }

@@ -1,8 +1,6 @@
 //! Registration, versions and their aliases.
 
-use std::collections::BTreeMap;
-
-use super::app::{Alias, App, Definition, Trial, TriggerState, VERSIONS, Version};
+use super::app::{Alias, App, Definition, Fate, Timer, Trial, TriggerState, VERSIONS, Version};
 use super::step::{Step, text};
 use super::{By, Core, Effect, MOST_APPS, Outcome, Refused};
 use crate::appcore::gate::Verdict;
@@ -79,21 +77,19 @@ impl Step<'_> {
     /// Triggers of the new manifest; those that were there keep what they gathered.
     fn define_triggers(&mut self, manifest: &Manifest) {
         let mut before = std::mem::take(&mut self.app.triggers);
-        let kept: BTreeMap<_, _> = manifest
-            .triggers
-            .iter()
-            .map(|trigger| {
-                let state = match before.remove(&trigger.name) {
-                    Some(state) => TriggerState { trigger: trigger.clone(), ..state },
-                    None => TriggerState::new(trigger.clone()),
-                };
-                (trigger.name.clone(), state)
-            })
-            .collect();
-        for name in before.keys() {
-            self.set_timer(super::Timer::Trigger(name.clone()), None);
+        for (name, state) in &before {
+            if !manifest.triggers.contains(&state.trigger) {
+                self.set_timer(Timer::Trigger(name.clone()), None);
+            }
         }
-        self.app.triggers = kept;
+        let kept = manifest.triggers.iter().map(|trigger| {
+            let state = match before.remove(&trigger.name) {
+                Some(state) => TriggerState { trigger: trigger.clone(), ..state },
+                None => TriggerState::new(trigger.clone()),
+            };
+            (trigger.name.clone(), state)
+        });
+        self.app.triggers = kept.collect();
     }
 
     pub fn enable(&mut self, by: &By) -> Result<(), Refused> {
@@ -109,7 +105,10 @@ impl Step<'_> {
         }
         self.go(Cause::Enabled, by)?;
         let ready = self.app.manifest().execute.as_ref().is_some_and(|execute| !execute.awake.needs_model);
-        if ready && let Some(version) = self.app.versions.keys().next_back().copied() {
+        if ready
+            && self.champion().is_none()
+            && let Some(version) = self.app.versions.keys().next_back().copied()
+        {
             self.promote(version, by);
         }
         self.set_triggers_going();
@@ -121,7 +120,7 @@ impl Step<'_> {
             return Err(self.app.state.refuse(self.name, "be released"));
         }
         self.go(Cause::Released, by)?;
-        self.app.failures = 0;
+        (self.app.failures, self.app.learning_failures) = (0, 0);
         self.set_triggers_going();
         self.back_asleep();
         Ok(())
@@ -132,9 +131,12 @@ impl Step<'_> {
         self.abandon(&format!("its application was retired by {}", by.actor));
         let under_way: Vec<_> = self.app.runs.keys().cloned().collect();
         for id in under_way {
-            self.stop(&id, "its application was retired");
+            self.stop(&id, "its application was retired", Fate::Dropped);
         }
         self.app.calls.clear();
+        for state in self.app.triggers.values_mut() {
+            state.take();
+        }
         let timers: Vec<_> = self.app.timers.keys().cloned().collect();
         for timer in timers {
             self.set_timer(timer, None);
@@ -255,7 +257,7 @@ impl Step<'_> {
             return;
         }
         trial.failures += 1;
-        if trial.failures >= limit.max(1) {
+        if trial.failures >= limit {
             let reason =
                 format!("rolled back: {} executions in a row failed after the promotion", trial.failures);
             let rolled = self.roll_back(&By::itself(reason));

@@ -1,0 +1,7 @@
+//! AppCore's core, which needs no server: time and what happens are handed to it.
+
+mod documents;
+mod journeys;
+mod manifest;
+mod model;
+mod properties;
