@@ -6,5 +6,6 @@ pub mod commands;
 mod http;
 pub mod kubernetes;
 pub mod logs;
+pub mod panel;
 pub mod service;
 pub mod storage;

@@ -56,6 +56,7 @@ pub use tls::Files as TlsFiles;
 use crate::appcore::apps::{self, Apps};
 use crate::appcore::door::AppDoor;
 use crate::http;
+use crate::panel::{FirstLink, Panel};
 use crate::storage::Storage;
 use access::Access;
 use connections::Connection;
@@ -134,8 +135,12 @@ pub struct Config {
     pub limits: Limits,
     /// Certificates; connections are in the open without them.
     pub tls: Option<tls::Files>,
-    /// Where metrics and health are told over HTTP.
+    /// Where the Control Panel, metrics and health are over HTTP.
     pub http: Option<TcpListener>,
+    /// What a proxy puts before the panel's paths: nothing, or as `/remora`.
+    pub http_prefix: String,
+    /// A link that signs in to the panel once.
+    pub first_link: Option<FirstLink>,
 }
 
 impl Config {
@@ -154,6 +159,8 @@ impl Config {
             limits: Limits::default(),
             tls: None,
             http: None,
+            http_prefix: String::new(),
+            first_link: None,
         }
     }
 }
@@ -175,7 +182,8 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send + 'static,
     config: Config,
 ) -> anyhow::Result<()> {
-    let Config { policy, alpha, seed, clock, storage, apps, clusters, rules, limits, tls, http } = config;
+    let Config { policy, alpha, seed, clock, storage, apps, clusters, rules, limits, tls, .. } = config;
+    let (http, http_prefix, first_link) = (config.http, config.http_prefix, config.first_link);
     rules.check(storage.is_some())?;
     let metrics = Arc::new(Metrics::default());
     let gate = Gate(Arc::new(Guards {
@@ -192,9 +200,9 @@ pub async fn run(
         metrics,
     };
     let (door, owning) = core.start(clusters).await?;
-    let (apps, mut owning_apps) = match (apps, storage) {
+    let (apps, mut owning_apps) = match (apps, storage.clone()) {
         (Some(options), Some(storage)) => {
-            let (apps, owning) = Apps::start(options, storage, door.clone(), clock).await?;
+            let (apps, owning) = Apps::start(options, storage, door.clone(), clock.clone()).await?;
             (AppDoor(Some(Arc::new(apps))), owning)
         }
         // There is nothing to own, which goes on.
@@ -210,7 +218,10 @@ pub async fn run(
     let web = match http {
         Some(listener) => {
             let tls = tls.clone().map(|files| files.watch(tls::Door::Http)).transpose()?;
+            let (gate, door) = (gate.clone(), door.clone());
             let routes = http::routes(&gate, door.clone());
+            let panel = Panel::new(gate, door, apps.clone(), storage, clock, http_prefix, first_link);
+            let routes = routes.merge(panel.routes());
             Some(http::serve(listener, tls, dropped(stopped.clone()), routes))
         }
         None => None,

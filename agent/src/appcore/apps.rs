@@ -33,7 +33,8 @@ pub struct Options {
 pub struct Apps {
     pub handle: Handle,
     pub launcher: Launcher,
-    pub clock: Clock,
+    /// The cluster over whose nodes runs are placed.
+    pub cluster: String,
 }
 
 impl Apps {
@@ -47,6 +48,7 @@ impl Apps {
         door: Door,
         clock: Clock,
     ) -> Result<(Apps, JoinHandle<()>)> {
+        let cluster = options.cluster.clone();
         let placing = Placing::new(door, options.cluster);
         // Folders stay where a paused run is to go on from them.
         let before = storage.apps_before().await?;
@@ -61,10 +63,10 @@ impl Apps {
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot write {}", folder.display()))?;
         let folder = folder.canonicalize()?;
         Launcher::clear(&folder, &executors, &keep).await?;
-        let (handle, effects, owning) = owner::start(storage, clock.clone()).await?;
+        let (handle, effects, owning) = owner::start(storage, clock).await?;
         let launcher = Launcher::new(handle.clone(), folder, placing, executors);
         tokio::spawn(launcher.clone().work(effects));
         tokio::spawn(watcher::watch(handle.clone()));
-        Ok((Apps { handle, launcher, clock }, owning))
+        Ok((Apps { handle, launcher, cluster }, owning))
     }
 }

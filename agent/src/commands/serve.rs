@@ -16,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{cluster, print};
 use crate::logs::Format;
+use crate::panel::FirstLink;
 use crate::service::{self, Config, TlsFiles};
 use crate::storage::Storage;
 use settings::Settings;
@@ -76,10 +77,20 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<()> {
     };
     let bound = Bound::new(&listener, http.as_ref(), tls.is_some())?;
     let stop = stop_signal()?;
+    let mut first_link = None;
     if let Some(storage) = &storage
         && let Some(first) = service::first_token(&rules, storage, usual.clock.now_ms()).await?
     {
         eprintln!("token of the first administrator, shown this once: {}", first.secret);
+        if let Some(http) = bound.http {
+            let link = FirstLink::new(first.secret);
+            let prefix = settings.http_prefix.as_deref().unwrap_or_default();
+            eprintln!(
+                "to sign in with it, open once: {}://{http}{prefix}/sign-in?code={}",
+                bound.scheme, link.code
+            );
+            first_link = Some(link);
+        }
     }
     if json {
         print(json!({
@@ -101,6 +112,8 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<()> {
         limits: settings.limits(),
         tls,
         http,
+        http_prefix: settings.http_prefix.clone().unwrap_or_default(),
+        first_link,
         ..usual
     };
     let served = service::run(listener, stop, config).await;
@@ -159,7 +172,9 @@ impl Bound {
             }
             None => format!("remora cluster register urban-sensing --server {server}"),
         };
-        let metrics = http.map_or_else(String::new, |http| format!("\nmetrics: {scheme}://{http}/metrics"));
+        let metrics = http.map_or_else(String::new, |http| {
+            format!("\nControl Panel: {scheme}://{http}/\nmetrics: {scheme}://{http}/metrics")
+        });
         format!("{policy} places tasks at {server} (gRPC; Ctrl-C stops){metrics}\ntry: {next}")
     }
 }

@@ -71,15 +71,15 @@ async fn progress(
     id: &str,
     sender: &Sender<wire::ExecuteProgress>,
 ) {
-    let name = app.to_owned();
-    let state = apps.handle.ask(move |core| core.apps().get(&name).map(|app| app.state));
-    let mut state = state.await.ok().flatten().map_or_else(String::new, |state| state.name().to_owned());
-    let mut run = apps.handle.run(id).await.ok().flatten().as_ref().map(told::run);
+    // What was so before is told only of what began before: the feed tells the rest in order.
+    let mut run =
+        apps.handle.run(id).await.ok().flatten().filter(|run| run.attempt > 0).as_ref().map(told::run);
+    let mut state = String::new();
     loop {
         // The end is told with the response.
-        let over = run.as_ref().is_some_and(|run| run.ended_ms.is_some());
+        let news = run.as_ref().is_some_and(|run| run.ended_ms.is_none());
         let message = wire::ExecuteProgress { state: state.clone(), run: run.clone(), response: None };
-        if !over && send(sender, Ok(message)).await.is_none() {
+        if news && send(sender, Ok(message)).await.is_none() {
             return;
         }
         loop {
@@ -88,7 +88,10 @@ async fn progress(
                     state = to.name().to_owned();
                     break;
                 }
-                Ok(Row::Run(changed)) if changed.id == id => {
+                Ok(Row::Run(changed))
+                    if changed.id == id
+                        && run.as_ref().is_none_or(|run| run.attempt <= i64::from(changed.attempt)) =>
+                {
                     run = Some(told::run(changed));
                     break;
                 }

@@ -64,9 +64,12 @@ pub struct Settings {
     /// Listen where other machines can reach it, without encryption or without asking who calls.
     #[arg(long, num_args = 0, default_missing_value = "true")]
     pub insecure: Option<bool>,
-    /// Address for /metrics, /healthz and /readyz over HTTP; port 0 takes a free one.
+    /// Address of the Control Panel, /metrics, /healthz and /readyz over HTTP; port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS")]
     pub http: Option<SocketAddr>,
+    /// What a proxy puts before the panel's paths, such as /remora, and takes away again.
+    #[arg(long, value_name = "PATH", value_parser = prefix)]
+    pub http_prefix: Option<String>,
     /// Most requests under way [default: 10000].
     #[arg(long, value_name = "NUMBER")]
     pub max_in_flight: Option<NonZeroU32>,
@@ -108,6 +111,9 @@ impl Settings {
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let settings: Settings = toml::from_str(&text)
             .map_err(|error| anyhow!("{}: {error}{}", path.display(), hint(error.message())))?;
+        if let Some(Err(problem)) = settings.http_prefix.as_deref().map(prefix) {
+            return Err(anyhow!("{}: http-prefix: {problem}", path.display()));
+        }
         if let Some(alpha) = settings.alpha.filter(|alpha| !(0.0..=1.0).contains(alpha)) {
             return Err(anyhow!("{}: alpha: is {alpha}, want 0 to 1", path.display()));
         }
@@ -132,6 +138,7 @@ impl Settings {
             tls_client_ca: self.tls_client_ca.or(other.tls_client_ca),
             insecure: self.insecure.or(other.insecure),
             http: self.http.or(other.http),
+            http_prefix: self.http_prefix.or(other.http_prefix),
             max_in_flight: self.max_in_flight.or(other.max_in_flight),
             max_in_flight_per_caller: self.max_in_flight_per_caller.or(other.max_in_flight_per_caller),
             max_per_second_per_caller: self.max_per_second_per_caller.or(other.max_per_second_per_caller),
@@ -216,6 +223,17 @@ impl Settings {
             }
         }
         Ok(())
+    }
+}
+
+/// A path without a slash at its end.
+fn prefix(text: &str) -> Result<String, String> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte));
+    let bare = text.trim_end_matches('/');
+    if plain && (bare.is_empty() || bare.starts_with('/')) && !text.contains("//") {
+        Ok(bare.to_owned())
+    } else {
+        Err(format!("{text:?} is no path, want one such as /remora"))
     }
 }
 

@@ -1,0 +1,175 @@
+//! All at a glance: clusters as they are loaded, applications as they stand, what runs.
+
+use std::collections::BTreeMap;
+
+use maud::html;
+use remora_proto::v1 as wire;
+use remora_proto::v1::app_service_server::AppService;
+use remora_proto::v1::cluster_service_server::ClusterService;
+use tonic::Status;
+
+use super::page::{Page, badge, empty, escaped, figures, live, time};
+use super::{Asked, Part, Shown};
+
+/// Clusters that are drawn, and nodes of each.
+const DRAWN: usize = 6;
+const NODES: usize = 2000;
+
+pub async fn page(asked: &Asked<'_>) -> Shown {
+    let listed = asked.panel.door.list(asked.request(wire::ListClustersRequest {})).await?.into_inner();
+    let apps = applications(asked).await?;
+    let running = under_way(asked).await?;
+    let sum =
+        |count: fn(&wire::ClusterSummary) -> i64| listed.clusters.iter().map(count).sum::<i64>().to_string();
+    let awake = apps.iter().filter(|app| app.state == "awake.executing").count();
+    let mut drawn = Vec::new();
+    for summary in listed.clusters.iter().take(DRAWN) {
+        let request = asked.request(wire::GetClusterRequest { id: summary.id.clone() });
+        drawn.push((summary, ClusterService::get(&asked.panel.door, request).await?.into_inner()));
+    }
+    let main = html! {
+        h1 { "Overview" }
+        (live("figures", figures([
+            ("Nodes", sum(|told| told.nodes)),
+            ("Decisions", sum(|told| told.decisions)),
+            ("Tasks running", sum(|told| told.running)),
+            ("Tasks waiting", sum(|told| told.queued)),
+            ("Applications", apps.len().to_string()),
+            ("Awake", awake.to_string()),
+        ])))
+        h2 { "Clusters" }
+        (live("clusters", html! {
+            @if drawn.is_empty() {
+                (empty("No cluster is registered.", html! {
+                    "Register one with " code { "remora cluster register urban-sensing" } " or start the service with "
+                    code { "--scenario urban-sensing" } "."
+                }))
+            }
+            @for (summary, got) in &drawn { (cluster(summary, got)) }
+            @if listed.clusters.len() > DRAWN {
+                p { a href="placements" { "All " (listed.clusters.len()) " clusters" } }
+            }
+        }))
+        h2 { "Applications" }
+        (live("apps", html! {
+            @if apps.is_empty() { (super::application::none()) } @else { (super::application::table(&apps)) }
+        }))
+        h2 { "Under way" }
+        (live("runs", html! {
+            @if running.is_empty() { p.faint { "Nothing runs now." } } @else {
+                ul { @for run in &running {
+                    li { a href={ "runs/" (escaped(&run.id)) } { (run.id) } " " (badge(&run.kind)) " " (badge(&run.status))
+                        @if !run.node.is_empty() { " on " (run.node) } ", since " (time(run.queued_ms)) }
+                } }
+            }
+        }))
+    };
+    Ok(Page::new("", "Overview", main))
+}
+
+/// All applications; none where the service runs none.
+pub async fn applications(asked: &Asked<'_>) -> Result<Vec<wire::App>, Status> {
+    if asked.panel.apps.0.is_none() {
+        return Ok(Vec::new());
+    }
+    Ok(AppService::list(&asked.panel.apps, asked.request(wire::ListAppsRequest {})).await?.into_inner().apps)
+}
+
+async fn under_way(asked: &Asked<'_>) -> Result<Vec<wire::Run>, Status> {
+    let mut runs = Vec::new();
+    if asked.panel.apps.0.is_some() {
+        for status in ["running", "launching"] {
+            let request = wire::ListRunsRequest {
+                status: status.to_owned(),
+                limit: Some(20),
+                ..wire::ListRunsRequest::default()
+            };
+            let listed = asked.panel.apps.list_runs(asked.request(request)).await?;
+            runs.extend(listed.into_inner().runs);
+        }
+    }
+    Ok(runs)
+}
+
+/// A cluster by its sites: each node a square, darker the more of it is taken.
+fn cluster(summary: &wire::ClusterSummary, got: &wire::GetClusterResponse) -> Part {
+    let (Some(cluster), Some(facts)) = (&got.cluster, &got.facts) else { return html! {} };
+    let inner: BTreeMap<&str, &wire::Link> =
+        cluster.links.iter().map(|link| (link.outer.as_str(), link)).collect();
+    let known: BTreeMap<&str, &wire::NodeFacts> =
+        facts.nodes.iter().map(|facts| (facts.node.as_str(), facts)).collect();
+    let kinds: BTreeMap<&str, &wire::TaskKind> =
+        cluster.task_kinds.iter().map(|kind| (kind.name.as_str(), kind)).collect();
+    let flows: BTreeMap<&str, i64> = facts
+        .links
+        .iter()
+        .filter_map(|told| {
+            let link = cluster.links.get(usize::try_from(told.link?).ok()?)?;
+            Some((link.outer.as_str(), told.up_transfers + told.down_transfers))
+        })
+        .collect();
+    let mut sites: BTreeMap<&str, Vec<&wire::Node>> = BTreeMap::new();
+    for node in cluster.nodes.iter().take(NODES) {
+        let site = inner.get(node.name.as_str()).map_or("on its own", |link| link.inner.as_str());
+        sites.entry(site).or_default().push(node);
+    }
+    html! {
+        h3 { a href={ "placements/" (escaped(&summary.id)) } { (summary.id) } " "
+            span.faint { (count(summary.nodes, "node")) ", " (count(summary.running, "task")) " run, " (summary.queued) " wait" } }
+        div.sites {
+            @for (site, nodes) in sites {
+                div.site {
+                    h3 { (site) }
+                    @if let Some(link) = inner.get(site) {
+                        p.faint { "uplink " (crate::commands::bytes(link.up_bytes_per_s)) "/s"
+                            @if let Some(flows) = flows.get(site).filter(|flows| **flows > 0) { ", " (flows) " transfers" } }
+                    }
+                    ul.nodes { @for node in &nodes {
+                        @let facts = known.get(node.name.as_str()).copied();
+                        @let (class, told) = load(node, facts, &kinds);
+                        li class=(class) title=(told) { span.skip { (told) } }
+                    } }
+                    p.faint { (count(nodes.len() as i64, "node")) }
+                }
+            }
+        }
+    }
+}
+
+/// So many of something.
+fn count(number: i64, of: &str) -> String {
+    format!("{number} {of}{}", if number == 1 { "" } else { "s" })
+}
+
+/// How far a node is taken: a class, and words.
+fn load(
+    node: &wire::Node,
+    facts: Option<&wire::NodeFacts>,
+    kinds: &BTreeMap<&str, &wire::TaskKind>,
+) -> (&'static str, String) {
+    let placed = facts.map_or(&[][..], |facts| &facts.placed);
+    let cpu = |placed: &wire::PlacedTask| {
+        let kind = placed.task.as_ref().and_then(|task| kinds.get(task.kind.as_str()));
+        kind.and_then(|kind| kind.cpu_millis).unwrap_or_default()
+    };
+    let taken: i64 = placed.iter().filter(|placed| !placed.queued).map(cpu).sum();
+    let waiting = placed.iter().filter(|placed| placed.queued).count();
+    let share = taken as f64 / node.cpu_millis.max(1) as f64;
+    let away = facts.is_some_and(|facts| facts.unavailable);
+    let class = match share {
+        _ if away => "away",
+        share if share <= 0.0 => "",
+        share if share < 0.34 => "some",
+        share if share < 0.8 => "half",
+        _ => "full",
+    };
+    let state = if away { ", takes no tasks" } else { "" };
+    let tasks = placed.len() - waiting;
+    let told = format!(
+        "{} ({}): {tasks} tasks, {:.0} % of its CPU, {waiting} wait{state}",
+        node.name,
+        node.kind,
+        100.0 * share
+    );
+    (class, told)
+}

@@ -1,0 +1,165 @@
+//! Runs.
+
+use std::time::Duration;
+
+use maud::html;
+use remora_proto::v1 as wire;
+use remora_proto::v1::app_service_server::AppService;
+use tokio_stream::StreamExt;
+use tonic::Status;
+
+use super::page::{Form, Page, badge, escaped, figures, live, time, time_or_none};
+use super::session::Session;
+use super::{Asked, Asking, Part, Parts, Shown, request};
+use crate::commands::{bytes, seconds};
+use crate::storage::Role;
+
+/// Of a log, how much of its end is shown.
+const SHOWN: usize = 64 << 10;
+/// How long a log that goes on is read for one look at it.
+const LOOK: Duration = Duration::from_millis(150);
+
+pub fn table(runs: &[wire::Run]) -> Part {
+    html! {
+        div.scroll { table.searched {
+            thead { tr { th { "Run" } th { "Kind" } th { "Status" } th { "Version" } th { "Node" } th { "Queued" } th.number { "Took" } th { "Cause" } th { "Why" } } }
+            tbody { @for run in runs {
+                @let took = run.started_ms.zip(run.ended_ms).map(|(from, to)| (to - from) as f64 / 1000.0);
+                tr {
+                    td { a href={ "runs/" (escaped(&run.id)) } { (run.id) } }
+                    td { (run.kind) }
+                    td { (badge(&run.status)) }
+                    td.number { (run.version) }
+                    td { (run.node) }
+                    td { (time(run.queued_ms)) }
+                    td.number { @match took { Some(took) => (seconds(took)), None => "—" } }
+                    td { (run.cause) }
+                    td { (run.reason) }
+                }
+            } }
+        } }
+    }
+}
+
+pub async fn list(asked: &Asked<'_>, asking: &Asking) -> Shown {
+    let request = wire::ListRunsRequest {
+        before_ms: asking.before,
+        limit: Some(100),
+        ..wire::ListRunsRequest::default()
+    };
+    let runs = asked.panel.apps.list_runs(asked.request(request)).await?.into_inner().runs;
+    let main = html! {
+        h1 { "Runs" }
+        label { "Search (press /)" input type="search" data-search; }
+        (live("runs", html! {
+            @if runs.is_empty() { p.faint { "Nothing has run yet. A request, data or a schedule makes an application run." } }
+            @else { (table(&runs)) }
+        }))
+        @if let Some(last) = runs.last().filter(|_| runs.len() == 100) {
+            p { a href={ "runs?before=" (last.queued_ms) } { "Earlier ones" } }
+        }
+    };
+    Ok(Page::new("runs", "Runs", main))
+}
+
+pub async fn one(asked: &Asked<'_>, id: String) -> Shown {
+    let door = &asked.panel.apps;
+    let run = door.get_run(asked.request(wire::GetRunRequest { id: id.clone() })).await?.into_inner();
+    let log = log(asked, &id).await?;
+    let over = run.ended_ms.is_some();
+    let cluster = door.0.as_ref().map_or_else(String::new, |apps| apps.cluster.clone());
+    let form = |method, label| Form {
+        asked,
+        method,
+        fields: vec![("id", id.clone())],
+        back: format!("runs/{id}"),
+        label,
+        inside: html! {},
+    };
+    let main = html! {
+        h1 { "Run " (run.id) }
+        (live("run", html! {
+            (figures([
+                ("Status", run.status.clone()),
+                ("Kind", run.kind.clone()),
+                ("Version", run.version.to_string()),
+                ("Node", run.node.clone()),
+                ("Attempt", run.attempt.to_string()),
+                ("CPU", seconds(run.cpu_s)),
+                ("Memory", bytes(run.memory_bytes as f64)),
+            ]))
+            @if !run.reason.is_empty() { p.trouble { (run.reason) } }
+            p { "Of " a href={ "apps/" (run.app) } { (run.app) } ", because of " (run.cause) " by " (run.actor) "."
+                @if !run.repeats.is_empty() { " Repeats " a href={ "runs/" (run.repeats) } { (run.repeats) } "." }
+                " Seed " (run.seed) "." }
+            (timeline(&run))
+            @if !run.decision_id.is_empty() {
+                p { a href={ "placements/" (escaped(&cluster)) "/" (escaped(&run.decision_id)) } { "Why it ran on " (run.node) } }
+            }
+        }))
+        @if asked.may(Role::Operator) { div.actions {
+            @if over { (form("AppService/RepeatRun", "Repeat").button()) }
+            @else { (form("AppService/CancelRun", "Cancel").confirmed("It is stopped, and what it has done so far counts as nothing.", false)) }
+        } }
+        h2 { "Log" }
+        (live("log", html! { @if log.is_empty() { p.faint { "It said nothing." } } @else { pre.log tabindex="0" { (log) } } }))
+        h2 { "Read and written" }
+        (live("files", html! { (artifacts(&run, "read", &run.inputs)) (artifacts(&run, "wrote", &run.outputs)) }))
+    };
+    Ok(Page::new("runs", run.id.clone(), main))
+}
+
+fn artifacts(run: &wire::Run, verb: &str, blobs: &[wire::Artifact]) -> Part {
+    html! { @if !blobs.is_empty() { ul { @for blob in blobs {
+        li { (verb) " " a href={ "runs/" (escaped(&run.id)) "/files/" (escaped(&blob.name)) } { (blob.name) } ", "
+            (bytes(blob.bytes as f64)) ", " code { (blob.hash.get(..12).unwrap_or_default()) } }
+    } } } }
+}
+
+/// From the request to its end.
+fn timeline(run: &wire::Run) -> Part {
+    let Some(started) = run.started_ms else {
+        return html! { p.faint { "Queued at " (time(run.queued_ms)) "." } };
+    };
+    let waited = (started - run.queued_ms) as f64 / 1000.0;
+    let ran = run.ended_ms.map(|ended| (ended - started) as f64 / 1000.0);
+    let whole = (waited + ran.unwrap_or(0.0)).max(1e-3);
+    html! {
+        svg role="img" aria-label="time line" width="100%" height="18" viewBox="0 0 1000 18" preserveAspectRatio="none" {
+            rect x="0" y="0" width=(1000.0 * waited / whole) height="18" fill="#8a8f98" {}
+            rect x=(1000.0 * waited / whole) y="0" width=(1000.0 * ran.unwrap_or(0.0) / whole) height="18" fill="#3d9a5b" {}
+        }
+        p.faint { "Queued " (time(run.queued_ms)) ", ready and placed after " (seconds(waited)) ", "
+            @match ran { Some(ran) => { "ran for " (seconds(ran)) ", ended " (time_or_none(run.ended_ms)) } None => "still runs" } "." }
+    }
+}
+
+/// The end of what a run said so far.
+async fn log(asked: &Asked<'_>, id: &str) -> Result<String, Status> {
+    let mut pieces = asked
+        .panel
+        .apps
+        .run_log(asked.request(wire::GetRunRequest { id: id.to_owned() }))
+        .await?
+        .into_inner();
+    let mut said = Vec::new();
+    while let Ok(Some(piece)) = tokio::time::timeout(LOOK, pieces.next()).await {
+        said.extend(piece?.text);
+        if said.len() > 2 * SHOWN {
+            said.drain(..said.len() - SHOWN);
+        }
+    }
+    let from = said.len().saturating_sub(SHOWN);
+    Ok(String::from_utf8_lossy(&said[from..]).into_owned())
+}
+
+/// What a run read or wrote.
+pub async fn file(panel: &Parts, session: &Session, run: String, name: String) -> Result<Vec<u8>, Status> {
+    let asked = request(&session.caller, wire::GetArtifactRequest { run, name });
+    let mut pieces = panel.apps.get_artifact(asked).await?.into_inner();
+    let mut whole = Vec::new();
+    while let Some(piece) = pieces.next().await {
+        whole.extend(piece?.chunk);
+    }
+    Ok(whole)
+}

@@ -1,0 +1,98 @@
+//! Triggers: what fires when, what fired, and why something did not.
+
+use maud::html;
+use remora_proto::v1 as wire;
+use remora_proto::v1::app_service_server::AppService;
+
+use super::page::{Form, Page, badge, empty, live, time, time_or_none};
+use super::{Asked, Part, Shown};
+use crate::storage::Role;
+
+pub async fn page(asked: &Asked<'_>) -> Shown {
+    let request = wire::ListTriggersRequest { app: String::new(), limit: Some(100) };
+    let listed = asked.panel.apps.list_triggers(asked.request(request)).await?.into_inner();
+    let mut coming: Vec<_> = listed.triggers.clone();
+    coming.sort_by_key(|trigger| (trigger.next_ms.is_none(), trigger.next_ms));
+    let main = html! {
+        h1 { "Triggers" }
+        label { "Search (press /)" input type="search" data-search; }
+        h2 { "To come" }
+        (live("coming", html! {
+            @if coming.is_empty() {
+                (empty("No application has a trigger.", html! { "They stand in " code { "app.toml" } ", under " code { "[[trigger]]" } "." }))
+            } @else { (table(asked, &coming, "triggers")) }
+        }))
+        h2 { "What happened" }
+        (live("fires", html! {
+            div.scroll { table.searched {
+                thead { tr { th { "At" } th { "Application" } th { "Trigger" } th { "Who" } th { "What" } } }
+                tbody { @for fire in &listed.fires { tr {
+                    td { (time(fire.at_ms)) } td { a href={ "apps/" (fire.app) } { (fire.app) } } td { (fire.trigger) } td { (fire.actor) }
+                    td { @if fire.skipped.is_empty() { (badge("fired")) } @else { (fire.skipped) } }
+                } } }
+            } }
+        }))
+    };
+    Ok(Page::new("triggers", "Triggers", main))
+}
+
+pub fn table(asked: &Asked<'_>, triggers: &[wire::Trigger], back: &str) -> Part {
+    let operator = asked.may(Role::Operator);
+    let form = |trigger: &wire::Trigger, command: wire::TriggerCommand, label| Form {
+        asked,
+        method: "AppService/CommandTrigger",
+        fields: vec![
+            ("app", trigger.app.clone()),
+            ("trigger", trigger.name.clone()),
+            ("command", (command as i32).to_string()),
+        ],
+        back: back.to_owned(),
+        label,
+        inside: html! {},
+    };
+    html! {
+        @if triggers.is_empty() { p.faint { "It has none: only requests wake it." } } @else {
+            div.scroll { table.searched {
+                thead { tr { th { "Application" } th { "Trigger" } th { "When" } th { "Next" } th { "Fired" } th { "Waiting" } th { "Skipped" } th {} } }
+                tbody { @for trigger in triggers { tr {
+                    td { a href={ "apps/" (trigger.app) } { (trigger.app) } }
+                    td { (trigger.name) }
+                    td { code { (when(&trigger.spec)) } }
+                    td { @if trigger.paused { (badge("paused")) } @else { (time_or_none(trigger.next_ms)) } }
+                    td { (time_or_none(trigger.fired_ms)) }
+                    td { @if trigger.items > 0 { (trigger.items) " items" } }
+                    td { @if let Some(at) = trigger.skipped_ms { (time(at)) ": " (trigger.skipped) } }
+                    td { @if operator { div.actions {
+                        (form(trigger, wire::TriggerCommand::Fire, "Fire").button())
+                        @if trigger.paused { (form(trigger, wire::TriggerCommand::Resume, "Resume").button()) }
+                        @else { (form(trigger, wire::TriggerCommand::Pause, "Pause").confirmed("It does not fire until somebody resumes it.", false)) }
+                    } } }
+                } } }
+            } }
+        }
+    }
+}
+
+/// When a trigger fires, of its JSON.
+fn when(spec: &str) -> String {
+    let spec: serde_json::Value = serde_json::from_str(spec).unwrap_or_default();
+    let (run, on) = (spec["run"].as_str().unwrap_or_default(), &spec["on"]);
+    let told = |name: &str, fields: &[&str]| {
+        let said: Vec<_> = fields
+            .iter()
+            .filter(|field| !on[name][**field].is_null())
+            .map(|field| format!("{field} {}", on[name][*field].to_string().trim_matches('"')))
+            .collect();
+        said.join(", ")
+    };
+    let on = if !on["schedule"].is_null() {
+        told("schedule", &["cron", "zone"])
+    } else if !on["data"].is_null() {
+        format!("data: {}", told("data", &["count", "bytes", "debounce_s", "longest_s", "folder"]))
+    } else if !on["drift"].is_null() {
+        format!("drift: {}", told("drift", &["metric", "above", "below", "times"]))
+    } else {
+        "by hand".to_owned()
+    };
+    format!("{run} on {on}")
+}
