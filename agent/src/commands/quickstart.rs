@@ -1,7 +1,10 @@
 //! `remora quickstart`: the whole product in a few minutes.
 
+mod demo;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use remora_env::file::write_whole;
@@ -16,7 +19,11 @@ use remora_trainer::summary::Evaluation;
 use tokio::net::TcpListener;
 
 use super::{cluster, evaluate, print, serve, tables, train};
+use crate::appcore::apps;
+use crate::appcore::executor::process::Processes;
+use crate::appcore::placing::LOCAL;
 use crate::service;
+use crate::storage::{self, Storage};
 
 /// Train for two minutes, compare with the baselines, write a report, then serve.
 #[derive(Debug, clap::Args)]
@@ -35,6 +42,9 @@ pub struct Args {
     /// Address to serve on; a free port is taken where this one is in use.
     #[arg(long, default_value = "127.0.0.1:50051")]
     listen: SocketAddr,
+    /// Address of the Control Panel; a free port is taken where this one is in use.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    http: SocketAddr,
     /// End after the report.
     #[arg(long)]
     no_serve: bool,
@@ -49,11 +59,10 @@ pub async fn run(args: Args, json: bool) -> Result<()> {
     if !(args.minutes.is_finite() && args.minutes > 0.0) {
         bail!("--minutes is {}, want a number above 0", args.minutes);
     }
-    if !args.listen.ip().is_loopback() {
-        bail!(
-            "--listen {} can be reached by other machines: quickstart serves on this one only",
-            args.listen
-        );
+    for (flag, address) in [("listen", args.listen), ("http", args.http)] {
+        if !address.ip().is_loopback() {
+            bail!("--{flag} {address} can be reached by other machines: quickstart serves on this one only");
+        }
     }
     clear(&args.out)?;
     let say = |text: String| -> Result<()> {
@@ -64,7 +73,7 @@ pub async fn run(args: Args, json: bool) -> Result<()> {
             print(text)
         }
     };
-    say(introduction(args.minutes))?;
+    say(introduction(&args))?;
     let budget = Budget::Minutes(args.minutes);
     let options = Options { folder: args.out.clone(), budget, resume: false, from: None };
     let finished = train::with_progress(quick(args.seed), &options)?;
@@ -115,11 +124,12 @@ fn clear(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn introduction(minutes: f64) -> String {
+fn introduction(args: &Args) -> String {
+    let (minutes, end) = (args.minutes, if args.no_serve { "" } else { " Then it serves the policy." });
     format!(
         "Remora learns where to run AI tasks on an edge cluster, so that less data crosses thin links and\n\
          results come sooner. It now trains a policy for {minutes} minutes on three simulated clusters (91 to 449\n\
-         nodes), compares it with {} heuristics, writes a report, and serves the policy.\n",
+         nodes), compares it with {} heuristics and writes a report.{end}\n",
         usual().count()
     )
 }
@@ -178,22 +188,43 @@ fn places(folder: &Path, best: &Path, report: &Path) -> String {
 
 async fn serve_policy(args: &Args, best: &Path, say: &dyn Fn(String) -> Result<()>) -> Result<()> {
     let policy = remora_policies::by_name(&best.to_string_lossy(), args.seed)?;
-    let listener = match TcpListener::bind(args.listen).await {
-        Ok(listener) => listener,
-        Err(_) => TcpListener::bind(SocketAddr::new(args.listen.ip(), 0)).await?,
-    };
-    let address = listener.local_addr()?;
-    let clusters = vec![cluster::of_scenario(&Scenario::load(SERVED)?, None, 0)];
+    let (listener, http) = (free(args.listen).await?, free(args.http).await?);
+    let (address, panel) = (listener.local_addr()?, http.local_addr()?);
+    let scenario = Scenario::load(SERVED)?;
+    let clusters = vec![cluster::of_scenario(&scenario, None, 0)];
     say(format!(
-        "4. Serving the trained policy on {address} (gRPC), with the cluster {SERVED} registered. Ctrl-C ends.\n\
+        "4. Serving the trained policy on {address} (gRPC), with the cluster {SERVED} simulated beside it. Ctrl-C ends.\n\
+         \x20  See it at work: the Control Panel is at http://{panel}/\n\
          \x20  Try, in another terminal:\n\
          \x20    remora place --cluster {SERVED} --task train --dry-run --server http://{address}\n\
+         \x20    remora app list --server http://{address}    (docs/applications.md is a tour of ten minutes)\n\
          \x20    remora evaluate --policy kube-default,greedy-marginal,{} --alpha 0,0.5,1\n\
          \x20    remora train --scenario {SERVED} --out runs/first --minutes 10\n\
          \x20  (remora is target/release/remora, or cargo run --release --)",
         best.display()
     ))?;
+    let data = args.out.join("service");
+    let storage = Arc::new(Storage::open(storage::Options::new(&data)).await?);
+    let apps =
+        apps::Options { folder: data.join("apps"), cluster: LOCAL.to_owned(), processes: Processes::new() };
+    let config = service::Config {
+        clusters,
+        storage: Some(storage),
+        apps: Some(apps),
+        http: Some(http),
+        ..service::Config::new(policy)
+    };
     let stop = serve::stop_signal()?;
-    service::run(listener, stop, service::Config { clusters, ..service::Config::new(policy) }).await?;
+    let demonstrating = tokio::spawn(demo::play(address, scenario));
+    service::run(listener, stop, config).await?;
+    demonstrating.abort();
     print("stopped")
+}
+
+/// A listener at this address, or at a free port where it is in use.
+async fn free(address: SocketAddr) -> Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(listener),
+        Err(_) => Ok(TcpListener::bind(SocketAddr::new(address.ip(), 0)).await?),
+    }
 }
