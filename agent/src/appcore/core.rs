@@ -2,6 +2,7 @@
 //! reads no clock and does nothing itself, so the journal of its inputs, handled again, gives the same state.
 
 mod app;
+mod data;
 mod learning;
 mod requests;
 mod restart;
