@@ -121,6 +121,11 @@ impl Handle {
         }
     }
 
+    /// Waits until AppCore is gone.
+    pub async fn stopped(&self) {
+        self.mailbox.closed().await;
+    }
+
     /// Ends AppCore once what was taken before is written.
     pub async fn stop(&self) {
         self.mailbox.send(Message::Stop).await.unwrap_or(());

@@ -2,6 +2,7 @@
 //! created, and each test has one of its own.
 
 mod administration;
+mod apps;
 mod compaction;
 mod crash;
 mod figures;

@@ -324,6 +324,16 @@ impl App {
         self.calls.len()
     }
 
+    /// Everything that may still be read: code, models, and what runs and calls were given.
+    pub fn blobs(&self) -> impl Iterator<Item = &Blob> {
+        let code = self.definitions.values().filter_map(|definition| definition.code.as_ref());
+        let models = self.versions.values().filter_map(|version| version.model.as_ref());
+        let calls = self.calls.iter().chain(self.learning.as_ref().map(|learning| &learning.call));
+        let gathered = self.triggers.values().flat_map(|state| &state.inputs);
+        let runs = self.runs.values().flat_map(|run| run.inputs.iter().chain(&run.outputs));
+        code.chain(models).chain(calls.flat_map(|call| &call.inputs)).chain(gathered).chain(runs)
+    }
+
     pub(super) fn awake(&self) -> bool {
         matches!(self.state, State::Waking | State::Executing | State::Draining)
     }
