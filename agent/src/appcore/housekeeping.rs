@@ -1,11 +1,12 @@
 //! Once an hour: runs that an application need not keep are forgotten, and files that nothing refers to any more.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::core::Core;
+use super::core::{App, Core};
 use super::owner::{Denied, Handle};
 use crate::service::Clock;
 use crate::storage::RunsKept;
@@ -64,7 +65,7 @@ fn needed(core: &Core) -> BTreeSet<String> {
 
 /// Which runs of whom stay, of those that say so.
 fn kept(core: &Core, now_ms: i64) -> Vec<RunsKept> {
-    let of = |(name, app): (&String, &super::core::App)| {
+    let of = |(name, app): (&String, &Arc<App>)| {
         let keep = app.manifest().keep;
         let learnt = |number: &u32| app.versions.get(number).and_then(|version| version.run.clone());
         let kept = RunsKept {

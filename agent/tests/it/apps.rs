@@ -349,7 +349,7 @@ command = ["sh", "-c", "read how < $REMORA_INPUT/request; echo it was $how; exit
     // Whoever asks wrongly harms nobody else.
     for _ in 0..3 {
         let told = apps.ask("fails", "", "65\n").await.unwrap();
-        assert_eq!(how(&told), ("failed".to_owned(), None, "ended with code 65: it was 65".to_owned()));
+        assert_eq!(how(&told), ("failed".to_owned(), Some(65), "ended with code 65: it was 65".to_owned()));
     }
     assert_eq!(apps.get("fails").await.failures, 0);
     for _ in 0..2 {

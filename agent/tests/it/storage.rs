@@ -6,6 +6,7 @@ mod apps;
 mod compaction;
 mod crash;
 mod figures;
+mod forget;
 mod ownership;
 mod reading;
 mod trouble;

@@ -202,6 +202,11 @@ impl Seen {
         self.ids.get(id)
     }
 
+    /// Some may have been forgotten.
+    pub fn full(&self) -> bool {
+        self.order.len() >= REMEMBERED
+    }
+
     pub fn add(&mut self, id: &str, led_to: &str) {
         if self.ids.insert(id.to_owned(), led_to.to_owned()).is_none() {
             self.order.push_back(id.to_owned());
@@ -322,6 +327,14 @@ impl App {
     /// Calls for learning that wait.
     pub fn calls_waiting(&self) -> usize {
         self.calls.len()
+    }
+
+    /// Whether a notice came before: nothing where it may be too long ago to know.
+    pub fn notice_known(&self, key: &str) -> Option<bool> {
+        match self.notices.get(key) {
+            Some(_) => Some(true),
+            None => (!self.notices.full()).then_some(false),
+        }
     }
 
     /// Everything that may still be read: code, models, and what runs and calls were given.

@@ -8,7 +8,7 @@ use remora_agent::appcore::run::{Blob, Run, RunKind, Status};
 use remora_agent::appcore::states::{Cause, State};
 use remora_agent::storage::{AppBatch, AppEntry, JournalFilter, Paging, RunFilter, Storage};
 
-use super::{Place, everywhere, fill};
+use super::{everywhere, fill};
 
 const MANIFEST: &str = "
 name = 'a'
