@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::executor::Executor;
 use super::executor::process::Processes;
+use super::housekeeping;
 use super::launcher::Launcher;
 use super::owner::{self, Handle};
 use super::placing::{PROCESS, Placing};
@@ -63,10 +64,11 @@ impl Apps {
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot write {}", folder.display()))?;
         let folder = folder.canonicalize()?;
         Launcher::clear(&folder, &executors, &keep).await?;
-        let (handle, effects, owning) = owner::start(storage, clock).await?;
+        let (handle, effects, owning) = owner::start(storage, clock.clone()).await?;
         let launcher = Launcher::new(handle.clone(), folder, placing, executors);
         tokio::spawn(launcher.clone().work(effects));
         tokio::spawn(watcher::watch(handle.clone()));
+        tokio::spawn(housekeeping::keep_house(handle.clone(), clock));
         Ok((Apps { handle, launcher, cluster }, owning))
     }
 }
