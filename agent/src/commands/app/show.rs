@@ -72,6 +72,11 @@ fn aliases(app: &wire::App) -> String {
     if told.is_empty() { "none".to_owned() } else { told.join(", ") }
 }
 
+/// How it stands, in a line.
+pub fn told(app: &wire::App, already: &str) -> String {
+    format!("{} is {}{already}; versions: {}", app.name, app.state, aliases(app))
+}
+
 pub async fn list(server: ServerArgs, as_json: bool) -> Result<()> {
     let ask = |wire| async move { client(wire).list(wire::ListAppsRequest {}).await };
     let apps = server.connect().await?.ask(ask).await?.apps;
@@ -84,7 +89,7 @@ pub async fn list(server: ServerArgs, as_json: bool) -> Result<()> {
     let mut table = table(&["app", "state", "since", "versions", "waiting", "next fire"]);
     for app in &apps {
         let next = app.triggers.iter().filter_map(|trigger| trigger.next_ms).min();
-        let (waiting, next) = (app.waiting.to_string(), next.map_or_else(|| "—".to_owned(), |at| date(at)));
+        let (waiting, next) = (app.waiting.to_string(), next.map_or_else(|| "—".to_owned(), date));
         table.add_row([&app.name, &app.state, &date(app.since_ms), &aliases(app), &waiting, &next]);
     }
     print(table)
@@ -135,8 +140,7 @@ pub async fn command(args: CommandArgs, command: wire::AppCommand, as_json: bool
     if as_json {
         return print(json!({ "rows": [app] }));
     }
-    let already = if app.unchanged { " already" } else { "" };
-    print(format_args!("{} is {}{already}; versions: {}", app.name, app.state, aliases(&app)))
+    print(told(&app, if app.unchanged { " already" } else { "" }))
 }
 
 pub async fn transitions(args: TransitionArgs, as_json: bool) -> Result<()> {
@@ -223,7 +227,7 @@ pub async fn wait(args: WaitArgs) -> Result<()> {
     match tokio::time::timeout(Duration::from_secs(args.within), waiting).await {
         Ok(app) => {
             let app = app?;
-            print(format_args!("{} is {}; versions: {}", app.name, app.state, aliases(&app)))
+            print(told(&app, ""))
         }
         Err(_) => bail!("not within {} s; see: remora app show {name}, remora app runs {name}", args.within),
     }
