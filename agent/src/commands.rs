@@ -60,7 +60,7 @@ pub fn seconds(seconds: f64) -> String {
 /// A time for people, from milliseconds since 1970; 0 is never.
 pub fn date(at_ms: i64) -> String {
     let at = (at_ms != 0).then(|| OffsetDateTime::from_unix_timestamp(at_ms.div_euclid(1000)).ok()).flatten();
-    at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| "-".to_owned())
+    at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| "—".to_owned())
 }
 
 /// Reads the dial on the command line.

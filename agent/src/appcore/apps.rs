@@ -8,11 +8,13 @@ use anyhow::{Context, Result};
 use tokio::task::JoinHandle;
 
 use super::executor::Executor;
+use super::executor::kubernetes::Jobs;
 use super::executor::process::Processes;
+use super::executor::simulated::Simulated;
 use super::housekeeping;
 use super::launcher::Launcher;
 use super::owner::{self, Handle};
-use super::placing::{PROCESS, Placing};
+use super::placing::{KUBERNETES, LOCAL, PROCESS, Placing, SIMULATED};
 use super::run::Status;
 use super::watcher;
 use crate::service::{Clock, Door};
@@ -27,6 +29,28 @@ pub struct Options {
     pub cluster: String,
     /// What runs jobs on this machine.
     pub processes: Processes,
+    /// What plays jobs on nodes that exist in a scenario alone.
+    pub simulated: Simulated,
+    /// What runs them in Kubernetes, where that is configured.
+    pub jobs: Option<Jobs>,
+}
+
+impl Options {
+    /// Over this machine alone.
+    pub fn new(folder: impl Into<PathBuf>, processes: Processes) -> Options {
+        let (folder, cluster) = (folder.into(), LOCAL.to_owned());
+        Options { folder, cluster, processes, simulated: Simulated { speed: 1.0 }, jobs: None }
+    }
+
+    /// What runs jobs, by the label of nodes.
+    fn executors(&self) -> BTreeMap<String, Arc<dyn Executor>> {
+        let processes: Arc<dyn Executor> = Arc::new(self.processes.clone());
+        let simulated: Arc<dyn Executor> = Arc::new(self.simulated);
+        let jobs = self.jobs.clone().map(|jobs| Arc::new(jobs) as Arc<dyn Executor>);
+        let always = [(PROCESS, processes), (SIMULATED, simulated)];
+        let all = always.into_iter().chain(jobs.map(|jobs| (KUBERNETES, jobs)));
+        all.map(|(label, executor)| (label.to_owned(), executor)).collect()
+    }
 }
 
 /// Access to AppCore.
@@ -50,6 +74,7 @@ impl Apps {
         clock: Clock,
     ) -> Result<(Apps, JoinHandle<()>)> {
         let cluster = options.cluster.clone();
+        let executors = options.executors();
         let placing = Placing::new(door, options.cluster);
         // Folders stay where a paused run is to go on from them.
         let before = storage.apps_before().await?;
@@ -58,9 +83,7 @@ impl Apps {
         let keep: Vec<_> =
             runs.filter(|run| run.status != Status::Queued).map(|run| run.id.clone()).collect();
         drop(core);
-        let executors: BTreeMap<String, Arc<dyn Executor>> =
-            [(PROCESS.to_owned(), Arc::new(options.processes) as Arc<dyn Executor>)].into();
-        let folder = options.folder.clone();
+        let folder = options.folder;
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot write {}", folder.display()))?;
         let folder = folder.canonicalize()?;
         Launcher::clear(&folder, &executors, &keep).await?;

@@ -237,9 +237,11 @@ impl AppService for AppDoor {
         let hash = apps.handle.storage().put_blob(input).await.map_err(kept)?;
         let input = Some(Blob { name: REQUEST.to_owned(), hash, bytes });
         let by = by(&extensions, "");
+        let state = streams::state(&apps, &app).await;
         let done = apps.handle.tell(Input::Request { app: app.clone(), id, input, by }).await?;
         let run = done.run.ok_or_else(|| Status::internal("a request led to no run"))?;
-        Ok(Response::new(streams::execution(apps, feed, app, run)))
+        let asked = streams::Asked { app, run, known: done.known, state };
+        Ok(Response::new(streams::execution(apps, feed, asked)))
     }
 
     async fn notify(

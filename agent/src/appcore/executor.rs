@@ -1,5 +1,6 @@
 //! Where runs are carried out: a job is a folder, a command and limits; an executor runs it on a node.
 
+pub mod kubernetes;
 pub mod process;
 pub mod simulated;
 

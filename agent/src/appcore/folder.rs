@@ -71,6 +71,21 @@ pub fn files(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     Ok(found)
 }
 
+/// A folder and all that is in it, links as such.
+pub fn all(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut found = vec![folder.to_owned()];
+    let mut next = 0;
+    while let Some(path) = found.get(next).cloned() {
+        next += 1;
+        if !path.is_symlink() && path.is_dir() {
+            for entry in fs::read_dir(&path)? {
+                found.push(entry?.path());
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// Unpacks a tar archive of plain files, all or nothing.
 pub fn unpack(archive: &[u8], folder: &Path) -> Result<()> {
     let parent = folder.parent().context("a folder for code lies somewhere")?;

@@ -22,12 +22,12 @@ const DATA_ERROR: i32 = 65;
 /// Lines of its log that say why a command failed.
 const LAST_WORDS: usize = 3;
 
+/// How to stop runs, by run and attempt.
+type UnderWay = BTreeMap<(String, u32), watch::Sender<Option<Stop>>>;
+
 /// What carries out effects; clones are the same one.
 #[derive(Clone, Debug)]
 pub struct Launcher(Arc<Parts>);
-
-/// By run and attempt.
-type UnderWay = BTreeMap<(String, u32), watch::Sender<Option<Stop>>>;
 
 #[derive(Debug)]
 struct Parts {
@@ -36,7 +36,7 @@ struct Parts {
     folder: PathBuf,
     placing: Placing,
     executors: BTreeMap<String, Arc<dyn Executor>>,
-    /// How to stop what is under way.
+    /// What is under way.
     under_way: Mutex<UnderWay>,
     /// What is to wake and to sleep, each application in order.
     wakers: Mutex<BTreeMap<String, mpsc::UnboundedSender<Option<Box<Definition>>>>>,

@@ -21,7 +21,6 @@ use tokio::net::TcpListener;
 use super::{cluster, evaluate, print, serve, tables, train};
 use crate::appcore::apps;
 use crate::appcore::executor::process::Processes;
-use crate::appcore::placing::LOCAL;
 use crate::service;
 use crate::storage::{self, Storage};
 
@@ -205,8 +204,7 @@ async fn serve_policy(args: &Args, best: &Path, say: &dyn Fn(String) -> Result<(
     ))?;
     let data = args.out.join("service");
     let storage = Arc::new(Storage::open(storage::Options::new(&data)).await?);
-    let apps =
-        apps::Options { folder: data.join("apps"), cluster: LOCAL.to_owned(), processes: Processes::new() };
+    let apps = apps::Options::new(data.join("apps"), Processes::new());
     let config = service::Config {
         clusters,
         storage: Some(storage),

@@ -56,7 +56,7 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let settings = args.settings.or(file);
     settings.check()?;
     let (tls, rules, seed) = (settings.tls()?, settings.rules(), settings.seed.unwrap_or(0));
-    let (kept, apps) = (settings.storage()?, settings.apps()?);
+    let (kept, apps) = (settings.storage()?, settings.apps().await?);
     rules.check(kept.is_some())?;
     tls.as_ref().map_or(Ok(()), TlsFiles::check)?;
     let policy = remora_policies::by_name(settings.policy.as_deref().unwrap_or("pretrained"), seed)?;

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use remora_agent::appcore::apps;
 use remora_agent::appcore::executor::process::Processes;
-use remora_agent::appcore::placing::LOCAL;
+use remora_agent::appcore::executor::simulated::Simulated;
+use remora_agent::appcore::placing::{EXECUTOR, LOCAL, SIMULATED};
 use remora_agent::service::Config;
 use remora_agent::storage::{Options, Storage};
 use remora_policies::by_name;
@@ -17,8 +18,14 @@ use tokio_stream::StreamExt;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use crate::server::Server;
+use crate::server::{Server, small_cluster};
 use crate::storage::everywhere;
+
+/// Jobs as processes of this machine.
+fn options(folder: &Path) -> apps::Options {
+    let processes = Processes::supervised_by(env!("CARGO_BIN_EXE_remora"));
+    apps::Options::new(folder.join("apps"), processes)
+}
 
 /// A server with applications in a folder of its own.
 struct Apps {
@@ -29,18 +36,23 @@ struct Apps {
 
 impl Apps {
     async fn start(folder: &Path) -> Apps {
-        Apps::with(Options::new(folder)).await
+        Apps::over(Options::new(folder), options(folder), Vec::new()).await
     }
 
     async fn with(kept: Options) -> Apps {
-        let folder = kept.folder.join("apps");
+        let options = options(&kept.folder);
+        Apps::over(kept, options, Vec::new()).await
+    }
+
+    /// With these clusters from the start.
+    async fn over(
+        kept: Options,
+        options: apps::Options,
+        clusters: Vec<wire::RegisterClusterRequest>,
+    ) -> Apps {
         let storage = Arc::new(Storage::open(kept).await.unwrap());
-        let options = apps::Options {
-            folder,
-            cluster: LOCAL.to_owned(),
-            processes: Processes::supervised_by(env!("CARGO_BIN_EXE_remora")),
-        };
         let config = Config {
+            clusters,
             storage: Some(storage.clone()),
             apps: Some(options),
             ..Config::new(by_name("greedy-completion", 0).unwrap())
@@ -388,4 +400,68 @@ async fn without_data_there_are_no_applications() {
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert!(refused.message().contains("--data"), "{}", refused.message());
     server.stop().await;
+}
+
+/// The small cluster, which exists here alone; it knows how long the learner takes on its devices.
+fn simulated_cluster() -> wire::RegisterClusterRequest {
+    let mut request = small_cluster();
+    let cluster = request.cluster.as_mut().unwrap();
+    let label = (EXECUTOR.to_owned(), SIMULATED.to_owned());
+    cluster.nodes.iter_mut().for_each(|node| node.labels.extend([label.clone()]));
+    let kind = |name: &str, seconds: [f64; 3]| {
+        let device = |(device, mean_s): (&str, f64)| wire::ExecutionTime {
+            device_kind: device.to_owned(),
+            mean_s: Some(mean_s),
+        };
+        let execution = ["nuc", "rpi4", "vm"].into_iter().zip(seconds).map(device).collect();
+        // Two of them never fit on one node, the cloud's apart.
+        wire::TaskKind { name: name.to_owned(), execution, ..cluster.task_kinds[0].clone() }
+    };
+    let kinds = [kind("learner/learn", [12.0, 40.0, 30.0]), kind("learner/execute", [2.0, 6.0, 4.0])];
+    cluster.task_kinds.extend(kinds);
+    request
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_simulated_nodes_time_alone_passes() {
+    const SPEED: f64 = 10.0;
+    let folder = tempfile::tempdir().unwrap();
+    let options = apps::Options {
+        cluster: "small".to_owned(),
+        simulated: Simulated { speed: SPEED },
+        ..options(folder.path())
+    };
+    let mut apps = Apps::over(Options::new(folder.path()), options, vec![simulated_cluster()]).await;
+    apps.take(LEARNER).await;
+    apps.notify("learner", "monday", "5").await;
+    apps.until("learner", |app| app.aliases.get("champion") == Some(&2)).await;
+    // A request comes while it learns on: both run, on different nodes.
+    apps.notify("learner", "tuesday", "4").await;
+    let learning = apps.until("learner", |app| !app.learning_run.is_empty()).await.learning_run;
+    let answer: serde_json::Value = serde_json::from_str(&apps.answer("learner", "").await).unwrap();
+    assert_eq!(answer["simulated"], true);
+    assert_eq!(apps.get("learner").await.learning_run, learning, "it learns meanwhile");
+    let began = Instant::now();
+    let runs = loop {
+        let runs = apps.runs("learner").await;
+        if runs.len() == 5 && runs.iter().all(|run| run.ended_ms.is_some()) {
+            break runs;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "{runs:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    let of = |kind: &str| runs.iter().find(|run| run.kind == kind).unwrap();
+    assert_eq!((of("learn").id.as_str(), of("learn").node.as_str()), (learning.as_str(), "desk"));
+    assert_ne!(of("execute").node, "desk");
+    for run in &runs {
+        assert_eq!(run.status, "succeeded", "{run:?}");
+        let (cluster_id, decision_id) = ("small".to_owned(), run.decision_id.clone());
+        let explain = wire::ExplainRequest { cluster_id, decision_id };
+        let receipt = apps.server.placements().await.explain(explain).await.unwrap().into_inner();
+        let predicted = receipt.response.unwrap().predicted_completion_s;
+        assert_eq!(receipt.outcome.unwrap().response_s, Some(predicted), "{run:?}");
+        let took = (run.ended_ms.unwrap() - run.started_ms.unwrap()) as f64 / 1000.0 * SPEED;
+        assert!((predicted * 0.98..predicted + 15.0).contains(&took), "{took} s for {predicted} s: {run:?}");
+    }
+    apps.server.stop().await;
 }

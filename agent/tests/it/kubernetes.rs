@@ -5,6 +5,7 @@ mod double;
 mod extender;
 mod facts;
 mod filter;
+mod jobs;
 mod manifests;
 mod real;
 mod scheduler;

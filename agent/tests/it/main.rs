@@ -30,4 +30,5 @@ mod server;
 mod standard;
 mod storage;
 mod tls;
+mod tutorial;
 mod twin;

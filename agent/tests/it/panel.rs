@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use remora_agent::appcore::apps;
 use remora_agent::appcore::executor::process::Processes;
-use remora_agent::appcore::placing::LOCAL;
 use remora_agent::panel::{ACTIONS, FirstLink};
 use remora_agent::service::{Config, METHODS};
 use remora_agent::storage::{Options, Role, Storage};
@@ -103,11 +102,10 @@ async fn open(folder: &Path) -> (Server, Client) {
     let client = Client::new(http.local_addr().unwrap());
     let config = Config {
         storage: Some(Arc::new(Storage::open(Options::new(folder)).await.unwrap())),
-        apps: Some(apps::Options {
-            folder: folder.join("apps"),
-            cluster: LOCAL.to_owned(),
-            processes: Processes::supervised_by(env!("CARGO_BIN_EXE_remora")),
-        }),
+        apps: Some(apps::Options::new(
+            folder.join("apps"),
+            Processes::supervised_by(env!("CARGO_BIN_EXE_remora")),
+        )),
         clusters: vec![small_cluster()],
         http: Some(http),
         ..Config::new(by_name("greedy-completion", 0).unwrap())

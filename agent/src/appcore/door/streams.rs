@@ -42,22 +42,38 @@ async fn send<T>(sender: &Sender<T>, message: Result<T, Status>) -> Option<()> {
     sender.send(message).await.ok()
 }
 
-/// How a request is answered, step by step.
+/// A request that was taken.
+pub struct Asked {
+    pub app: String,
+    pub run: String,
+    /// It was made before, and much of what became of it has passed.
+    pub known: bool,
+    /// The application's state before.
+    pub state: String,
+}
+
+/// The state of an application; nothing where it is unknown.
+pub async fn state(apps: &Apps, app: &str) -> String {
+    let app = app.to_owned();
+    let state = apps.handle.ask(move |core| core.apps().get(&app).map(|app| app.state)).await;
+    state.ok().flatten().map_or_else(String::new, |state| state.name().to_owned())
+}
+
+/// How a request is answered, step by step. The feed was taken before the request was made.
 pub fn execution(
     apps: Arc<Apps>,
     feed: broadcast::Receiver<Arc<Row>>,
-    app: String,
-    id: String,
+    asked: Asked,
 ) -> ReceiverStream<Result<wire::ExecuteProgress, Status>> {
     stream(|sender| async move {
         let run = tokio::select! {
-            run = apps.handle.over(&id) => run,
+            run = apps.handle.over(&asked.run) => run,
             // It ends only when the service does, or nobody listens.
-            () = progress(&apps, feed, &app, &id, &sender) => return None,
+            () = progress(&apps, feed, &asked, &sender) => return None,
         };
         let answer = match run {
-            Ok(Some(run)) => last(&apps, app, run).await,
-            Ok(None) => Err(Status::not_found(format!("run {id} is not kept any more"))),
+            Ok(Some(run)) => last(&apps, &asked.app, run).await,
+            Ok(None) => Err(Status::not_found(format!("run {} is not kept any more", asked.run))),
             Err(denied) => Err(denied.into()),
         };
         send(&sender, answer).await
@@ -67,19 +83,20 @@ pub fn execution(
 async fn progress(
     apps: &Apps,
     mut feed: broadcast::Receiver<Arc<Row>>,
-    app: &str,
-    id: &str,
+    Asked { app, run: id, known, state }: &Asked,
     sender: &Sender<wire::ExecuteProgress>,
 ) {
-    // What was so before is told only of what began before: the feed tells the rest in order.
-    let mut run =
-        apps.handle.run(id).await.ok().flatten().filter(|run| run.attempt > 0).as_ref().map(told::run);
-    let mut state = String::new();
+    let mut state = state.clone();
+    // Of a new request, the feed tells everything in its order.
+    let mut run = None;
+    if *known {
+        run = apps.handle.run(id).await.ok().flatten().as_ref().map(told::run);
+    }
     loop {
         // The end is told with the response.
-        let news = run.as_ref().is_some_and(|run| run.ended_ms.is_none());
+        let under_way = run.as_ref().is_some_and(|run| run.ended_ms.is_none());
         let message = wire::ExecuteProgress { state: state.clone(), run: run.clone(), response: None };
-        if news && send(sender, Ok(message)).await.is_none() {
+        if under_way && send(sender, Ok(message)).await.is_none() {
             return;
         }
         loop {
@@ -88,10 +105,7 @@ async fn progress(
                     state = to.name().to_owned();
                     break;
                 }
-                Ok(Row::Run(changed))
-                    if changed.id == id
-                        && run.as_ref().is_none_or(|run| run.attempt <= i64::from(changed.attempt)) =>
-                {
+                Ok(Row::Run(changed)) if changed.id == *id => {
                     run = Some(told::run(changed));
                     break;
                 }
@@ -102,14 +116,12 @@ async fn progress(
     }
 }
 
-async fn last(apps: &Apps, app: String, run: Run) -> Result<wire::ExecuteProgress, Status> {
-    let state = apps.handle.ask(move |core| core.apps().get(&app).map(|app| app.state)).await?;
+async fn last(apps: &Apps, app: &str, run: Run) -> Result<wire::ExecuteProgress, Status> {
     let response = match run.outputs.iter().find(|blob| blob.name == RESPONSE) {
         Some(blob) => Some(apps.handle.storage().blob(&blob.hash).await.map_err(kept)?),
         None => None,
     };
-    let state = state.map_or_else(String::new, |state| state.name().to_owned());
-    Ok(wire::ExecuteProgress { state, run: Some(told::run(&run)), response })
+    Ok(wire::ExecuteProgress { state: state(apps, app).await, run: Some(told::run(&run)), response })
 }
 
 /// What a run says, as it says it.

@@ -43,6 +43,8 @@ fn read(path: &Path, further: &[PathBuf]) -> Result<(String, Manifest, Vec<u8>)>
     let mut archive = tar::Builder::new(Vec::new());
     // The same files give the same archive, whoever owns them and whenever they were made.
     archive.mode(tar::HeaderMode::Deterministic);
+    // Programs just built may have holes on some file systems; the archive does not tell.
+    archive.sparse(false);
     for (index, file) in manifest.files.iter().enumerate() {
         let from = folder.join(file);
         let added = archive.append_path_with_name(&from, file_name(file));

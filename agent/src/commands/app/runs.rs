@@ -84,10 +84,14 @@ pub struct ExportArgs {
     server: ServerArgs,
 }
 
+/// Seconds from its start to its end, where it had both.
+fn took(run: &wire::Run) -> Option<f64> {
+    run.started_ms.zip(run.ended_ms).map(|(from, to)| (to - from) as f64 / 1000.0)
+}
+
 pub fn print_runs(runs: &[wire::Run]) -> Result<()> {
     let mut table = table(&["run", "kind", "status", "version", "node", "queued", "took", "cause", "why"]);
     for run in runs {
-        let took = run.started_ms.zip(run.ended_ms).map(|(from, to)| (to - from) as f64 / 1000.0);
         table.add_row([
             run.id.clone(),
             run.kind.clone(),
@@ -95,7 +99,7 @@ pub fn print_runs(runs: &[wire::Run]) -> Result<()> {
             run.version.to_string(),
             run.node.clone(),
             date(run.queued_ms),
-            took.map_or_else(|| "—".to_owned(), seconds),
+            took(run).map_or_else(|| "—".to_owned(), seconds),
             run.cause.clone(),
             run.reason.clone(),
         ]);
@@ -137,7 +141,10 @@ pub async fn execute(args: RunArgs, as_json: bool) -> Result<()> {
     }
     let answer = response.unwrap_or_default();
     match &args.out {
-        Some(path) => write_file(path, &answer)?,
+        Some(path) => {
+            write_file(path, &answer)?;
+            eprintln!("{}: {} in {}", in_a_line(&run), bytes(answer.len() as f64), path.display());
+        }
         None if as_json => {}
         None => std::io::stdout().write_all(&answer).context("cannot write the answer")?,
     }
@@ -146,6 +153,12 @@ pub async fn execute(args: RunArgs, as_json: bool) -> Result<()> {
     } else {
         Ok(())
     }
+}
+
+/// How it went, in a line.
+fn in_a_line(run: &wire::Run) -> String {
+    let took = took(run).map_or_else(String::new, |took| format!(", {}", seconds(took)));
+    format!("{} {} on {}, version {}{took}", run.id, run.status, run.node, run.version)
 }
 
 fn write_file(path: &std::path::Path, content: &[u8]) -> Result<()> {
@@ -268,10 +281,12 @@ pub async fn artifact(args: ArtifactArgs) -> Result<()> {
 
 pub async fn export(args: ExportArgs) -> Result<()> {
     let service = args.server.connect().await?;
-    let request = wire::GetRunRequest { id: args.run };
+    let request = wire::GetRunRequest { id: args.run.clone() };
     let answer = client(service.wire()).export_run(request).await.map_err(refused)?.into_inner();
     let whole = pieces(answer).await?;
     write_file(&args.out, &whole)?;
-    let (size, path) = (bytes(whole.len() as f64), args.out.display());
-    print(format_args!("{path}: {size}; check it with: tar xf {path} && cd … && sha256sum -c SHA256SUMS"))
+    let (size, path, run) = (bytes(whole.len() as f64), args.out.display(), args.run);
+    print(format_args!(
+        "{path}: {size}; check it with: tar -xf {path} && cd {run} && sha256sum -c SHA256SUMS"
+    ))
 }

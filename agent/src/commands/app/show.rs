@@ -72,6 +72,11 @@ fn aliases(app: &wire::App) -> String {
     if told.is_empty() { "none".to_owned() } else { told.join(", ") }
 }
 
+/// How it stands, in a line.
+pub fn told(app: &wire::App, already: &str) -> String {
+    format!("{} is {}{already}; versions: {}", app.name, app.state, aliases(app))
+}
+
 pub async fn list(server: ServerArgs, as_json: bool) -> Result<()> {
     let ask = |wire| async move { client(wire).list(wire::ListAppsRequest {}).await };
     let apps = server.connect().await?.ask(ask).await?.apps;
@@ -135,8 +140,7 @@ pub async fn command(args: CommandArgs, command: wire::AppCommand, as_json: bool
     if as_json {
         return print(json!({ "rows": [app] }));
     }
-    let already = if app.unchanged { " already" } else { "" };
-    print(format_args!("{} is {}{already}; versions: {}", app.name, app.state, aliases(&app)))
+    print(told(&app, if app.unchanged { " already" } else { "" }))
 }
 
 pub async fn transitions(args: TransitionArgs, as_json: bool) -> Result<()> {
@@ -223,7 +227,7 @@ pub async fn wait(args: WaitArgs) -> Result<()> {
     match tokio::time::timeout(Duration::from_secs(args.within), waiting).await {
         Ok(app) => {
             let app = app?;
-            print(format_args!("{} is {}; versions: {}", app.name, app.state, aliases(&app)))
+            print(told(&app, ""))
         }
         Err(_) => bail!("not within {} s; see: remora app show {name}, remora app runs {name}", args.within),
     }

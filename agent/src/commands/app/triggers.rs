@@ -105,6 +105,11 @@ pub async fn notify(args: NotifyArgs, as_json: bool) -> Result<()> {
         None if files.is_empty() => bail!("--key: is missing, and there are no files to name the notice by"),
         None => hex(&hash.finalize()),
     };
+    let told = match files.len() {
+        0 => "taken".to_owned(),
+        1 => "taken: 1 file".to_owned(),
+        number => format!("taken: {number} files"),
+    };
     let request = wire::NotifyRequest { app: args.app, key, items: args.items, bytes: None, files };
     let ask = |wire| {
         let request = request.clone();
@@ -114,7 +119,7 @@ pub async fn notify(args: NotifyArgs, as_json: bool) -> Result<()> {
     if as_json {
         return print(json!({ "rows": [answer] }));
     }
-    print(if answer.already_known { "known already, counted then" } else { "taken" })
+    print(if answer.already_known { "known already, counted then" } else { &told })
 }
 
 pub async fn metric(args: MetricArgs) -> Result<()> {

@@ -4,7 +4,7 @@ use anyhow::Result;
 use remora_proto::v1 as wire;
 use serde_json::json;
 
-use super::{client, triggers};
+use super::{client, show, triggers};
 use crate::client::{ServerArgs, refused};
 use crate::commands::{date, print, table};
 
@@ -88,8 +88,7 @@ fn told(app: &wire::App, as_json: bool) -> Result<()> {
     if as_json {
         return print(json!({ "rows": [app] }));
     }
-    let aliases: Vec<_> = app.aliases.iter().map(|(alias, version)| format!("{alias} {version}")).collect();
-    print(format_args!("{}: {}", app.name, aliases.join(", ")))
+    print(show::told(app, ""))
 }
 
 pub async fn alias(args: AliasArgs, as_json: bool) -> Result<()> {

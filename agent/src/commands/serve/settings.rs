@@ -10,8 +10,9 @@ use clap::error::ErrorKind;
 use serde::Deserialize;
 
 use crate::appcore::apps;
+use crate::appcore::executor::kubernetes::{self, Jobs};
 use crate::appcore::executor::process::Processes;
-use crate::appcore::placing::LOCAL;
+use crate::appcore::executor::simulated::Simulated;
 use crate::logs::Format;
 use crate::service::{Limits, Rules, TlsFiles};
 use crate::storage::{Options, Role};
@@ -48,6 +49,9 @@ pub struct Settings {
     /// Cluster over whose nodes they are placed [default: apps, which is this machine].
     #[arg(long, value_name = "CLUSTER")]
     pub apps_cluster: Option<String>,
+    /// Seconds that pass for simulated nodes in one of ours, 0.001 to 1000000 [default: 1].
+    #[arg(long, value_name = "FACTOR", value_parser = speed)]
+    pub apps_speed: Option<f64>,
     /// Demand a token of every caller. Where no administrator could come in, a token for one is printed on stderr.
     #[arg(long, num_args = 0, default_missing_value = "true")]
     pub auth: Option<bool>,
@@ -85,6 +89,9 @@ pub struct Settings {
     /// What holders of certificates may do.
     #[arg(skip)]
     pub clients: Vec<Client>,
+    /// Where jobs run as Jobs of Kubernetes.
+    #[arg(skip)]
+    pub kubernetes_jobs: Option<kubernetes::Settings>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -117,6 +124,9 @@ impl Settings {
         if let Some(alpha) = settings.alpha.filter(|alpha| !(0.0..=1.0).contains(alpha)) {
             return Err(anyhow!("{}: alpha: is {alpha}, want 0 to 1", path.display()));
         }
+        if let Some(wrong) = settings.apps_speed.filter(|speed| !is_speed(*speed)) {
+            return Err(anyhow!("{}: apps-speed: is {wrong}, want 0.001 to 1000000", path.display()));
+        }
         Ok(settings)
     }
 
@@ -132,6 +142,7 @@ impl Settings {
             database: self.database.or(other.database),
             apps: self.apps.or(other.apps),
             apps_cluster: self.apps_cluster.or(other.apps_cluster),
+            apps_speed: self.apps_speed.or(other.apps_speed),
             auth: self.auth.or(other.auth),
             tls_cert: self.tls_cert.or(other.tls_cert),
             tls_key: self.tls_key.or(other.tls_key),
@@ -144,6 +155,7 @@ impl Settings {
             max_per_second_per_caller: self.max_per_second_per_caller.or(other.max_per_second_per_caller),
             log_format: self.log_format.or(other.log_format),
             clients: [self.clients, other.clients].concat(),
+            kubernetes_jobs: self.kubernetes_jobs.or(other.kubernetes_jobs),
         }
     }
 
@@ -163,7 +175,7 @@ impl Settings {
     }
 
     /// How applications are run, if they are.
-    pub fn apps(&self) -> Result<Option<apps::Options>> {
+    pub async fn apps(&self) -> Result<Option<apps::Options>> {
         let guarded = self.rules().authenticate || self.listen().ip().is_loopback();
         let Some(data) = self.data.as_ref().filter(|_| self.apps.unwrap_or(guarded)) else {
             return match self.apps {
@@ -173,8 +185,14 @@ impl Settings {
                 _ => Ok(None),
             };
         };
-        let cluster = self.apps_cluster.clone().unwrap_or_else(|| LOCAL.to_owned());
-        Ok(Some(apps::Options { folder: data.join("apps"), cluster, processes: Processes::new() }))
+        let usual = apps::Options::new(data.join("apps"), Processes::new());
+        let cluster = self.apps_cluster.clone().unwrap_or(usual.cluster);
+        let jobs = match self.kubernetes_jobs.clone() {
+            Some(settings) => Some(jobs(settings, &usual.folder).await?),
+            None => None,
+        };
+        let simulated = Simulated { speed: self.apps_speed.unwrap_or(usual.simulated.speed) };
+        Ok(Some(apps::Options { cluster, simulated, jobs, ..usual }))
     }
 
     pub fn tls(&self) -> Result<Option<TlsFiles>> {
@@ -237,6 +255,27 @@ fn prefix(text: &str) -> Result<String, String> {
     }
 }
 
+/// What makes Jobs of Kubernetes, with the right of the pod that this runs in, or of a kubeconfig.
+async fn jobs(settings: kubernetes::Settings, apps: &Path) -> Result<Jobs> {
+    if !apps.starts_with(&settings.path) {
+        let (path, apps) = (settings.path.display(), apps.display());
+        return Err(anyhow!("kubernetes-jobs.path: is {path}, want a folder that holds {apps}"));
+    }
+    let client = kube::Client::try_default().await;
+    let client = client.context("kubernetes-jobs: there is no way to an API server")?;
+    Ok(Jobs::new(client, settings))
+}
+
+/// No job lasts for ever, nor no time at all.
+fn is_speed(speed: f64) -> bool {
+    (1e-3..=1e6).contains(&speed)
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    let speed = text.parse().ok().filter(|speed| is_speed(*speed));
+    speed.ok_or_else(|| format!("is {text}, want 0.001 to 1000000"))
+}
+
 pub fn usage(problem: String) -> anyhow::Error {
     clap::Error::raw(ErrorKind::ValueValidation, problem + "\n").into()
 }
@@ -266,6 +305,7 @@ mod tests {
         let text: String = lines.map(|line| line.trim_start().to_owned() + "\n").collect();
         let settings: Settings = toml::from_str(&text).unwrap();
         assert_eq!(settings.clients.len(), 1, "{text}");
+        assert!(settings.kubernetes_jobs.is_some_and(|jobs| jobs.path.is_absolute()), "{text}");
         let command = Settings::augment_args(clap::Command::new("serve"));
         for flag in command.get_arguments().filter_map(|argument| argument.get_long()) {
             assert!(

@@ -15,6 +15,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
+/// The label of a Job's pods.
+pub const JOB_NAME: &str = "batch.kubernetes.io/job-name";
+
 /// What happened to an object: its version, its resource, it before and after.
 type Change = (u64, String, Option<Value>, Option<Value>);
 
@@ -32,6 +35,8 @@ struct Store {
     refused: Vec<u16>,
     watches: usize,
     rights: BTreeSet<(String, String, String)>,
+    /// What was asked to be deleted, and how.
+    deleted: Vec<(String, Value)>,
 }
 
 #[derive(Clone)]
@@ -79,8 +84,35 @@ impl Double {
         nodes.into_iter().for_each(|node| self.put("nodes", node));
     }
 
+    /// Deletes it; what waited for nothing else goes too.
     pub fn delete(&self, resource: &str, key: &str) {
         self.write(resource, key, None);
+        for job in self.all("jobs").iter().filter(|job| job["metadata"]["deletionTimestamp"].is_string()) {
+            if self.pods_of(job).is_empty() {
+                self.write("jobs", &self::key(job), None);
+            }
+        }
+    }
+
+    /// A Job waits for its pods, which end in their own time, unless it is to leave them behind.
+    fn delete_as_asked(&self, resource: &str, key: &str, how: &Value) {
+        let object = self.get(resource, key).unwrap();
+        let pods = if resource == "jobs" { self.pods_of(&object) } else { Vec::new() };
+        let now =
+            |object: &mut Value| object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        for pod in &pods {
+            self.change("pods", &self::key(pod), now);
+        }
+        if how["propagationPolicy"] == "Foreground" && !pods.is_empty() {
+            self.change(resource, key, now);
+        } else {
+            self.delete(resource, key);
+        }
+    }
+
+    fn pods_of(&self, job: &Value) -> Vec<Value> {
+        let of = |pod: &Value| pod["metadata"]["labels"][JOB_NAME] == job["metadata"]["name"];
+        self.all("pods").into_iter().filter(of).collect()
     }
 
     pub fn change(&self, resource: &str, key: &str, change: impl FnOnce(&mut Value)) {
@@ -128,6 +160,11 @@ impl Double {
     /// Group, resource and verb of everything that was asked.
     pub fn rights(&self) -> BTreeSet<(String, String, String)> {
         self.store.lock().unwrap().rights.clone()
+    }
+
+    /// Resource and name of what was deleted, and with which options.
+    pub fn deleted(&self) -> Vec<(String, Value)> {
+        self.store.lock().unwrap().deleted.clone()
     }
 
     /// The next bindings are answered with these statuses.
@@ -249,6 +286,7 @@ async fn serve(State(double): State<Double>, method: Method, uri: Uri, body: Byt
         (&Method::GET, _) => "get",
         (&Method::POST, _) => "create",
         (&Method::PUT, _) => "update",
+        (&Method::DELETE, _) => "delete",
         _ => "other",
     };
     let group = if parts.first() == Some(&"api") { "" } else { parts[1] };
@@ -265,6 +303,18 @@ async fn serve(State(double): State<Double>, method: Method, uri: Uri, body: Byt
             Some(object) => answer(200, &object),
             None => status(404, "not found"),
         },
+        // What a pod says stands beside what the API server knows of it.
+        (Method::GET, ["pods", name, "log"]) => match double.get("pods", &at(name)) {
+            Some(pod) => Response::new(pod["log"].as_str().unwrap_or_default().to_owned().into()),
+            None => status(404, "not found"),
+        },
+        (Method::DELETE, [resource, name]) => {
+            let Some(object) = double.get(resource, &at(name)) else { return status(404, "not found") };
+            let how = (format!("{resource}/{name}"), serde_json::from_slice(&body).unwrap_or_default());
+            double.store.lock().unwrap().deleted.push(how);
+            double.delete_as_asked(resource, &at(name), &serde_json::from_slice(&body).unwrap_or_default());
+            answer(200, &object)
+        }
         (Method::POST, ["pods", name, "binding"]) => {
             let (code, message) = {
                 let mut store = double.store.lock().unwrap();
@@ -302,13 +352,25 @@ async fn serve(State(double): State<Double>, method: Method, uri: Uri, body: Byt
 fn collection(double: &Double, resource: &str, namespace: Option<&str>, query: &str) -> Response<Body> {
     let parameter = |name: &str| {
         let found = query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name);
-        found.map(|(_, value)| value.replace("%3D", "=").replace("%2C", ",").replace("%21", "!"))
+        let plain = [("%3D", "="), ("%2C", ","), ("%21", "!"), ("%2F", "/")];
+        found.map(|(_, value)| {
+            plain.iter().fold(value.to_owned(), |text, (coded, own)| text.replace(coded, own))
+        })
     };
     let selector = parameter("fieldSelector").unwrap_or_default();
+    let label = parameter("labelSelector");
+    let labelled = move |object: &Value| {
+        let Some((name, value)) = label.as_deref().and_then(|label| label.split_once('=')) else {
+            return true;
+        };
+        object["metadata"]["labels"][name] == value
+    };
     let (resource, namespace) = (resource.to_owned(), namespace.map(str::to_owned));
     let matches = move |object: &Value| {
         let there = namespace.as_deref().is_none_or(|namespace| object["metadata"]["namespace"] == namespace);
-        there && selector.split(',').filter(|term| !term.is_empty()).all(|term| selects(term, object))
+        there
+            && labelled(object)
+            && selector.split(',').filter(|term| !term.is_empty()).all(|term| selects(term, object))
     };
     if parameter("watch").is_some() {
         let since = parameter("resourceVersion").and_then(|version| version.parse().ok()).unwrap_or(0);

@@ -15,10 +15,17 @@ fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
 }
 
-/// Every object of every file, by kind and name.
-fn manifests() -> BTreeMap<(String, String), Value> {
+/// What is deployed, by kind and name.
+type Objects = BTreeMap<(String, String), Value>;
+
+/// Every object of every file of the scheduler.
+fn manifests() -> Objects {
+    manifests_in("kubernetes")
+}
+
+fn manifests_in(folder: &str) -> Objects {
     let mut objects = BTreeMap::new();
-    for file in std::fs::read_dir(deploy().join("kubernetes")).unwrap() {
+    for file in std::fs::read_dir(deploy().join(folder)).unwrap() {
         let path = file.unwrap().path();
         assert_eq!(path.extension().unwrap(), "yaml", "{}", path.display());
         let text = std::fs::read_to_string(&path).unwrap();
@@ -33,7 +40,7 @@ fn manifests() -> BTreeMap<(String, String), Value> {
     objects
 }
 
-fn of<'a>(objects: &'a BTreeMap<(String, String), Value>, kind: &str) -> &'a Value {
+fn of<'a>(objects: &'a Objects, kind: &str) -> &'a Value {
     let mut all = objects.iter().filter(|((of, _), _)| of == kind);
     let found = all.next().unwrap_or_else(|| panic!("no {kind}")).1;
     assert!(all.next().is_none(), "two of {kind}");
@@ -125,13 +132,11 @@ fn nothing_runs_with_more_rights_than_it_needs() {
     assert!(container.contains(&format!("rust:{}", short.join("."))), "{version}");
 }
 
-/// What the scheduler asks of an API server in a life with everything in it is what the roles allow.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn roles_allow_what_the_scheduler_does_and_nothing_else() {
-    let objects = manifests();
+/// Group, resource and verb of all that roles of these kinds allow.
+fn allowed(objects: &Objects, kinds: &[&str]) -> BTreeSet<(String, String, String)> {
     let mut allowed = BTreeSet::new();
-    for kind in ["ClusterRole", "Role"] {
-        for rule in of(&objects, kind)["rules"].as_array().unwrap() {
+    for kind in kinds {
+        for rule in of(objects, kind)["rules"].as_array().unwrap() {
             let list = |key: &str| {
                 rule[key]
                     .as_array()
@@ -151,9 +156,40 @@ async fn roles_allow_what_the_scheduler_does_and_nothing_else() {
             }
         }
     }
+    allowed
+}
+
+/// What the scheduler asks of an API server in a life with everything in it is what the roles allow.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn roles_allow_what_the_scheduler_does_and_nothing_else() {
     let double = Double::start().await;
     let used = tokio::time::timeout(Duration::from_secs(60), used_rights(&double)).await.unwrap();
-    assert_eq!(used, allowed);
+    assert_eq!(used, allowed(&manifests(), &["ClusterRole", "Role"]));
+}
+
+/// The same of a service that runs jobs, which has a role in one namespace alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_role_of_jobs_allows_what_they_need_and_nothing_else() {
+    let objects = manifests_in("kubernetes-jobs");
+    let used = tokio::time::timeout(Duration::from_secs(60), super::jobs::used_rights()).await.unwrap();
+    assert_eq!(used, allowed(&objects, &["Role"]));
+    assert!(!objects.keys().any(|(kind, _)| kind.starts_with("Cluster")));
+    let resources = of(&objects, "Kustomization")["resources"].as_array().unwrap();
+    assert_eq!(resources.len() + 1, std::fs::read_dir(deploy().join("kubernetes-jobs")).unwrap().count());
+    let namespace = &of(&manifests(), "Namespace")["metadata"]["name"].clone();
+    for ((kind, name), object) in objects.iter().filter(|((kind, _), _)| kind != "Kustomization") {
+        assert_eq!(&object["metadata"]["namespace"], namespace, "{kind} {name}");
+    }
+    let binding = of(&objects, "RoleBinding");
+    assert_eq!(binding["roleRef"]["name"], of(&objects, "Role")["metadata"]["name"]);
+    assert_eq!(binding["subjects"][0]["name"], of(&objects, "ServiceAccount")["metadata"]["name"]);
+    // The example of the configuration names what is there.
+    let claim = &of(&objects, "PersistentVolumeClaim")["metadata"]["name"];
+    let example = std::fs::read_to_string(deploy().join("remora.toml")).unwrap();
+    assert!(
+        example.contains(&format!("#: claim = {claim}"))
+            && example.contains(&format!("#: namespace = {namespace}"))
+    );
 }
 
 fn extender() -> Extender {
