@@ -14,6 +14,7 @@ pub mod folder;
 pub mod gate;
 pub mod launcher;
 pub mod manifest;
+pub mod own;
 pub mod owner;
 pub mod placing;
 pub mod rows;

@@ -16,6 +16,7 @@ mod http;
 mod journeys;
 mod kubernetes;
 mod limits;
+mod own_policy;
 mod placing;
 mod policies;
 mod python;
