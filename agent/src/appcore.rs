@@ -15,6 +15,7 @@ pub mod gate;
 pub mod housekeeping;
 pub mod launcher;
 pub mod manifest;
+pub mod own;
 pub mod owner;
 pub mod placing;
 pub mod rows;

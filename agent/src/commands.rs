@@ -9,6 +9,7 @@ pub mod evaluate;
 pub mod kubernetes;
 pub mod learn;
 pub mod outcome;
+pub mod own;
 pub mod place;
 pub mod quickstart;
 pub mod scenario;

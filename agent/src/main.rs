@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use remora_agent::appcore::executor::process::{SUPERVISE, supervise};
 use remora_agent::commands::{
-    ablate, app, audit, bench, cluster, evaluate, kubernetes, learn, outcome, place, quickstart, scenario,
-    serve, token, trace, train, tune,
+    ablate, app, audit, bench, cluster, evaluate, kubernetes, learn, outcome, own, place, quickstart,
+    scenario, serve, token, trace, train, tune,
 };
 use remora_agent::logs::{self, Format};
 
@@ -56,6 +56,9 @@ enum Command {
     /// Run one job; the service starts this.
     #[command(name = SUPERVISE, hide = true)]
     Supervise,
+    /// Learn or judge Remora's own policy; the service starts this.
+    #[command(hide = true)]
+    Own,
 }
 
 impl Command {
@@ -85,7 +88,7 @@ impl Command {
             Command::App(command) => app::run(command, json).await,
             Command::Audit(args) => audit::run(args, json).await,
             Command::Bench(args) => bench::run(&args, json).await,
-            Command::Supervise => unreachable!("it has a runtime of its own"),
+            Command::Supervise | Command::Own => unreachable!("the service starts it without a runtime"),
         }
     }
 }
@@ -95,6 +98,9 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Command::Supervise = cli.command {
         return supervise();
+    }
+    if let Command::Own = cli.command {
+        return own::run();
     }
     let (format, json) = (cli.command.log_format(), cli.json);
     let ran = tokio::runtime::Runtime::new().map_err(anyhow::Error::from).and_then(|runtime| {

@@ -50,7 +50,10 @@ use tonic_health::ServingStatus;
 
 pub use access::{METHODS, Method, Rules, first_token};
 pub use doors::Door;
+pub(crate) use doors::champion::checkpoint;
 pub use limits::Limits;
+pub(crate) use restart::ITSELF;
+pub(crate) use serving::is_heuristic;
 pub use tls::Files as TlsFiles;
 
 use crate::appcore::apps::{self, Apps};

@@ -11,7 +11,7 @@ use remora_env::import::{ImportError, Imported};
 use remora_env::{Scenario, Scenarios, scenario::ScenarioError};
 use remora_policies::checkpoint::CheckpointError;
 use remora_policies::rollout::{self, Figures, play};
-use remora_policies::{Checkpoint, Learned};
+use remora_policies::{Checkpoint, Learned, Policy, PolicyError, by_name};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
@@ -21,8 +21,6 @@ use crate::statistics::{Ratio, paired_ratio};
 pub const WINDOW: usize = 400;
 /// Share of the windows, the last ones, that are kept to judge by.
 const HELD_OUT: f64 = 0.3;
-/// Worlds of each held-out window.
-const SEEDS: u64 = 4;
 /// Positions of the dial at which champion and candidate are compared.
 const ALPHAS: [f64; 3] = [0.0, 0.5, 1.0];
 
@@ -33,11 +31,13 @@ pub struct Gate {
     pub members: u64,
     /// Cost over the champion's on them that is still allowed.
     pub tolerance: f64,
+    /// Worlds of each held-out window.
+    pub seeds: u64,
 }
 
 impl Default for Gate {
     fn default() -> Gate {
-        Gate { members: 30, tolerance: 1.01 }
+        Gate { members: 30, tolerance: 1.01, seeds: 4 }
     }
 }
 
@@ -57,6 +57,8 @@ pub enum ContinualError {
     Scenario(#[from] ScenarioError),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
 }
 
 /// A recording made ready to learn from.
@@ -121,14 +123,12 @@ pub fn verdict(
     judge: &[PathBuf],
     gate: Gate,
 ) -> Result<Verdict, ContinualError> {
-    let windows: Result<Vec<Scenario>, ScenarioError> =
-        judge.iter().map(|path| Scenario::load(&path.to_string_lossy())).collect();
-    let windows = windows?;
-    let recorded = windows.iter().flat_map(|window| (0..SEEDS).map(move |seed| (window.clone(), seed)));
-    let family = Scenarios::Family(Family::Test);
-    let members = (0..gate.members).map(|index| (family.at(index).into_owned(), index));
-    let recorded = compare(champion, candidate, recorded.collect())?;
-    let known = compare(champion, candidate, members.collect())?;
+    let played = examine(&[Player::learned(candidate)?, Player::learned(champion)?], judge, gate)?;
+    let ratio = |pairs: &[Pair]| {
+        let [ours, theirs] = [0, 1].map(|who| pairs.iter().map(|it| it.costs[who]).collect::<Vec<f64>>());
+        paired_ratio(&ours, &theirs)
+    };
+    let (recorded, known) = (ratio(&played.recorded), ratio(&played.known));
     let better = recorded.high.is_some_and(|high| high < 1.0);
     let remembers = known.ratio <= gate.tolerance;
     let reason = match (better, remembers) {
@@ -139,25 +139,77 @@ pub fn verdict(
     Ok(Verdict { promoted: better && remembers, reason, recorded, known, gate })
 }
 
-/// Cost of the candidate over the champion's on the same worlds, at all of [`ALPHAS`].
-fn compare(
-    champion: &Checkpoint,
-    candidate: &Checkpoint,
-    worlds: Vec<(Scenario, u64)>,
-) -> Result<Ratio, CheckpointError> {
-    let policies = [Learned::new("candidate", candidate)?, Learned::new("champion", champion)?];
-    let costs: Vec<[f64; 2]> = worlds
-        .into_par_iter()
-        .flat_map_iter(|(scenario, seed)| {
-            let reference = rollout::reference(&scenario);
-            let world = Arc::new(scenario.world(seed));
-            let cost = |policy: &Learned, alpha| {
-                Figures::of(&play(&world, &mut policy.clone(), alpha, reference))
+/// One of those who are compared.
+pub struct Player(Box<dyn Fn() -> Box<dyn Policy> + Send + Sync>);
+
+impl std::fmt::Debug for Player {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Player")
+    }
+}
+
+impl Player {
+    pub fn learned(checkpoint: &Checkpoint) -> Result<Player, CheckpointError> {
+        let policy = Learned::new("learned", checkpoint)?;
+        Ok(Player(Box::new(move || Box::new(policy.clone()))))
+    }
+
+    /// A heuristic.
+    pub fn named(name: &str) -> Result<Player, PolicyError> {
+        by_name(name, 0)?;
+        let name = name.to_owned();
+        Ok(Player(Box::new(move || by_name(&name, 0).expect("it was made once"))))
+    }
+}
+
+/// What all came to on one world at one position of the dial.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pair {
+    pub scenario: String,
+    pub seed: u64,
+    pub alpha: f64,
+    /// Cost per task of each player, in their order; 1 is about that of `kube-default`.
+    pub costs: Vec<f64>,
+}
+
+/// What all came to where a candidate is judged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Examined {
+    /// On windows that nobody learnt from.
+    pub recorded: Vec<Pair>,
+    /// On the test family.
+    pub known: Vec<Pair>,
+}
+
+/// Lets all play the held-out windows and the test family.
+pub fn examine(players: &[Player], judge: &[PathBuf], gate: Gate) -> Result<Examined, ContinualError> {
+    let family = Scenarios::Family(Family::Test);
+    let members = (0..gate.members).map(|index| (family.at(index).into_owned(), index)).collect();
+    Ok(Examined { recorded: on_windows(players, judge, gate.seeds)?, known: compare(players, members) })
+}
+
+/// Lets all play windows of a recording, each with worlds of so many seeds.
+pub fn on_windows(players: &[Player], windows: &[PathBuf], seeds: u64) -> Result<Vec<Pair>, ContinualError> {
+    let windows: Result<Vec<Scenario>, ScenarioError> =
+        windows.iter().map(|path| Scenario::load(&path.to_string_lossy())).collect();
+    let windows = windows?;
+    let worlds = windows.iter().flat_map(|window| (0..seeds).map(move |seed| (window.clone(), seed)));
+    Ok(compare(players, worlds.collect()))
+}
+
+/// Lets all play the same worlds, at all of [`ALPHAS`].
+fn compare(players: &[Player], worlds: Vec<(Scenario, u64)>) -> Vec<Pair> {
+    let play = |(scenario, seed): (Scenario, u64)| {
+        let reference = rollout::reference(&scenario);
+        let world = Arc::new(scenario.world(seed));
+        ALPHAS.map(|alpha| {
+            let cost = |player: &Player| {
+                Figures::of(&play(&world, player.0().as_mut(), alpha, reference))
                     .cost_per_task(alpha, reference)
             };
-            ALPHAS.map(|alpha| [cost(&policies[0], alpha), cost(&policies[1], alpha)])
+            let costs = players.iter().map(cost).collect();
+            Pair { scenario: scenario.name().to_owned(), seed, alpha, costs }
         })
-        .collect();
-    let [ours, theirs] = [0, 1].map(|who| costs.iter().map(|costs| costs[who]).collect::<Vec<f64>>());
-    Ok(paired_ratio(&ours, &theirs))
+    };
+    worlds.into_par_iter().flat_map_iter(play).collect()
 }

@@ -142,6 +142,18 @@ pub enum Input {
     Slept {
         app: String,
     },
+    /// A model that was not learnt here is in use: it becomes a version, and the champion.
+    Adopt {
+        app: String,
+        model: Blob,
+        by: By,
+    },
+    /// What the service itself gives a run to read, besides what called for it.
+    Given {
+        run: String,
+        attempt: u32,
+        inputs: Vec<Blob>,
+    },
     Started {
         run: String,
         attempt: u32,
@@ -308,6 +320,11 @@ impl Core {
             Input::Again { run, by } => self.with(now_ms, &run.app, |step| step.again(run, by)),
             Input::Woken { app, error } => self.with(now_ms, app, |step| step.woken(error.as_deref())),
             Input::Slept { app } => self.with(now_ms, app, |step| step.slept()),
+            Input::Adopt { app, model, by } => self.with(now_ms, app, |step| step.adopt(model, by)),
+            Input::Given { run, attempt, inputs } => self.with(now_ms, app_of(run), |step| {
+                step.given((run, *attempt), inputs);
+                Ok(())
+            }),
             Input::Started { run, attempt, node, decision } => self.with(now_ms, app_of(run), |step| {
                 step.started((run, *attempt), node, decision.as_deref());
                 Ok(())

@@ -14,7 +14,7 @@ pub struct Scores {
     pub metric: String,
     /// Of the version that is judged, sample by sample.
     pub candidate: Vec<f64>,
-    /// Of the champion on the same samples; left out where there is none.
+    /// Of the champion on the same samples, or of whom else it must be better than; left out where there is nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub champion: Option<Vec<f64>>,
 }
@@ -67,7 +67,7 @@ pub fn judge(gate: &Gate, scores: &Scores, has_champion: bool) -> Verdict {
         return verdict(false, format!("{samples} samples, and the gate wants {}", gate.samples));
     }
     let sign = if gate.better == Better::Lower { 1.0 } else { -1.0 };
-    let Some(champion) = scores.champion.as_ref().filter(|_| has_champion) else {
+    let Some(champion) = &scores.champion else {
         if has_champion {
             return verdict(false, "the champion was not evaluated beside it".to_owned());
         }

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use super::core::{Definition, Effect, Input, Launch};
 use super::executor::{Executor, Exit, INPUT, Job, OUTPUT, Stop};
 use super::folder;
+use super::own::{self, Keeper};
 use super::owner::Handle;
 use super::placing::{PROCESS, Place, Placing};
 use super::run::{Blob, End, LOG, Left, MODEL, Run, RunKind, SCORES, Usage};
@@ -36,6 +37,8 @@ struct Parts {
     folder: PathBuf,
     placing: Placing,
     executors: BTreeMap<String, Arc<dyn Executor>>,
+    /// Has the policy served that the application of Remora's own promotes.
+    keeper: Keeper,
     /// What is under way.
     under_way: Mutex<UnderWay>,
     /// What is to wake and to sleep, each application in order.
@@ -50,7 +53,8 @@ impl Launcher {
         executors: BTreeMap<String, Arc<dyn Executor>>,
     ) -> Launcher {
         let (under_way, wakers) = (Mutex::default(), Mutex::default());
-        Launcher(Arc::new(Parts { handle, folder, placing, executors, under_way, wakers }))
+        let keeper = Keeper::new(handle.clone(), placing.door().clone());
+        Launcher(Arc::new(Parts { handle, folder, placing, executors, keeper, under_way, wakers }))
     }
 
     /// Ends what an earlier service left running below this folder, and throws away what is not to be kept.
@@ -77,6 +81,7 @@ impl Launcher {
     /// Carries out effects until AppCore is gone; then what still runs is ended.
     pub async fn work(self, mut effects: mpsc::UnboundedReceiver<Effect>) {
         let mut runs = JoinSet::new();
+        tokio::spawn(self.0.keeper.clone().keep());
         while let Some(effect) = effects.recv().await {
             while runs.try_join_next().is_some() {}
             match effect {
@@ -96,11 +101,13 @@ impl Launcher {
                 }
                 Effect::Promoted { app, version } => {
                     tracing::info!(app, version = version.number, "promoted");
+                    self.0.keeper.look();
                 }
                 Effect::Over(_) => {}
             }
         }
         self.0.wakers.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
+        self.0.keeper.look();
     }
 
     fn under_way(&self) -> std::sync::MutexGuard<'_, UnderWay> {
@@ -218,6 +225,21 @@ impl Launcher {
         let Some(executor) = self.0.executors.get(&place.executor) else {
             bail!("node {} wants the executor {:?}, which this service has not", place.node, place.executor);
         };
+        let given = match own::given(&self.0.handle, self.0.placing.door(), launch).await {
+            Ok(given) => given,
+            // Which is nobody's failure.
+            Err(error) if error.is::<own::Nothing>() => {
+                return Ok((End::Refused { reason: error.to_string() }, Left::default()));
+            }
+            Err(error) => return Err(error.context("what it is to learn from cannot be read")),
+        };
+        let mut launch = launch.clone();
+        if !given.is_empty() {
+            launch.run.inputs.extend_from_slice(&given);
+            let (run, attempt) = (launch.run.id.clone(), launch.run.attempt);
+            self.0.handle.inform(Input::Given { run, attempt, inputs: given }).await;
+        }
+        let launch = &launch;
         let folder = self.folder_of(&launch.run);
         self.make_ready(launch, &folder).await?;
         let job = Job {

@@ -71,6 +71,10 @@ impl Placing {
         Placing { door, cluster, known: Mutex::default() }
     }
 
+    pub fn door(&self) -> &Door {
+        &self.door
+    }
+
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

@@ -1,6 +1,7 @@
 //! `remora app`: applications of a running service.
 
 mod define;
+mod own;
 mod runs;
 mod show;
 mod triggers;
@@ -21,7 +22,9 @@ use crate::client::{ServerArgs, Wire};
   remora app run sensor-anomaly --input window.csv")]
 pub enum Command {
     /// Take in an application, or new code of one.
-    #[command(after_help = "Example:\n  remora app register examples/apps/sensor-anomaly")]
+    #[command(after_help = "Example:
+  remora app register examples/apps/sensor-anomaly
+  remora app register --own --cluster city --minutes 30")]
     Register(define::RegisterArgs),
     /// Check an app.toml and its files, without a service.
     #[command(after_help = "Example:\n  remora app check examples/apps/sensor-anomaly")]

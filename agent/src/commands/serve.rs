@@ -3,12 +3,13 @@
 mod settings;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use remora_env::Scenario;
+use remora_policies::Checkpoint;
 use remora_proto::v1 as wire;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -17,8 +18,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{cluster, print};
 use crate::logs::Format;
 use crate::panel::FirstLink;
-use crate::service::{self, Config, TlsFiles};
-use crate::storage::Storage;
+use crate::service::{self, Clock, Config, ITSELF, TlsFiles};
+use crate::storage::{Storage, Who};
 use settings::Settings;
 
 const EXAMPLE: &str = include_str!("../../deploy/remora.toml");
@@ -68,6 +69,9 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<()> {
         Some(options) => Some(Arc::new(Storage::open(options).await?)),
         None => None,
     };
+    if let (Some(storage), Some(name)) = (&storage, &settings.policy) {
+        keep(storage, name).await?;
+    }
     let usual = Config::new(policy);
     let alpha = settings.alpha.unwrap_or(usual.alpha);
     let listener = bind("listen", settings.listen()).await?;
@@ -119,6 +123,15 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let served = service::run(listener, stop, config).await;
     close(storage).await;
     served
+}
+
+/// A checkpoint that is served is kept, as one that is uploaded: it may have to be compared with, or brought back.
+async fn keep(storage: &Storage, name: &str) -> anyhow::Result<()> {
+    let Ok(checkpoint) = Checkpoint::load(Path::new(name)) else { return Ok(()) };
+    let at_ms = Clock::real().now_ms();
+    let who = Who { at_ms, actor: ITSELF.to_owned(), role: None };
+    storage.upload_policy(&checkpoint.id(), checkpoint.to_bytes(), "given with --policy", &who).await?;
+    Ok(())
 }
 
 async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {

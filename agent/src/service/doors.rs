@@ -1,6 +1,7 @@
 //! The gRPC services: check, ask the owner, answer.
 
 mod admin;
+pub(crate) mod champion;
 mod clusters;
 mod placements;
 mod policies;

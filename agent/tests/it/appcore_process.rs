@@ -183,7 +183,7 @@ async fn it_knows_its_environment_and_nothing_else() {
     assert_eq!(ends(&job).await.0, Exit::Code(0));
     let (here, said) = (job.folder.display().to_string(), log(&job));
     let names: Vec<_> = said.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
-    assert_eq!(names, ["COLOUR", "HOME", "LANG", "PATH", "PWD", MARK], "{said}");
+    assert_eq!(names, ["COLOUR", "HOME", "LANG", "PATH", "PWD", MARK, "REMORA_PROGRAM"], "{said}");
     assert!(said.contains("COLOUR=two words\nHOME=/nowhere\n"), "{said}");
     // Its folder, nothing to read, three descriptors and that of the listing, and as important as the service.
     let nice = Command::new("nice").output().unwrap().stdout;

@@ -1,6 +1,8 @@
 //! Every call with messages that are valid as messages and extreme as requests: no panic, no status that
 //! blames the service, and books that balance after each (which the service checks in builds like this).
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prost::Message;
@@ -8,6 +10,11 @@ use prost_reflect::{
     DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, MethodDescriptor,
     ReflectMessage, Value,
 };
+use remora_agent::appcore::apps;
+use remora_agent::appcore::executor::process::Processes;
+use remora_agent::service::Config;
+use remora_agent::storage::{Options, Storage};
+use remora_policies::by_name;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Code, Request, Status};
 
@@ -157,6 +164,9 @@ impl Fuzzer {
 
 /// A request that is right, for methods that need one to get anywhere.
 fn right(method: &MethodDescriptor, decisions: &[String], luck: &mut Luck) -> Option<Vec<u8>> {
+    if method.parent_service().name() == "AppService" {
+        return right_of_apps(method.name(), luck);
+    }
     let decision = if decisions.is_empty() { "0".to_owned() } else { luck.one(decisions) };
     let update = |change| wire::UpdateClusterRequest {
         cluster_id: "small".to_owned(),
@@ -213,6 +223,71 @@ fn right(method: &MethodDescriptor, decisions: &[String], luck: &mut Luck) -> Op
     Some(bytes)
 }
 
+/// Requests to AppCore that are right: about an application whose commands end at once.
+fn right_of_apps(method: &str, luck: &mut Luck) -> Option<Vec<u8>> {
+    let (app, run) = ("quick".to_owned(), format!("quick.{}", 1 + luck.below(5)));
+    let reason = "to see".to_owned();
+    let bytes = match method {
+        "Register" => {
+            wire::RegisterAppRequest { manifest: QUICK.to_owned(), reason, chunk: Vec::new() }.encode_to_vec()
+        }
+        "Command" => {
+            // Retired for good, it would answer nothing any more.
+            let command = 1 + luck.below(4) as i32;
+            wire::CommandAppRequest { name: app, command, reason }.encode_to_vec()
+        }
+        "Execute" => {
+            wire::ExecuteRequest { app, request_id: String::new(), input: b"x".to_vec() }.encode_to_vec()
+        }
+        "Notify" => {
+            let key = format!("key {}", luck.below(1000));
+            let files = vec![wire::DataFile { name: "data".to_owned(), content: b"1".to_vec() }];
+            wire::NotifyRequest { app, key, files, ..wire::NotifyRequest::default() }.encode_to_vec()
+        }
+        "CommandTrigger" => {
+            let (trigger, command) = ("hourly".to_owned(), 1 + luck.below(4) as i32);
+            let (from_ms, until_ms) = (Some(1_700_000_000_000), Some(1_700_010_000_000));
+            wire::CommandTriggerRequest { app, trigger, command, from_ms, until_ms, reason }.encode_to_vec()
+        }
+        "GetRun" | "RunLog" | "ExportRun" => wire::GetRunRequest { id: run }.encode_to_vec(),
+        "CancelRun" => wire::CancelRunRequest { id: run, reason }.encode_to_vec(),
+        "RepeatRun" => wire::RepeatRunRequest { id: run, reason }.encode_to_vec(),
+        "SetVersionAlias" => {
+            let alias = "shadow".to_owned();
+            wire::SetVersionAliasRequest { app, alias, version: Some(1), reason }.encode_to_vec()
+        }
+        _ => return None,
+    };
+    Some(bytes)
+}
+
+const QUICK: &str = "
+name = \"quick\"
+[execute]
+command = [\"true\"]
+[learn]
+command = [\"sh\", \"-c\", \"echo 1 > $REMORA_OUTPUT/model\"]
+[[trigger]]
+name = \"data\"
+on.data = {}
+[[trigger]]
+name = \"hourly\"
+run = \"execute\"
+on.schedule = { cron = \"0 * * * *\" }
+";
+
+/// A server with the small cluster, and with applications.
+async fn everything(folder: &Path) -> Server {
+    let processes = Processes::supervised_by(env!("CARGO_BIN_EXE_remora"));
+    let config = Config {
+        clusters: vec![small_cluster()],
+        storage: Some(Arc::new(Storage::open(Options::new(folder)).await.unwrap())),
+        apps: Some(apps::Options::new(folder.join("apps"), processes)),
+        ..Config::new(by_name("greedy-completion", 0).unwrap())
+    };
+    Server::start(config).await
+}
+
 async fn ask(
     server: &Server,
     method: &MethodDescriptor,
@@ -240,7 +315,8 @@ async fn extreme_requests_are_answered_as_the_contract_says() {
     let seconds =
         std::env::var("REMORA_TEST_FUZZ_S").ok().and_then(|text| text.parse().ok()).unwrap_or(SECONDS);
     let seed = std::env::var("REMORA_TEST_FUZZ_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
-    let server = Server::with_small_cluster().await;
+    let folder = tempfile::tempdir().unwrap();
+    let server = everything(folder.path()).await;
     let pool = DescriptorPool::decode(remora_proto::FILE_DESCRIPTOR_SET).unwrap();
     let methods: Vec<MethodDescriptor> =
         pool.services().flat_map(|service| service.methods().collect::<Vec<_>>()).collect();

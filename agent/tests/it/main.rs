@@ -17,6 +17,7 @@ mod http;
 mod journeys;
 mod kubernetes;
 mod limits;
+mod own_policy;
 mod panel;
 mod placing;
 mod policies;

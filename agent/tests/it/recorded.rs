@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prost::Message;
+use remora_agent::appcore::apps;
 use remora_agent::commands::cluster::of_scenario;
 use remora_agent::service::{Clock, Config, convert};
 use remora_agent::storage::{self, Options, Storage};
@@ -26,7 +27,7 @@ use wire::change::Change;
 use crate::server::{Server, outcome, request, small_cluster, small_task};
 
 /// When these tests take place, milliseconds since 1970: 2026-03-01T10:00:00Z.
-const BEGIN_MS: u64 = 1_772_359_200_000;
+pub const BEGIN_MS: u64 = 1_772_359_200_000;
 
 fn remora(folder: &Path, args: &str) -> Output {
     let args: Vec<&str> = args.split_whitespace().collect();
@@ -53,19 +54,30 @@ fn fails(folder: &Path, args: &str) -> String {
 }
 
 /// A service that records, with a clock of its own.
-struct Recording {
-    server: Server,
-    storage: Arc<Storage>,
-    time: Arc<AtomicU64>,
+pub struct Recording {
+    pub server: Server,
+    pub storage: Arc<Storage>,
+    pub time: Arc<AtomicU64>,
 }
 
 impl Recording {
     async fn start(folder: &Path, cluster: wire::RegisterClusterRequest) -> Recording {
-        let storage = Arc::new(Storage::open(Options::new(folder)).await.unwrap());
         let time = Arc::new(AtomicU64::new(BEGIN_MS * 1_000_000));
+        Recording::with(folder, cluster, time, None).await
+    }
+
+    /// A service with applications perhaps, at this time.
+    pub async fn with(
+        folder: &Path,
+        cluster: wire::RegisterClusterRequest,
+        time: Arc<AtomicU64>,
+        apps: Option<apps::Options>,
+    ) -> Recording {
+        let storage = Arc::new(Storage::open(Options::new(folder)).await.unwrap());
         let clock = Arc::clone(&time);
         let config = Config {
             storage: Some(Arc::clone(&storage)),
+            apps,
             clusters: vec![cluster],
             clock: Clock::new(move || Time(clock.load(Ordering::SeqCst))),
             ..Config::new(by_name("greedy-completion", 0).unwrap())
@@ -74,12 +86,12 @@ impl Recording {
     }
 
     /// It is so long after the beginning.
-    fn is(&self, at: Time) {
+    pub fn is(&self, at: Time) {
         self.time.store(BEGIN_MS * 1_000_000 + at.0, Ordering::SeqCst);
     }
 
     /// What was handed in is on disk, and nobody has the folder any more.
-    async fn stop(self) {
+    pub async fn stop(self) {
         self.server.stop().await;
         let mut storage = self.storage;
         let storage = loop {
@@ -118,7 +130,7 @@ fn report(cluster: &str, decision_id: &str, ended: &Outcome) -> wire::ReportOutc
 }
 
 /// A simulated back end: every task is placed by the service, and its outcome reported when it ends.
-struct BackEnd<'a> {
+pub struct BackEnd<'a> {
     recording: &'a Recording,
     placements: PlacementServiceClient<Channel>,
     cluster: &'a str,
@@ -126,7 +138,12 @@ struct BackEnd<'a> {
     reported: usize,
 }
 
-impl BackEnd<'_> {
+impl<'a> BackEnd<'a> {
+    pub async fn of(recording: &'a Recording, cluster: &'a str) -> BackEnd<'a> {
+        let placements = recording.server.placements().await;
+        BackEnd { recording, placements, cluster, decisions: BTreeMap::new(), reported: 0 }
+    }
+
     async fn report(&mut self, episode: &Episode) {
         for ended in &episode.outcomes()[self.reported..] {
             self.reported += 1;
@@ -137,7 +154,7 @@ impl BackEnd<'_> {
         }
     }
 
-    async fn play(mut self, world: &Arc<World>, scenario: &Scenario) -> Episode {
+    pub async fn play(mut self, world: &Arc<World>, scenario: &Scenario) -> Episode {
         let mut episode = Episode::new(Arc::clone(world), 0.25, rollout::reference(scenario));
         loop {
             let next = episode.next();
@@ -165,7 +182,7 @@ impl BackEnd<'_> {
     }
 }
 
-const TINY: &str = "
+pub const TINY: &str = "
 worlds = 2
 rollouts = 2
 tasks = 20
@@ -195,11 +212,7 @@ async fn an_episode_through_the_service_comes_back_as_a_recording_that_is_learnt
     let world = Arc::new(scenario.world(4));
     let recording =
         Recording::start(&at.join("data"), of_scenario(&scenario, Some("city".to_owned()), 4)).await;
-    let placements = recording.server.placements().await;
-    let cluster = "city";
-    let back_end =
-        BackEnd { recording: &recording, placements, cluster, decisions: BTreeMap::new(), reported: 0 };
-    let episode = back_end.play(&world, &scenario).await;
+    let episode = BackEnd::of(&recording, "city").await.play(&world, &scenario).await;
 
     // Of the running service, while its folder is refused; then out of the folder.
     let server = recording.server.address;

@@ -90,10 +90,14 @@ impl Step<'_> {
         };
         let fate = self.app.stopping.get(id).map(|stopping| stopping.call);
         let Some(run) = self.conclude(id, status, reason.clone(), left) else { return };
-        let Some(learning) = self.app.learning.take() else { return };
+        let Some(mut learning) = self.app.learning.take() else { return };
         let why = reason.unwrap_or_default();
         match (run.kind, end, model) {
-            (RunKind::Learn, End::Success { .. }, Some(model)) => self.learnt(learning, model),
+            (RunKind::Learn, End::Success { .. }, Some(model)) => {
+                // It is judged by all that it was given.
+                learning.call.inputs = run.inputs;
+                self.learnt(learning, model);
+            }
             (RunKind::Evaluate, End::Success { scores: Some(scores) }, _) => {
                 self.evaluated(learning, run.version, scores);
             }

@@ -215,6 +215,14 @@ impl Step<'_> {
         self.go_on_learning();
     }
 
+    /// What else a run reads; it is kept with it, so that it can be repeated.
+    pub fn given(&mut self, (id, attempt): (&str, u32), inputs: &[Blob]) {
+        let Some(run) = self.app.runs.get_mut(id).filter(|run| run.attempt == attempt) else { return };
+        run.inputs.extend_from_slice(inputs);
+        let run = Box::new(run.clone());
+        self.keep(Row::Run(run));
+    }
+
     /// A run has begun on a node.
     pub fn started(&mut self, (id, attempt): (&str, u32), node: &str, decision: Option<&str>) {
         let now_ms = self.now_ms;

@@ -238,6 +238,30 @@ impl Step<'_> {
         Ok(())
     }
 
+    /// A model that somebody took into use elsewhere is the champion, under the number that it has.
+    pub fn adopt(&mut self, model: &Blob, by: &By) -> Result<(), Refused> {
+        if matches!(self.app.state, State::Registered | State::Retired) {
+            return Err(self.app.state.refuse(self.name, "adopt a model"));
+        }
+        let has = |version: &&Version| version.model.as_ref().is_some_and(|known| known.hash == model.hash);
+        let known = self.app.versions.values().rev().find(has).map(|version| version.number);
+        let number = known.unwrap_or_else(|| {
+            let definition =
+                *self.app.definitions.keys().next_back().expect("there is one from registration on");
+            self.new_version(Version {
+                number: 0,
+                definition,
+                model: Some(model.clone()),
+                run: None,
+                at_ms: self.now_ms,
+                actor: by.actor.clone(),
+                verdict: None,
+            })
+        });
+        self.promote(number, by);
+        Ok(())
+    }
+
     /// The champion before takes over again.
     pub fn roll_back(&mut self, by: &By) -> Result<(), Refused> {
         if self.app.state == State::Retired {

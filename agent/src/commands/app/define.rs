@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use remora_proto::v1 as wire;
 use serde_json::json;
 
 use super::client;
+use super::own::OwnArgs;
 use crate::appcore::manifest::{Manifest, file_name};
 use crate::client::{ServerArgs, refused};
 use crate::commands::print;
@@ -17,7 +18,10 @@ const PIECE: usize = 1 << 20;
 #[derive(Debug, clap::Args)]
 pub struct RegisterArgs {
     /// An app.toml, or the folder that it lies in.
-    manifest: PathBuf,
+    #[arg(required_unless_present = "own")]
+    manifest: Option<PathBuf>,
+    #[command(flatten)]
+    own: OwnArgs,
     /// A further file that its commands need, such as a program just built; may be repeated.
     #[arg(long, value_name = "FILE")]
     file: Vec<PathBuf>,
@@ -75,7 +79,11 @@ pub fn schema() -> Result<()> {
 }
 
 pub async fn register(args: RegisterArgs, as_json: bool) -> Result<()> {
-    let (text, _, archive) = read(&args.manifest, &args.file)?;
+    let (text, archive) = match (args.own.manifest()?, args.manifest) {
+        (Some(own), _) => (own, Vec::new()),
+        (None, Some(manifest)) => read(&manifest, &args.file).map(|(text, _, archive)| (text, archive))?,
+        (None, None) => bail!("an app.toml is missing, or --own"),
+    };
     let first = wire::RegisterAppRequest {
         manifest: text,
         reason: args.reason,

@@ -8,10 +8,11 @@ use tonic::{Request, Response, Status, Streaming};
 use super::Door;
 use crate::service::access::Caller;
 use crate::service::convert::{self, Field, Invalid};
-use crate::service::owner::{By, Command, PolicyCommand, Reply};
+use crate::service::owner::{By, Command, PolicyCommand, Reply, Told};
 use crate::service::policies::{About, Change};
 use crate::service::refusal::Refusal;
 use crate::service::restart::SERVING;
+use crate::storage::Who;
 
 /// Largest checkpoint, bytes.
 const MAX_CHECKPOINT: usize = 64 << 20;
@@ -29,26 +30,37 @@ fn by(caller: &Caller, reason: &str) -> Result<By, Invalid> {
 }
 
 impl Door {
-    async fn ask_policies<T>(&self, command: impl FnOnce(Reply<T>) -> PolicyCommand) -> Result<T, Refusal> {
+    pub(super) async fn ask_policies<T>(
+        &self,
+        command: impl FnOnce(Reply<T>) -> PolicyCommand,
+    ) -> Result<T, Refusal> {
         self.owner.ask(|reply| Command::Policies(command(reply))).await
     }
 
     /// Changes an alias: first it is written down, then it holds.
-    async fn enact(
+    pub(super) async fn enact(
         &self,
-        caller: &Caller,
+        who: &Who,
         propose: impl FnOnce(Reply<Change>) -> PolicyCommand,
-    ) -> Result<wire::AliasChange, Status> {
+    ) -> Result<wire::AliasChange, Refusal> {
         let _turn = self.changing.lock().await;
         let change = self.ask_policies(propose).await?;
         if let Some(storage) = &self.storage {
             let Change { alias, policy, reason, .. } = &change;
-            let who = caller.who(&self.clock);
-            let kept = storage.set_alias(alias.name(), policy.as_deref(), reason, &who).await;
-            kept.map_err(Refusal::from)?;
+            storage.set_alias(alias.name(), policy.as_deref(), reason, who).await?;
         }
         self.ask_policies(|reply| PolicyCommand::Enact(change.clone(), reply)).await?;
         Ok(convert::change(change))
+    }
+
+    /// Takes a checkpoint in.
+    pub(super) async fn take_in(&self, bytes: Vec<u8>, about: About, who: &Who) -> Result<Told, Refusal> {
+        let (kept, name, note) = (bytes.clone(), about.name.clone(), about.note.clone());
+        let told = self.ask_policies(|reply| PolicyCommand::Upload(bytes, about, reply)).await?;
+        if let Some(storage) = &self.storage {
+            storage.upload_policy(&name, kept, &note, who).await?;
+        }
+        Ok(told)
     }
 }
 
@@ -96,14 +108,7 @@ impl PolicyService for Door {
         }
         let about =
             about.ok_or_else(|| Refusal::from(Field::root("name").refuse("is missing, want a name")))?;
-        let (kept, name, note) = (bytes.clone(), about.name.clone(), about.note.clone());
-        let told = self.ask_policies(|reply| PolicyCommand::Upload(bytes, about, reply)).await?;
-        if let Some(storage) = &self.storage {
-            storage
-                .upload_policy(&name, kept, &note, &caller.who(&self.clock))
-                .await
-                .map_err(Refusal::from)?;
-        }
+        let told = self.take_in(bytes, about, &caller.who(&self.clock)).await?;
         Ok(Response::new(convert::policy(told)))
     }
 
@@ -116,7 +121,7 @@ impl PolicyService for Door {
         let alias = convert::alias(Field::root("alias"), &alias).map_err(Refusal::from)?;
         let by = by(&caller, &reason).map_err(Refusal::from)?;
         let change = |reply| PolicyCommand::SetAlias { alias, policy, expected, by, reply };
-        self.enact(&caller, change).await.map(Response::new)
+        Ok(Response::new(self.enact(&caller.who(&self.clock), change).await?))
     }
 
     async fn roll_back(
@@ -127,7 +132,8 @@ impl PolicyService for Door {
         let wire::RollBackRequest { alias, reason } = request.into_inner();
         let alias = convert::alias(Field::root("alias"), &alias).map_err(Refusal::from)?;
         let by = by(&caller, &reason).map_err(Refusal::from)?;
-        self.enact(&caller, |reply| PolicyCommand::RollBack { alias, by, reply }).await.map(Response::new)
+        let change = |reply| PolicyCommand::RollBack { alias, by, reply };
+        Ok(Response::new(self.enact(&caller.who(&self.clock), change).await?))
     }
 
     async fn history(

@@ -15,6 +15,9 @@ use crate::appcore::run::RunKind;
 /// The error of a file that is no program, `ENOEXEC`.
 const NO_PROGRAM: i32 = 8;
 
+/// What tells a command where Remora itself is.
+const PROGRAM: &str = "REMORA_PROGRAM";
+
 /// A job, as its supervisor needs to know it. It goes through a pipe, where nobody else sees the environment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Order {
@@ -60,6 +63,8 @@ impl Order {
                 .env_clear()
                 .envs(self.environment.iter().map(|(name, value)| (name, value)))
                 .env(MARK, &self.folder)
+                // This very program, even where another release has taken its place on disk.
+                .env(PROGRAM, format!("/proc/{}/exe", std::process::id()))
                 .stdin(Stdio::null())
                 .stdout(log)
                 .stderr(errors)
