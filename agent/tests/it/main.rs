@@ -7,6 +7,7 @@ mod appcore;
 mod appcore_process;
 mod appcore_simulated;
 mod apps;
+mod apps_chaos;
 mod changes;
 mod cli;
 mod convert;

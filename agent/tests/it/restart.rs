@@ -233,17 +233,17 @@ async fn a_removed_cluster_stays_removed() {
 }
 
 /// The real program, on a port of its own.
-struct Program {
+pub struct Program {
     child: Child,
     address: String,
 }
 
 impl Program {
-    fn start(folder: &Path) -> Program {
+    pub fn start(folder: &Path, more: &[&str]) -> Program {
         let mut child = Command::new(env!("CARGO_BIN_EXE_remora"))
-            .args(["serve", "--policy", "greedy-completion", "--scenario", "urban-sensing"])
-            .args(["--listen", "127.0.0.1:0", "--json", "--data"])
+            .args(["serve", "--policy", "greedy-completion", "--listen", "127.0.0.1:0", "--json", "--data"])
             .arg(folder)
+            .args(more)
             .env("RUST_LOG", "error")
             .stdout(Stdio::piped())
             .spawn()
@@ -258,12 +258,12 @@ impl Program {
     }
 
     /// Killed as by a power cut of the program alone.
-    fn kill(mut self) {
+    pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    async fn channel(&self) -> Channel {
+    pub async fn channel(&self) -> Channel {
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
             match remora_agent::client::connect(&self.address).await {
@@ -272,6 +272,11 @@ impl Program {
             }
         }
     }
+}
+
+/// How often the real program is killed: `REMORA_TEST_KILLS`.
+pub fn kills() -> u64 {
+    std::env::var("REMORA_TEST_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(5)
 }
 
 /// Places tasks and reports their outcomes until the service is gone; the decisions whose outcome it has
@@ -300,10 +305,8 @@ async fn what_was_acknowledged_survives_being_killed() {
     let folder = tempfile::tempdir().unwrap();
     let mut acknowledged = Vec::<String>::new();
     let mut changes = 0;
-    let rounds: u64 =
-        std::env::var("REMORA_TEST_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(5);
-    for round in 0..rounds {
-        let program = Program::start(folder.path());
+    for round in 0..kills() {
+        let program = Program::start(folder.path(), &["--scenario", "urban-sensing"]);
         let channel = program.channel().await;
         let mut clusters = ClusterServiceClient::new(channel.clone());
         let get = wire::GetClusterRequest { id: "urban-sensing".to_owned() };
