@@ -12,6 +12,7 @@ pub mod door;
 pub mod executor;
 pub mod folder;
 pub mod gate;
+pub mod housekeeping;
 pub mod launcher;
 pub mod manifest;
 pub mod owner;

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::executor::Executor;
 use super::executor::process::Processes;
+use super::housekeeping;
 use super::launcher::Launcher;
 use super::owner::{self, Handle};
 use super::placing::{PROCESS, Placing};
@@ -65,6 +66,7 @@ impl Apps {
         let launcher = Launcher::new(handle.clone(), folder, placing, executors);
         tokio::spawn(launcher.clone().work(effects));
         tokio::spawn(watcher::watch(handle.clone()));
+        tokio::spawn(housekeeping::keep_house(handle.clone(), clock.clone()));
         Ok((Apps { handle, launcher, clock }, owning))
     }
 }

@@ -6,11 +6,13 @@ mod data;
 mod learning;
 mod requests;
 mod restart;
+mod shared;
 mod step;
 mod triggers;
 mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -228,10 +230,11 @@ pub enum Refused {
     Full(String),
 }
 
-/// All applications.
-#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+/// All applications. A clone costs little, so that it can be written while the original goes on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Core {
-    apps: BTreeMap<String, App>,
+    #[serde(with = "shared")]
+    apps: BTreeMap<String, Arc<App>>,
     /// When what is due next; of each application its timers, once more by time.
     #[serde(skip)]
     timers: BTreeSet<(i64, String, Timer)>,
@@ -248,12 +251,12 @@ impl Core {
         Ok(core)
     }
 
-    pub fn apps(&self) -> &BTreeMap<String, App> {
+    pub fn apps(&self) -> &BTreeMap<String, Arc<App>> {
         &self.apps
     }
 
     pub fn app(&self, name: &str) -> Result<&App, Refused> {
-        self.apps.get(name).ok_or_else(|| unknown(name, self.apps.keys()))
+        self.apps.get(name).map(Arc::as_ref).ok_or_else(|| unknown(name, self.apps.keys()))
     }
 
     /// A run that is not over.
@@ -326,7 +329,7 @@ impl Core {
         if !self.apps.contains_key(name) {
             return Err(unknown(name, self.apps.keys()));
         }
-        let app = self.apps.get_mut(name).expect("it is there");
+        let app = Arc::make_mut(self.apps.get_mut(name).expect("it is there"));
         let mut step = Step { name, app, now_ms, timers: &mut self.timers, outcome: Outcome::default() };
         go(&mut step)?;
         step.close();

@@ -260,7 +260,8 @@ impl AppService for AppDoor {
         let bytes =
             Field::root("bytes").whole(bytes, 0..=1_000_000_000_000_000_000).map_err(Refusal::from)?;
         let storage = apps.handle.storage();
-        if storage.notice_known(&app, &key).await.map_err(kept)? {
+        // AppCore knows too; this spares writing files once more.
+        if !files.is_empty() && storage.notice_known(&app, &key).await.map_err(kept)? {
             return Ok(Response::new(wire::NotifyResponse { already_known: true }));
         }
         let mut inputs = Vec::with_capacity(files.len());
@@ -297,8 +298,9 @@ impl AppService for AppDoor {
             if let Some(name) = &wanted {
                 core.app(name)?;
             }
-            let of =
-                |(name, _): &(&String, &super::core::App)| wanted.as_ref().is_none_or(|app| app == *name);
+            let of = |(name, _): &(&String, &Arc<super::core::App>)| {
+                wanted.as_ref().is_none_or(|app| app == *name)
+            };
             Ok(core.apps().iter().filter(of).flat_map(|(name, app)| told::triggers(name, app)).collect())
         });
         let triggers: Result<_, Refused> = triggers.await?;

@@ -26,6 +26,9 @@ const LAST_WORDS: usize = 3;
 #[derive(Clone, Debug)]
 pub struct Launcher(Arc<Parts>);
 
+/// By run and attempt.
+type UnderWay = BTreeMap<(String, u32), watch::Sender<Option<Stop>>>;
+
 #[derive(Debug)]
 struct Parts {
     handle: Handle,
@@ -33,8 +36,8 @@ struct Parts {
     folder: PathBuf,
     placing: Placing,
     executors: BTreeMap<String, Arc<dyn Executor>>,
-    /// How to stop what is under way, by run and attempt.
-    under_way: Mutex<BTreeMap<(String, u32), watch::Sender<Option<Stop>>>>,
+    /// How to stop what is under way.
+    under_way: Mutex<UnderWay>,
     /// What is to wake and to sleep, each application in order.
     wakers: Mutex<BTreeMap<String, mpsc::UnboundedSender<Option<Box<Definition>>>>>,
 }
@@ -100,7 +103,7 @@ impl Launcher {
         self.0.wakers.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
     }
 
-    fn under_way(&self) -> std::sync::MutexGuard<'_, BTreeMap<(String, u32), watch::Sender<Option<Stop>>>> {
+    fn under_way(&self) -> std::sync::MutexGuard<'_, UnderWay> {
         self.0.under_way.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 

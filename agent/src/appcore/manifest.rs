@@ -33,6 +33,9 @@ pub struct Manifest {
     /// How failures are met.
     #[serde(default)]
     pub failures: Failures,
+    /// How much of its past is kept.
+    #[serde(default)]
+    pub keep: Keep,
     /// What makes it learn or execute, besides requests.
     #[serde(default, rename = "trigger")]
     pub triggers: Vec<Trigger>,
@@ -209,6 +212,16 @@ impl Default for Failures {
     fn default() -> Failures {
         Failures { backoff_s: 10.0, longest_backoff_s: 3600.0, quarantine_after: 5 }
     }
+}
+
+/// How much of the past is kept: all of it, unless something is said here. What is over either limit is forgotten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Keep {
+    /// Most runs that are over; the oldest are forgotten with all that they read and wrote.
+    pub runs: Option<u32>,
+    /// Days after their end for which runs are kept.
+    pub days: Option<u32>,
 }
 
 /// Something that makes the application act.

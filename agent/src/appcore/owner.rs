@@ -1,12 +1,12 @@
 //! The one task that owns the applications. What it takes in is on disk, with all that follows from it, before anybody
 //! is answered and before anything is done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::sleep;
 
 use super::core::{Core, Effect, Input, Outcome, Refused};
@@ -37,6 +37,16 @@ pub struct Done {
     pub known: bool,
     /// Why a trigger did nothing.
     pub skipped: Option<String>,
+}
+
+/// An application and a key.
+type Notice = (String, String);
+
+fn notice(input: &Input) -> Option<Notice> {
+    match input {
+        Input::Notice { app, key, .. } => Some((app.clone(), key.clone())),
+        _ => None,
+    }
 }
 
 /// A question to the state.
@@ -121,6 +131,11 @@ impl Handle {
         }
     }
 
+    /// Waits until AppCore is gone.
+    pub async fn stopped(&self) {
+        self.mailbox.closed().await;
+    }
+
     /// Ends AppCore once what was taken before is written.
     pub async fn stop(&self) {
         self.mailbox.send(Message::Stop).await.unwrap_or(());
@@ -159,6 +174,7 @@ pub async fn start(
         now_ms,
         last,
         snapshot: last,
+        making: None,
         batch: AppBatch::default(),
         following: Vec::new(),
         replies: Vec::new(),
@@ -199,6 +215,8 @@ struct Owner {
     /// Number of the last input, and of the one at the last snapshot.
     last: i64,
     snapshot: i64,
+    /// A snapshot that is being made while everything goes on.
+    making: Option<JoinHandle<AppEntry>>,
     /// What is not written yet, and what follows once it is.
     batch: AppBatch,
     following: Vec<Effect>,
@@ -218,22 +236,50 @@ impl Owner {
                 },
                 () = sleep(due) => None,
             };
-            self.pass_time();
-            if let Some(first) = first {
-                self.message(first);
-            }
-            let mut stop = false;
-            while self.batch.entries.len() < BATCH
-                && !stop
+            let mut taken: Vec<_> = first.into_iter().collect();
+            while taken.len() < BATCH
                 && let Ok(message) = messages.try_recv()
             {
-                stop = matches!(message, Message::Stop);
-                self.message(message);
+                taken.push(message);
+            }
+            let unsure = self.unsure(&taken);
+            let known = self.known(unsure).await;
+            self.pass_time();
+            let mut stop = false;
+            for message in taken {
+                stop |= matches!(message, Message::Stop);
+                if !stop {
+                    self.message(message, &known);
+                }
             }
             self.write().await;
             if stop {
                 return;
             }
+        }
+    }
+
+    /// Notices that may have come so long ago that only the database knows.
+    fn unsure(&self, messages: &[Message]) -> BTreeSet<Notice> {
+        let notices = messages.iter().filter_map(|message| match message {
+            Message::Do(input, _) => notice(input),
+            _ => None,
+        });
+        let unsure =
+            |(app, key): &Notice| self.core.app(app).is_ok_and(|app| app.notice_known(key).is_none());
+        notices.filter(unsure).collect()
+    }
+
+    /// Those of them that came before.
+    async fn known(&self, unsure: BTreeSet<Notice>) -> BTreeSet<Notice> {
+        let mut pause = PAUSE;
+        loop {
+            match self.storage.notices_known(&unsure).await {
+                Ok(known) => return known,
+                Err(error) => tracing::error!(%error, "AppCore cannot read; it tries again"),
+            }
+            sleep(pause).await;
+            pause = (2 * pause).min(LONGEST_PAUSE);
         }
     }
 
@@ -251,8 +297,13 @@ impl Owner {
         }
     }
 
-    fn message(&mut self, message: Message) {
+    fn message(&mut self, message: Message, known: &BTreeSet<Notice>) {
         match message {
+            Message::Do(input, Some(reply))
+                if notice(&input).is_some_and(|notice| known.contains(&notice)) =>
+            {
+                self.replies.push((reply, Done { known: true, ..Done::default() }));
+            }
             Message::Do(input, reply) => self.take(*input, reply),
             Message::Ask(question) => question(&self.core),
             Message::Stop => {}
@@ -284,16 +335,29 @@ impl Owner {
         }
     }
 
+    /// A snapshot that is ready. Where one is due, it is begun: of the state as it is now, with what is to be written
+    /// next.
+    async fn snapshot(&mut self) -> Option<AppEntry> {
+        if let Some(making) = self.making.take_if(|making| making.is_finished()) {
+            return Some(making.await.expect("the state becomes JSON"));
+        }
+        if self.last - self.snapshot >= SNAPSHOT && self.making.is_none() {
+            let (core, sequence, at_ms) = (self.core.clone(), self.last, self.now_ms);
+            self.snapshot = sequence;
+            self.making = Some(spawn_blocking(move || {
+                let body = serde_json::to_string(&core).expect("the state becomes JSON");
+                AppEntry { sequence, at_ms, body }
+            }));
+        }
+        None
+    }
+
     /// Writes what was taken, however long the database keeps it waiting; then tells of it and does what follows.
     async fn write(&mut self) {
         let mut batch = std::mem::take(&mut self.batch);
-        if self.last - self.snapshot >= SNAPSHOT {
-            let body = serde_json::to_string(&self.core).expect("the state becomes JSON");
-            batch.snapshot = Some(AppEntry { sequence: self.last, at_ms: self.now_ms, body });
-            self.snapshot = self.last;
-        }
+        batch.snapshot = self.snapshot().await;
         let mut pause = PAUSE;
-        while !batch.entries.is_empty()
+        while !(batch.entries.is_empty() && batch.snapshot.is_none())
             && let Err(error) = self.storage.record_apps(&batch).await
         {
             tracing::error!(%error, "AppCore cannot write; it tries again");

@@ -1,5 +1,7 @@
 //! Applications: the journal of what happened to them, the last snapshot, and the tables made of both.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::{AnyConnection, Arguments, AssertSqlSafe, Row as _};
 
@@ -10,8 +12,9 @@ use crate::appcore::rows::Row;
 use crate::appcore::run::{Blob, Run, RunKind, Status};
 use crate::appcore::states::State;
 
-/// Rows of one statement, and of an answer when nobody says how many.
-const MANY: usize = 200;
+/// Most rows of one statement.
+const MANY: usize = 256;
+/// Rows of an answer when nobody says how many, and the most.
 const LIMIT: i64 = 100;
 const MAX_LIMIT: i64 = 1000;
 
@@ -91,6 +94,7 @@ pub struct FireRow {
 }
 
 /// What a column holds.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Value {
     Int(i64),
     Text(String),
@@ -192,9 +196,11 @@ const TRANSITIONS: Upsert = Upsert {
 impl Upsert {
     /// Writes rows, new or in place of those with the same key; of several with one key the last counts.
     async fn write(&self, connection: &mut AnyConnection, rows: Vec<Vec<Value>>) -> Result<(), Error> {
-        let mut rows = rows.into_iter().peekable();
-        while rows.peek().is_some() {
-            let some: Vec<_> = rows.by_ref().take(MANY).collect();
+        let mut rows = rows.into_iter();
+        while rows.len() > 0 {
+            // Few sizes, so that the database knows their statements from before.
+            let size = (1 << rows.len().ilog2()).min(MANY);
+            let some: Vec<_> = rows.by_ref().take(size).collect();
             let mut arguments = AnyArguments::default();
             let mut sql = format!("INSERT INTO {} ({}) VALUES ", self.table, self.columns.join(", "));
             let mut given = 0;
@@ -402,6 +408,26 @@ impl Storage {
         Ok(row.is_some())
     }
 
+    /// Those of these notices, by application and key, that came before.
+    pub async fn notices_known(
+        &self,
+        notices: &BTreeSet<(String, String)>,
+    ) -> Result<BTreeSet<(String, String)>, Error> {
+        let mut known = BTreeSet::new();
+        if notices.is_empty() {
+            return Ok(known);
+        }
+        let place = |index: usize| format!("(${}, ${})", 2 * index + 1, 2 * index + 2);
+        let places: Vec<_> = (0..notices.len()).map(place).collect();
+        let sql = format!("SELECT app, key FROM notices WHERE (app, key) IN (VALUES {})", places.join(", "));
+        let query = sqlx::query(AssertSqlSafe(sql));
+        let query = notices.iter().fold(query, |query, (app, key)| query.bind(app).bind(key));
+        for row in query.fetch_all(&mut *self.database.read().await?).await? {
+            known.insert((row.try_get("app")?, row.try_get("key")?));
+        }
+        Ok(known)
+    }
+
     pub async fn run(&self, id: &str) -> Result<Option<Run>, Error> {
         let query = "SELECT body FROM runs WHERE id = $1";
         let row = sqlx::query(query).bind(id).fetch_optional(&mut *self.database.read().await?).await?;
@@ -518,43 +544,33 @@ impl Storage {
 }
 
 async fn write_rows(write: &mut Write<'_>, rows: &[Row]) -> Result<(), Error> {
-    // The same table at once, in an order in which what is referred to comes first; of one key, the last.
-    let mut tables: Vec<(&'static Upsert, Vec<Vec<Value>>)> = Vec::new();
-    let put =
-        |tables: &mut Vec<(&'static Upsert, Vec<Vec<Value>>)>, table: &'static Upsert, row: Vec<Value>| {
-            let at = tables.iter().position(|(known, _)| known.table == table.table).unwrap_or_else(|| {
-                tables.push((table, Vec::new()));
-                tables.len() - 1
-            });
-            let known = &mut tables[at].1;
-            // PostgreSQL refuses a statement that writes a key twice.
-            let same = |other: &Vec<Value>| same_key(&other[..table.key], &row[..table.key]);
-            match known.iter().rposition(same) {
-                Some(index) => known[index] = row,
-                None => known.push(row),
-            }
-        };
+    let mut tables: BTreeMap<&'static str, Table> = BTreeMap::new();
+    let mut put = |into: &'static Upsert, mut row: Vec<Value>| {
+        let table = tables.entry(into.table).or_insert_with(|| Table { into, rows: BTreeMap::new() });
+        let rest = row.split_off(into.key);
+        table.rows.insert(row, rest);
+    };
     for row in rows {
         let (table, row_values) = values(row);
-        put(&mut tables, table, row_values);
+        put(table, row_values);
         if let Row::Run(run) = row
             && (run.status.over() || run.attempt == 0)
         {
-            artifact_values(run).for_each(|artifact| put(&mut tables, &ARTIFACTS, artifact));
+            artifact_values(run).for_each(|artifact| put(&ARTIFACTS, artifact));
         }
     }
-    for (table, rows) in tables {
-        table.write(write.connection(), rows).await?;
+    for Table { into, rows } in tables.into_values() {
+        let whole = rows.into_iter().map(|(key, rest)| [key, rest].concat());
+        into.write(write.connection(), whole.collect()).await?;
     }
     Ok(())
 }
 
-fn same_key(a: &[Value], b: &[Value]) -> bool {
-    a.iter().zip(b).all(|pair| match pair {
-        (Value::Int(a), Value::Int(b)) => a == b,
-        (Value::Text(a), Value::Text(b)) => a == b,
-        _ => false,
-    })
+/// What is to be written into one table, by key: PostgreSQL refuses a statement that writes a key twice, so of several
+/// the last counts.
+struct Table {
+    into: &'static Upsert,
+    rows: BTreeMap<Vec<Value>, Vec<Value>>,
 }
 
 /// A column that holds JSON of ours.

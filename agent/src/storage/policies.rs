@@ -1,6 +1,7 @@
 //! Checkpoints: their bytes as files named by their content, and what is known of them.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use remora_env::file::write_whole;
@@ -12,6 +13,7 @@ use tokio::task::spawn_blocking;
 
 use super::audit::{Who, append};
 use super::error::check_texts;
+use super::forget::Young;
 use super::page::hex;
 use super::{Error, Storage};
 
@@ -124,11 +126,12 @@ async fn find(connection: &mut AnyConnection, id: &str) -> Result<Option<Policy>
 #[derive(Clone, Debug)]
 pub(super) struct Blobs {
     folder: PathBuf,
+    pub young: Young,
 }
 
 impl Blobs {
     pub fn new(data: &Path) -> Blobs {
-        Blobs { folder: data.join("blobs") }
+        Blobs { folder: data.join("blobs"), young: Young::default() }
     }
 
     /// No folder gets more than a share of all files.
@@ -140,6 +143,7 @@ impl Blobs {
     /// Writes it, even over itself, which mends a damaged file.
     fn write(&self, bytes: &[u8]) -> Result<String, Error> {
         let id = hex(&Sha256::digest(bytes));
+        self.young.add(&id);
         let path = self.path(&id);
         let folder = path.parent().expect("it lies in a folder");
         std::fs::create_dir_all(folder).map_err(Error::file(folder))?;
@@ -149,6 +153,32 @@ impl Blobs {
             File::open(named).and_then(|folder| folder.sync_all()).map_err(Error::file(named))?;
         }
         Ok(id)
+    }
+
+    /// Those that begin with this byte, in order.
+    pub fn shelf(&self, first: u8) -> Result<Vec<String>, Error> {
+        let name = format!("{first:02x}");
+        let folder = self.folder.join(&name);
+        let entries = match std::fs::read_dir(&folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(Error::file(&folder))?,
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let file = entry.map_err(Error::file(&folder))?.file_name();
+            let id = format!("{name}{}", file.to_string_lossy());
+            // What a crash left half written has another name.
+            if id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                found.push(id);
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Removes it unless it was written not long ago; whether it did.
+    pub fn remove(&self, id: &str) -> bool {
+        self.young.unless(id, || std::fs::remove_file(self.path(id)).is_ok())
     }
 
     fn read(&self, id: &str) -> Result<Vec<u8>, Error> {

@@ -2,6 +2,7 @@
 
 mod documents;
 mod journeys;
+mod keeping;
 mod manifest;
 mod model;
 mod properties;

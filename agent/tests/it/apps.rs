@@ -18,6 +18,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::server::Server;
+use crate::storage::everywhere;
 
 /// A server with applications in a folder of its own.
 struct Apps {
@@ -28,9 +29,14 @@ struct Apps {
 
 impl Apps {
     async fn start(folder: &Path) -> Apps {
-        let storage = Arc::new(Storage::open(Options::new(folder)).await.unwrap());
+        Apps::with(Options::new(folder)).await
+    }
+
+    async fn with(kept: Options) -> Apps {
+        let folder = kept.folder.join("apps");
+        let storage = Arc::new(Storage::open(kept).await.unwrap());
         let options = apps::Options {
-            folder: folder.join("apps"),
+            folder,
             cluster: LOCAL.to_owned(),
             processes: Processes::supervised_by(env!("CARGO_BIN_EXE_remora")),
         };
@@ -42,6 +48,21 @@ impl Apps {
         let server = Server::start(config).await;
         let client = AppServiceClient::new(server.channel().await);
         Apps { server, client, storage }
+    }
+
+    /// Ends it and lets go of the data.
+    async fn close(self) {
+        let Apps { server, client, mut storage } = self;
+        server.stop().await;
+        drop(client);
+        let storage = loop {
+            match Arc::try_unwrap(storage) {
+                Ok(storage) => break storage,
+                Err(shared) => storage = shared,
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        storage.close().await;
     }
 
     async fn register(&mut self, manifest: &str) -> Result<wire::App, Status> {
@@ -202,48 +223,50 @@ async fn a_request_wakes_an_application_which_then_sleeps_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_what_proved_better_answers() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut apps = Apps::start(folder.path()).await;
-    let enabled = apps.take(LEARNER).await;
-    assert!(!enabled.aliases.contains_key("champion"));
-    let refused = apps.ask("learner", "", "").await.unwrap_err();
-    assert!(refused.message().contains("no version of learner is promoted"), "{}", refused.message());
-    // The first version has nobody to be better than.
-    assert!(!apps.notify("learner", "monday", "5").await);
-    apps.until("learner", |app| app.aliases.get("champion") == Some(&2)).await;
-    assert_eq!(apps.answer("learner", "").await, "5");
-    // A worse one is learnt and not promoted; a notice that comes twice counts once.
-    assert!(!apps.notify("learner", "tuesday", "7").await);
-    assert!(apps.notify("learner", "tuesday", "7").await);
-    apps.until("learner", |app| app.aliases.get("candidate") == Some(&3) && app.learning_run.is_empty())
-        .await;
-    assert_eq!(apps.answer("learner", "").await, "5");
-    apps.notify("learner", "wednesday", "3").await;
-    apps.until("learner", |app| app.aliases.get("champion") == Some(&4)).await;
-    assert_eq!(apps.answer("learner", "").await, "3");
-    let learnt = apps.runs("learner").await.into_iter().filter(|run| run.kind == "learn").count();
-    assert_eq!(learnt, 3);
-    let request = wire::ListVersionsRequest { app: "learner".to_owned(), limit: None };
-    let versions = apps.client.list_versions(request).await.unwrap().into_inner().versions;
-    let verdicts: Vec<_> = versions.iter().map(|v| v.verdict.as_ref().map(|v| v.passed)).collect();
-    assert_eq!(verdicts, [Some(true), Some(false), Some(true), None], "newest first: {versions:?}");
-    // Back to the one before; and who was champion in between is known.
-    let (app, reason) = ("learner".to_owned(), "too good".to_owned());
-    let back = apps.client.roll_back_version(wire::RollBackVersionRequest { app, reason }).await.unwrap();
-    assert_eq!(back.into_inner().aliases["champion"], 2);
-    assert_eq!(apps.answer("learner", "").await, "5");
-    let asked = wire::VersionHistoryRequest {
-        app: "learner".to_owned(),
-        alias: "champion".to_owned(),
-        ..wire::VersionHistoryRequest::default()
-    };
-    let changes = apps.client.version_history(asked.clone()).await.unwrap().into_inner().changes;
-    let told: Vec<_> = changes.iter().map(|change| change.version.unwrap()).collect();
-    assert_eq!(told, [2, 4, 2]);
-    let then = wire::VersionHistoryRequest { at_ms: Some(changes[1].at_ms), ..asked };
-    let then = apps.client.version_history(then).await.unwrap().into_inner().changes;
-    assert_eq!(then[0].version, Some(4));
-    apps.server.stop().await;
+    everywhere(async |place| {
+        let mut apps = Apps::with(place.options()).await;
+        let enabled = apps.take(LEARNER).await;
+        assert!(!enabled.aliases.contains_key("champion"));
+        let refused = apps.ask("learner", "", "").await.unwrap_err();
+        assert!(refused.message().contains("no version of learner is promoted"), "{}", refused.message());
+        // The first version has nobody to be better than.
+        assert!(!apps.notify("learner", "monday", "5").await);
+        apps.until("learner", |app| app.aliases.get("champion") == Some(&2)).await;
+        assert_eq!(apps.answer("learner", "").await, "5");
+        // A worse one is learnt and not promoted; a notice that comes twice counts once.
+        assert!(!apps.notify("learner", "tuesday", "7").await);
+        assert!(apps.notify("learner", "tuesday", "7").await);
+        apps.until("learner", |app| app.aliases.get("candidate") == Some(&3) && app.learning_run.is_empty())
+            .await;
+        assert_eq!(apps.answer("learner", "").await, "5");
+        apps.notify("learner", "wednesday", "3").await;
+        apps.until("learner", |app| app.aliases.get("champion") == Some(&4)).await;
+        assert_eq!(apps.answer("learner", "").await, "3");
+        let learnt = apps.runs("learner").await.into_iter().filter(|run| run.kind == "learn").count();
+        assert_eq!(learnt, 3);
+        let request = wire::ListVersionsRequest { app: "learner".to_owned(), limit: None };
+        let versions = apps.client.list_versions(request).await.unwrap().into_inner().versions;
+        let verdicts: Vec<_> = versions.iter().map(|v| v.verdict.as_ref().map(|v| v.passed)).collect();
+        assert_eq!(verdicts, [Some(true), Some(false), Some(true), None], "newest first: {versions:?}");
+        // Back to the one before; and who was champion in between is known.
+        let (app, reason) = ("learner".to_owned(), "too good".to_owned());
+        let back = apps.client.roll_back_version(wire::RollBackVersionRequest { app, reason }).await.unwrap();
+        assert_eq!(back.into_inner().aliases["champion"], 2);
+        assert_eq!(apps.answer("learner", "").await, "5");
+        let asked = wire::VersionHistoryRequest {
+            app: "learner".to_owned(),
+            alias: "champion".to_owned(),
+            ..wire::VersionHistoryRequest::default()
+        };
+        let changes = apps.client.version_history(asked.clone()).await.unwrap().into_inner().changes;
+        let told: Vec<_> = changes.iter().map(|change| change.version.unwrap()).collect();
+        assert_eq!(told, [2, 4, 2]);
+        let then = wire::VersionHistoryRequest { at_ms: Some(changes[1].at_ms), ..asked };
+        let then = apps.client.version_history(then).await.unwrap().into_inner().changes;
+        assert_eq!(then[0].version, Some(4));
+        apps.close().await;
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -298,18 +321,7 @@ async fn new_files_in_a_watched_folder_are_learnt_from_once() {
     std::fs::write(watched.path().join(".hidden"), "1").unwrap();
     std::fs::write(watched.path().join("half.part"), "1").unwrap();
     // After a restart the file is still known.
-    let Apps { server, client, storage } = apps;
-    server.stop().await;
-    drop(client);
-    let mut storage = storage;
-    let storage = loop {
-        match Arc::try_unwrap(storage) {
-            Ok(storage) => break storage,
-            Err(shared) => storage = shared,
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    };
-    storage.close().await;
+    apps.close().await;
     let mut apps = Apps::start(folder.path()).await;
     std::fs::write(watched.path().join("data"), "4").unwrap();
     apps.until("learner", |app| app.aliases.get("champion") == Some(&3)).await;
@@ -337,7 +349,7 @@ command = ["sh", "-c", "read how < $REMORA_INPUT/request; echo it was $how; exit
     // Whoever asks wrongly harms nobody else.
     for _ in 0..3 {
         let told = apps.ask("fails", "", "65\n").await.unwrap();
-        assert_eq!(how(&told), ("failed".to_owned(), None, "ended with code 65: it was 65".to_owned()));
+        assert_eq!(how(&told), ("failed".to_owned(), Some(65), "ended with code 65: it was 65".to_owned()));
     }
     assert_eq!(apps.get("fails").await.failures, 0);
     for _ in 0..2 {

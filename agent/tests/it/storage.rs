@@ -2,9 +2,11 @@
 //! created, and each test has one of its own.
 
 mod administration;
+mod apps;
 mod compaction;
 mod crash;
 mod figures;
+mod forget;
 mod ownership;
 mod reading;
 mod trouble;

@@ -202,6 +202,11 @@ impl Seen {
         self.ids.get(id)
     }
 
+    /// Some may have been forgotten.
+    pub fn full(&self) -> bool {
+        self.order.len() >= REMEMBERED
+    }
+
     pub fn add(&mut self, id: &str, led_to: &str) {
         if self.ids.insert(id.to_owned(), led_to.to_owned()).is_none() {
             self.order.push_back(id.to_owned());
@@ -322,6 +327,24 @@ impl App {
     /// Calls for learning that wait.
     pub fn calls_waiting(&self) -> usize {
         self.calls.len()
+    }
+
+    /// Whether a notice came before: nothing where it may be too long ago to know.
+    pub fn notice_known(&self, key: &str) -> Option<bool> {
+        match self.notices.get(key) {
+            Some(_) => Some(true),
+            None => (!self.notices.full()).then_some(false),
+        }
+    }
+
+    /// Everything that may still be read: code, models, and what runs and calls were given.
+    pub fn blobs(&self) -> impl Iterator<Item = &Blob> {
+        let code = self.definitions.values().filter_map(|definition| definition.code.as_ref());
+        let models = self.versions.values().filter_map(|version| version.model.as_ref());
+        let calls = self.calls.iter().chain(self.learning.as_ref().map(|learning| &learning.call));
+        let gathered = self.triggers.values().flat_map(|state| &state.inputs);
+        let runs = self.runs.values().flat_map(|run| run.inputs.iter().chain(&run.outputs));
+        code.chain(models).chain(calls.flat_map(|call| &call.inputs)).chain(gathered).chain(runs)
     }
 
     pub(super) fn awake(&self) -> bool {

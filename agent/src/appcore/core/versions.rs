@@ -1,5 +1,7 @@
 //! Registration, versions and their aliases.
 
+use std::sync::Arc;
+
 use super::app::{Alias, App, Definition, Fate, Timer, Trial, TriggerState, VERSIONS, Version};
 use super::step::{Step, text};
 use super::{By, Core, Effect, MOST_APPS, Outcome, Refused};
@@ -29,7 +31,7 @@ impl Core {
             let name = &manifest.name;
             return Err(Refused::State(format!("{name} is retired; choose another name")));
         }
-        self.apps.entry(manifest.name.clone()).or_insert_with(|| App::new(now_ms));
+        self.apps.entry(manifest.name.clone()).or_insert_with(|| Arc::new(App::new(now_ms)));
         self.with(now_ms, &manifest.name, |step| {
             step.define(Definition { manifest: manifest.clone(), code: code.cloned() }, by);
             Ok(())

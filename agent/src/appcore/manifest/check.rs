@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Act, Awake, Command, Execute, Failures, Gate, Limits, Manifest, On, Wrong, file_name};
+use super::{Act, Awake, Command, Execute, Failures, Gate, Keep, Limits, Manifest, On, Wrong, file_name};
 use crate::appcore::schedule::Schedule;
 
 /// Longest name of an application or trigger.
@@ -88,6 +88,12 @@ impl Manifest {
         within("failures.longest_backoff_s", longest_backoff_s, (backoff_s.max(0.0), LONGEST_S), wrong);
         if quarantine_after == 0 {
             wrong.push("failures.quarantine_after: is 0, want at least 1".to_owned());
+        }
+        let Keep { runs, days } = self.keep;
+        for (field, limit) in [("runs", runs), ("days", days)] {
+            if limit == Some(0) {
+                wrong.push(format!("keep.{field}: is 0, want at least 1, or leave it out to keep all"));
+            }
         }
     }
 

@@ -84,7 +84,7 @@ pub async fn list(server: ServerArgs, as_json: bool) -> Result<()> {
     let mut table = table(&["app", "state", "since", "versions", "waiting", "next fire"]);
     for app in &apps {
         let next = app.triggers.iter().filter_map(|trigger| trigger.next_ms).min();
-        let (waiting, next) = (app.waiting.to_string(), next.map_or_else(|| "—".to_owned(), |at| date(at)));
+        let (waiting, next) = (app.waiting.to_string(), next.map_or_else(|| "—".to_owned(), date));
         table.add_row([&app.name, &app.state, &date(app.since_ms), &aliases(app), &waiting, &next]);
     }
     print(table)

@@ -33,7 +33,7 @@ fn unknown_keys_are_refused_wherever_they_stand() {
         assert!(message.contains(&format!("line {}", at + 1)), "{message}");
         tried += 1;
     }
-    assert_eq!(tried, 18);
+    assert_eq!(tried, 19);
 }
 
 #[test]
@@ -48,7 +48,8 @@ fn all_that_is_wrong_is_said() {
         awake = { wake = [''], wake_deadline_s = nan, idle_s = -1, concurrency = 0, queue = 0 }",
         "name = 'a'\n[learn]\ncommand = ['b']
         [gate]\nmargin = -1\nconfidence = 1\nsamples = 1\nfirst = inf\nroll_back_after = 0
-        [failures]\nbackoff_s = 100\nlongest_backoff_s = 10\nquarantine_after = 0",
+        [failures]\nbackoff_s = 100\nlongest_backoff_s = 10\nquarantine_after = 0
+        [keep]\nruns = 0\ndays = 0",
         "name = 'a'\n[learn]\ncommand = ['b']
         [[trigger]]\nname = 'x'\nrun = 'execute'\non.manual = {}
         [[trigger]]\nname = 'x'\non.schedule = { cron = '61 * * * *', catch_up_s = -1 }
