@@ -1,5 +1,6 @@
 //! `remora bench`: how fast it is here, and how that stands against what others measured.
 
+mod apps;
 mod env;
 mod policy;
 mod serve;
@@ -28,6 +29,8 @@ enum Command {
     Train(train::Args),
     /// The service under load over loopback, beside one that does no work.
     Serve(serve::Args),
+    /// AppCore: the cost of a notice and of a trigger, and notices to the service at a steady rate.
+    Apps(apps::Args),
 }
 
 pub async fn run(args: &Args, json: bool) -> Result<()> {
@@ -36,5 +39,6 @@ pub async fn run(args: &Args, json: bool) -> Result<()> {
         Command::Policy(args) => policy::run(args, json),
         Command::Train(args) => train::run(args, json),
         Command::Serve(args) => serve::run(args, json).await,
+        Command::Apps(args) => apps::run(args, json).await,
     }
 }

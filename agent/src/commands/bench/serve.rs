@@ -139,14 +139,14 @@ fn show(rows: &[Row]) -> String {
 }
 
 /// A server in a process of its own.
-struct Process {
+pub(super) struct Process {
     child: Child,
-    address: String,
+    pub address: String,
 }
 
 impl Process {
     /// Starts it; its first line on stdout is JSON that says where it listens.
-    async fn start(arguments: &[&str]) -> Result<Process> {
+    pub async fn start(arguments: &[&str]) -> Result<Process> {
         let program: PathBuf = std::env::current_exe()?;
         let mut child = Command::new(program)
             .args(arguments)
@@ -172,7 +172,7 @@ impl Process {
     }
 
     /// CPU seconds that it has used, as Linux counts them.
-    fn cpu_s(&self) -> Result<f64> {
+    pub fn cpu_s(&self) -> Result<f64> {
         let id = self.child.id().context("the server ended")?;
         let stat =
             std::fs::read_to_string(format!("/proc/{id}/stat")).context("CPU time is read from /proc")?;
