@@ -91,6 +91,9 @@ impl Storage {
         self.blobs.young.grow_up(grace);
         let mut forgotten = 0;
         for shelf in 0..=u8::MAX {
+            if forgotten >= most {
+                break;
+            }
             let blobs = self.blobs.clone();
             let found =
                 spawn_blocking(move || blobs.shelf(shelf)).await.expect("reading a folder does not panic")?;

@@ -11,7 +11,6 @@ use remora_agent::appcore::core::{Alias, By, Input};
 use remora_agent::appcore::executor::process::Processes;
 use remora_agent::appcore::own::{self, NAME};
 use remora_agent::appcore::owner;
-use remora_agent::appcore::placing::LOCAL;
 use remora_agent::commands::cluster::of_scenario;
 use remora_agent::service::Clock;
 use remora_agent::storage::{AuditFilter, Options, Paging, Storage};
@@ -38,11 +37,8 @@ fn begin() -> Arc<AtomicU64> {
 
 impl Own {
     async fn start(folder: &Path, cluster: wire::RegisterClusterRequest, time: Arc<AtomicU64>) -> Own {
-        let options = apps::Options {
-            folder: folder.join("apps"),
-            cluster: LOCAL.to_owned(),
-            processes: Processes::supervised_by(env!("CARGO_BIN_EXE_remora")),
-        };
+        let options =
+            apps::Options::new(folder.join("apps"), Processes::supervised_by(env!("CARGO_BIN_EXE_remora")));
         let recording = Recording::with(folder, cluster, time, Some(options)).await;
         let apps = AppServiceClient::new(recording.server.channel().await);
         let policies = PolicyServiceClient::new(recording.server.channel().await);
