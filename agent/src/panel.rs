@@ -133,10 +133,10 @@ impl Panel {
     }
 
     /// Who asks, or where they are sent instead.
-    fn who(&self, headers: &HeaderMap, peer: &Peer) -> Result<Session, Response> {
+    fn who(&self, headers: &HeaderMap, peer: &Peer) -> Result<Session, Box<Response>> {
         self.0.sessions.find(&self.0, headers, peer).map_err(|why| match why {
-            session::Why::Unknown => self.go("sign-in"),
-            session::Why::Foreign(why) => plain(StatusCode::FORBIDDEN, &why),
+            session::Why::Unknown => Box::new(self.go("sign-in")),
+            session::Why::Foreign(why) => Box::new(plain(StatusCode::FORBIDDEN, &why)),
         })
     }
 
@@ -153,7 +153,7 @@ impl Panel {
     ) -> Response {
         let session = match self.who(headers, peer) {
             Ok(session) => session,
-            Err(elsewhere) => return elsewhere,
+            Err(elsewhere) => return *elsewhere,
         };
         let asked = Asked { panel: &self.0, session: &session, told: asking.told.clone() };
         match make(&asked).await {
@@ -225,7 +225,7 @@ async fn one_run(
 async fn file(State(panel): State<Panel>, Path((id, name)): Path<(String, String)>, who: Who) -> Response {
     let session = match panel.who(&who.0, &who.1.0) {
         Ok(session) => session,
-        Err(elsewhere) => return elsewhere,
+        Err(elsewhere) => return *elsewhere,
     };
     match run::file(&panel.0, &session, id, name).await {
         Ok(bytes) => {

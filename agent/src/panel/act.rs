@@ -83,7 +83,7 @@ pub async fn act(
 ) -> Response {
     let session = match panel.who(&headers, &peer) {
         Ok(session) => session,
-        Err(elsewhere) => return elsewhere,
+        Err(elsewhere) => return *elsewhere,
     };
     if let Err(why) = same_origin(&headers) {
         return plain(StatusCode::FORBIDDEN, &why);

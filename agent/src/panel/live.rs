@@ -26,7 +26,7 @@ pub async fn live(
 ) -> Response {
     let session = match panel.who(&headers, &peer) {
         Ok(session) => session,
-        Err(elsewhere) => return elsewhere,
+        Err(elsewhere) => return *elsewhere,
     };
     let (sender, events) = mpsc::channel::<Result<Event, Infallible>>(4);
     tokio::spawn(async move {

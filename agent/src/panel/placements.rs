@@ -189,12 +189,15 @@ fn total(candidate: &wire::Candidate) -> f64 {
 
 fn bar(candidate: &wire::Candidate, longest: f64) -> Part {
     let mut from = 0.0;
+    let parts = phases(candidate).map(|(name, colour, value)| {
+        let (begins, width) = (from, 260.0 * value.max(0.0) / longest);
+        from += width;
+        (name, colour, value, begins, width)
+    });
     html! {
         svg role="img" aria-label={ (format!("{:.2}", total(candidate))) " seconds" } width="260" height="16" viewBox="0 0 260 16" {
-            @for (name, colour, value) in phases(candidate) {
-                @let width = 260.0 * value.max(0.0) / longest;
-                rect x=(from) y="0" width=(width) height="16" fill=(colour) { title { (name) " " (format!("{value:.2}")) " s" } }
-                @let _ = { from += width; };
+            @for (name, colour, value, begins, width) in parts {
+                rect x=(begins) y="0" width=(width) height="16" fill=(colour) { title { (name) " " (format!("{value:.2}")) " s" } }
             }
         }
     }

@@ -46,8 +46,7 @@ impl BackEnd {
     async fn play(mut self, scenario: &Scenario, seed: u64) -> Result<()> {
         let world = Arc::new(scenario.world(seed));
         let mut episode = Episode::new(world.clone(), ALPHA, rollout::reference(scenario));
-        loop {
-            let Next::Decide(observation) = episode.next() else { break };
+        while let Next::Decide(observation) = episode.next() {
             let among =
                 observation.nodes().map(|node| world.topology.nodes[node as usize].name.clone()).collect();
             let (id, task) = (observation.id, convert::task(observation.task, &world.catalogue));
