@@ -1,5 +1,6 @@
 //! Runs: one execution, learning or evaluation each, and what they leave.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Display};
 
 use serde::{Deserialize, Serialize};
@@ -102,6 +103,24 @@ pub struct Blob {
     pub name: String,
     pub hash: String,
     pub bytes: u64,
+}
+
+/// The same files, of which no two have one name: a later one with a name that is taken gets a number before its ending.
+pub fn distinct(blobs: Vec<Blob>) -> Vec<Blob> {
+    let mut taken = BTreeSet::new();
+    let mut named = Vec::with_capacity(blobs.len());
+    for blob in blobs {
+        let (stem, ending) = match blob.name.rsplit_once('.') {
+            Some((stem, ending)) if !stem.is_empty() && !ending.contains('/') => (stem, format!(".{ending}")),
+            _ => (blob.name.as_str(), String::new()),
+        };
+        let numbered = (2..).map(|number: u64| format!("{stem}-{number}{ending}"));
+        let mut names = std::iter::once(blob.name.clone()).chain(numbered);
+        let name = names.find(|name| !taken.contains(name)).expect("there are numbers enough");
+        taken.insert(name.clone());
+        named.push(Blob { name, ..blob });
+    }
+    named
 }
 
 /// What a run needed.
@@ -224,3 +243,16 @@ pub const REQUEST: &str = "request";
 pub const RESPONSE: &str = "response";
 pub const SCORES: &str = "scores.json";
 pub const LOG: &str = "log";
+
+#[cfg(test)]
+mod tests {
+    use super::{Blob, distinct};
+
+    #[test]
+    fn files_of_one_name_are_told_apart() {
+        let named = |name: &str| Blob { name: name.to_owned(), hash: String::new(), bytes: 0 };
+        let given = ["a.csv", "a.csv", "a-2.csv", "b", "b", "x.y/b", "x.y/b"].map(named).to_vec();
+        let names: Vec<_> = distinct(given).into_iter().map(|blob| blob.name).collect();
+        assert_eq!(names, ["a.csv", "a-2.csv", "a-2-2.csv", "b", "b-2", "x.y/b", "x.y/b-2"]);
+    }
+}

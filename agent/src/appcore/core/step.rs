@@ -6,7 +6,7 @@ use super::app::{Alias, App, Definition, Fate, Stopping, Timer};
 use super::{By, Effect, Launch, Outcome, Refused};
 use crate::appcore::manifest::{Awake, Manifest};
 use crate::appcore::rows::Row;
-use crate::appcore::run::{Blob, End, Left, Run, RunKind, Status, Usage};
+use crate::appcore::run::{Blob, End, Left, Run, RunKind, Status, Usage, distinct};
 use crate::appcore::states::{Cause, State};
 
 /// One application, the time, and what comes of it.
@@ -119,7 +119,7 @@ impl Step<'_> {
             actor: actor.to_owned(),
             request: None,
             seed: self.app.run_count,
-            inputs,
+            inputs: distinct(inputs),
             attempt: 0,
             queued_ms: self.now_ms,
             started_ms: None,
