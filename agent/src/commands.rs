@@ -64,6 +64,13 @@ pub fn date(at_ms: i64) -> String {
     at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| "—".to_owned())
 }
 
+/// Reads a time on the command line, as milliseconds since 1970.
+pub fn time(text: &str) -> Result<i64, String> {
+    let at: Result<jiff::Timestamp, _> = text.parse();
+    let at = at.map_err(|_| format!("{text:?} is no time, want one such as 2026-03-01T10:00:00Z"))?;
+    Ok(at.as_millisecond())
+}
+
 /// Reads the dial on the command line.
 pub fn alpha(text: &str) -> Result<f64, String> {
     let alpha: f64 = text.parse().map_err(|_| format!("{text:?} is no number, want 0 to 1"))?;

@@ -52,6 +52,7 @@ pub use access::{METHODS, Method, Rules, first_token};
 pub use doors::Door;
 pub(crate) use doors::champion::checkpoint;
 pub use limits::Limits;
+pub use policies::Alias;
 pub(crate) use restart::ITSELF;
 pub(crate) use serving::is_heuristic;
 pub use tls::Files as TlsFiles;

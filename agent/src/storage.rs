@@ -41,6 +41,7 @@ pub use policies::Policy;
 pub use recorder::{Health, Recorder, Refused, Trouble};
 pub use restore::{Keep, Restored, Snapshot};
 pub use settings::SettingChange;
+pub(crate) use tokens::random;
 pub use tokens::{Denied, NewToken, Role, Token};
 
 use database::Database;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use tokio::task::JoinHandle;
 
+use super::core::Core;
 use super::executor::Executor;
 use super::executor::kubernetes::Jobs;
 use super::executor::process::Processes;
@@ -15,7 +16,6 @@ use super::housekeeping;
 use super::launcher::Launcher;
 use super::owner::{self, Handle};
 use super::placing::{KUBERNETES, LOCAL, PROCESS, Placing, SIMULATED};
-use super::run::Status;
 use super::watcher;
 use crate::service::{Clock, Door};
 use crate::storage::Storage;
@@ -76,18 +76,16 @@ impl Apps {
         let cluster = options.cluster.clone();
         let executors = options.executors();
         let placing = Placing::new(door, options.cluster);
-        // Folders stay where a paused run is to go on from them.
-        let before = storage.apps_before().await?;
-        let (core, ..) = owner::replay(before.snapshot, &before.entries)?;
-        let runs = core.apps().values().flat_map(|app| app.runs.values());
-        let keep: Vec<_> =
-            runs.filter(|run| run.status != Status::Queued).map(|run| run.id.clone()).collect();
-        drop(core);
         let folder = options.folder;
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot write {}", folder.display()))?;
         let folder = folder.canonicalize()?;
-        Launcher::clear(&folder, &executors, &keep).await?;
         let (handle, effects, owning) = owner::start(storage, clock.clone()).await?;
+        // Folders stay where a run is to go on from them; its effects wait until the others are gone.
+        let begun = |core: &Core| -> Vec<String> {
+            let runs = core.apps().values().flat_map(|app| app.runs.values());
+            runs.filter(|run| run.attempt > 0).map(|run| run.id.clone()).collect()
+        };
+        Launcher::clear(&folder, &executors, &handle.ask(begun).await?).await?;
         let launcher = Launcher::new(handle.clone(), folder, placing, executors);
         tokio::spawn(launcher.clone().work(effects));
         tokio::spawn(watcher::watch(handle.clone()));

@@ -21,7 +21,8 @@ use super::rows::Row;
 use super::run::{Blob, End, Left, Run};
 use super::states::State;
 
-pub use app::{Alias, App, Definition, Timer, TriggerState, Version};
+pub use crate::service::Alias;
+pub use app::{App, Definition, Timer, TriggerState, Version};
 use step::Step;
 
 /// Most applications.
@@ -240,6 +241,14 @@ pub enum Refused {
     State(String),
     #[error("{0}")]
     Full(String),
+}
+
+/// Whether requests and notices may be called so. A zero byte PostgreSQL would refuse.
+pub fn good_name(field: &str, name: &str) -> Result<(), Refused> {
+    if name.is_empty() || name.len() > 200 || name.contains('\0') {
+        return Err(Refused::Invalid(format!("{field}: want 1 to 200 bytes, none of them zero")));
+    }
+    Ok(())
 }
 
 /// All applications. A clone costs little, so that it can be written while the original goes on.

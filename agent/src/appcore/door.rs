@@ -5,23 +5,22 @@ mod told;
 
 use std::sync::Arc;
 
-use getrandom::fill;
 use remora_proto::v1 as wire;
 use remora_proto::v1::app_service_server::AppService;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::apps::Apps;
-use super::core::{Alias, By, Input, Refused};
+use super::core::{Alias, By, Input, Refused, good_name};
 use super::folder;
 use super::manifest::Manifest;
 use super::owner::{Denied, Done};
 use super::run::{Blob, REQUEST, Run, RunKind};
 use crate::service::access::{Caller, Subject};
-use crate::service::convert::Field;
+use crate::service::convert::{self, Field};
 use crate::service::refusal::Refusal;
-use crate::storage::{self, RunFilter, hex};
+use crate::storage::{self, RunFilter, random};
 
 /// Largest app.toml, code archive, request and notice, bytes.
 const MANIFEST_BYTES: usize = 256 << 10;
@@ -134,9 +133,7 @@ impl AppDoor {
         let code = checked
             .map_err(|_| Status::internal("the archive could not be read"))?
             .map_err(|error| Status::invalid_argument(format!("{error:#}")))?;
-        let bytes = code.len() as u64;
-        let hash = self.apps()?.handle.storage().put_blob(code).await.map_err(kept)?;
-        Ok(Some(Blob { name: "code.tar".to_owned(), hash, bytes }))
+        self.apps()?.handle.keep("code.tar", code).await.map(Some).map_err(kept)
     }
 }
 
@@ -231,11 +228,9 @@ impl AppService for AppDoor {
         if input.len() > INPUT_BYTES {
             return Err(Status::invalid_argument(format!("input: is larger than {} MiB", INPUT_BYTES >> 20)));
         }
-        let id = if request_id.is_empty() { random_id()? } else { request_id };
+        let id = if request_id.is_empty() { random::<16>() } else { request_id };
         let feed = apps.handle.watch();
-        let bytes = input.len() as u64;
-        let hash = apps.handle.storage().put_blob(input).await.map_err(kept)?;
-        let input = Some(Blob { name: REQUEST.to_owned(), hash, bytes });
+        let input = Some(apps.handle.keep(REQUEST, input).await.map_err(kept)?);
         let by = by(&extensions, "");
         let state = streams::state(&apps, &app).await;
         let done = apps.handle.tell(Input::Request { app: app.clone(), id, input, by }).await?;
@@ -251,6 +246,7 @@ impl AppService for AppDoor {
         let extensions = request.extensions().clone();
         let wire::NotifyRequest { app, key, items, bytes, files } = request.into_inner();
         let apps = self.apps()?;
+        good_name("key", &key).map_err(Status::from)?;
         let items = items.unwrap_or(files.len().max(1) as i64);
         let items = Field::root("items").whole(items, 1..=1_000_000_000_000).map_err(Refusal::from)?;
         let sum: usize = files.iter().map(|file| file.content.len()).sum();
@@ -261,18 +257,15 @@ impl AppService for AppDoor {
         let bytes = bytes.unwrap_or(sum as i64);
         let bytes =
             Field::root("bytes").whole(bytes, 0..=1_000_000_000_000_000_000).map_err(Refusal::from)?;
-        let storage = apps.handle.storage();
         // AppCore knows too; this spares writing files once more.
-        if !files.is_empty() && storage.notice_known(&app, &key).await.map_err(kept)? {
+        if !files.is_empty() && apps.handle.storage().notice_known(&app, &key).await.map_err(kept)? {
             return Ok(Response::new(wire::NotifyResponse { already_known: true }));
         }
         let mut inputs = Vec::with_capacity(files.len());
         for (index, wire::DataFile { name, content }) in files.into_iter().enumerate() {
             folder::safe(&name)
                 .map_err(|error| Status::invalid_argument(format!("files[{index}].name: {error}")))?;
-            let bytes = content.len() as u64;
-            let hash = storage.put_blob(content).await.map_err(kept)?;
-            inputs.push(Blob { name, hash, bytes });
+            inputs.push(apps.handle.keep(name, content).await.map_err(kept)?);
         }
         let by = by(&extensions, "");
         let done = apps.handle.tell(Input::Notice { app, key, items, bytes, inputs, by }).await?;
@@ -524,14 +517,5 @@ impl AppService for AppDoor {
 }
 
 fn alias(name: &str) -> Result<Alias, Status> {
-    Alias::named(name).ok_or_else(|| {
-        Status::invalid_argument(format!("alias: is {name:?}, want champion, candidate or shadow"))
-    })
-}
-
-/// A name that no other request has.
-fn random_id() -> Result<String, Status> {
-    let mut bytes = [0; 16];
-    fill(&mut bytes).map_err(|error| Status::new(Code::Internal, format!("no random numbers: {error}")))?;
-    Ok(hex(&bytes))
+    Ok(convert::alias(Field::root("alias"), name).map_err(Refusal::from)?)
 }

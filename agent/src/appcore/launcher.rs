@@ -16,10 +16,8 @@ use super::folder;
 use super::own::{self, Keeper};
 use super::owner::Handle;
 use super::placing::{PROCESS, Place, Placing};
-use super::run::{Blob, End, LOG, Left, MODEL, Run, RunKind, SCORES, Usage};
+use super::run::{Blob, DATA_ERROR, End, LOG, Left, MODEL, Run, RunKind, SCORES, Usage};
 
-/// The exit code of a command that could not use what it was given (`EX_DATAERR` of sysexits.h).
-const DATA_ERROR: i32 = 65;
 /// Lines of its log that say why a command failed.
 const LAST_WORDS: usize = 3;
 
@@ -151,7 +149,7 @@ impl Launcher {
         let limits = super::manifest::Limits { timeout_s: execute.awake.wake_deadline_s, ..execute.limits };
         let environment = vec![("REMORA_APP".to_owned(), app.to_owned())];
         let job = Job {
-            run: Run::unplaced(&format!("{app}.wake"), app, RunKind::Execute),
+            run: Run::new(&format!("{app}.wake"), app, RunKind::Execute),
             command: execute.awake.wake.clone(),
             image: execute.image.clone(),
             limits,
@@ -301,10 +299,7 @@ impl Launcher {
         }
         for (name, path) in files {
             let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            let length = bytes.len() as u64;
-            let hash =
-                self.0.handle.storage().put_blob(bytes).await.context("what it wrote cannot be kept")?;
-            outputs.push(Blob { name, hash, bytes: length });
+            outputs.push(self.0.handle.keep(name, bytes).await.context("what it wrote cannot be kept")?);
         }
         Ok(Left { outputs, usage })
     }
@@ -349,7 +344,7 @@ fn ended(exit: &Exit, kind: RunKind, folder: &Path) -> End {
             Err(error) => End::Failure { reason: format!("{error:#}"), exit: Some(0) },
         },
         Exit::Code(0) => End::Success { scores: None },
-        Exit::Code(DATA_ERROR) => End::Refused { reason: told(exit, folder) },
+        Exit::Code(code) if *code == i32::from(DATA_ERROR) => End::Refused { reason: told(exit, folder) },
         Exit::Stopped => End::Cancelled { reason: "stopped".to_owned() },
         Exit::Code(code) => End::Failure { reason: told(exit, folder), exit: Some(*code) },
         _ => End::Failure { reason: told(exit, folder), exit: None },

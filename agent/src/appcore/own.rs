@@ -130,9 +130,7 @@ pub async fn given(handle: &Handle, door: &Door, launch: &Launch) -> Result<Vec<
     }
     let storage = handle.storage();
     let mut give = async |name: String, bytes: Vec<u8>| -> Result<()> {
-        let length = bytes.len() as u64;
-        let hash = storage.put_blob(bytes).await?;
-        given.push(Blob { name, hash, bytes: length });
+        given.push(handle.keep(name, bytes).await?);
         Ok(())
     };
     if !has(RECORDING) {

@@ -9,9 +9,9 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::sleep;
 
-use super::core::{Core, Effect, Input, Outcome, Refused};
+use super::core::{Core, Effect, Input, Outcome, Refused, good_name};
 use super::rows::Row;
-use super::run::Run;
+use super::run::{Blob, Run};
 use crate::service::Clock;
 use crate::storage::{AppBatch, AppEntry, Error, Storage};
 
@@ -131,6 +131,12 @@ impl Handle {
         }
     }
 
+    /// Keeps a file under the hash of its contents.
+    pub async fn keep(&self, name: impl Into<String>, content: Vec<u8>) -> Result<Blob, Error> {
+        let bytes = content.len() as u64;
+        Ok(Blob { name: name.into(), hash: self.storage.put_blob(content).await?, bytes })
+    }
+
     /// Waits until AppCore is gone.
     pub async fn stopped(&self) {
         self.mailbox.closed().await;
@@ -202,6 +208,19 @@ pub fn replay(snapshot: Option<(i64, String)>, entries: &[AppEntry]) -> Result<(
     Ok((core, last, now_ms))
 }
 
+/// Does it until the database lets it be done, however long that takes.
+async fn insist<T>(trouble: &'static str, work: impl AsyncFn() -> Result<T, Error>) -> T {
+    let mut pause = PAUSE;
+    loop {
+        match work().await {
+            Ok(done) => return done,
+            Err(error) => tracing::error!(%error, "{trouble}"),
+        }
+        sleep(pause).await;
+        pause = (2 * pause).min(LONGEST_PAUSE);
+    }
+}
+
 struct Owner {
     core: Core,
     clock: Clock,
@@ -265,22 +284,17 @@ impl Owner {
             Message::Do(input, _) => notice(input),
             _ => None,
         });
-        let unsure =
-            |(app, key): &Notice| self.core.app(app).is_ok_and(|app| app.notice_known(key).is_none());
+        let unsure = |(app, key): &Notice| {
+            good_name("key", key).is_ok()
+                && self.core.app(app).is_ok_and(|app| app.notice_known(key).is_none())
+        };
         notices.filter(unsure).collect()
     }
 
     /// Those of them that came before.
     async fn known(&self, unsure: BTreeSet<Notice>) -> BTreeSet<Notice> {
-        let mut pause = PAUSE;
-        loop {
-            match self.storage.notices_known(&unsure).await {
-                Ok(known) => return known,
-                Err(error) => tracing::error!(%error, "AppCore cannot read; it tries again"),
-            }
-            sleep(pause).await;
-            pause = (2 * pause).min(LONGEST_PAUSE);
-        }
+        insist("AppCore cannot read; it tries again", async || self.storage.notices_known(&unsure).await)
+            .await
     }
 
     fn until_due(&self) -> Duration {
@@ -356,13 +370,9 @@ impl Owner {
     async fn write(&mut self) {
         let mut batch = std::mem::take(&mut self.batch);
         batch.snapshot = self.snapshot().await;
-        let mut pause = PAUSE;
-        while !(batch.entries.is_empty() && batch.snapshot.is_none())
-            && let Err(error) = self.storage.record_apps(&batch).await
-        {
-            tracing::error!(%error, "AppCore cannot write; it tries again");
-            sleep(pause).await;
-            pause = (2 * pause).min(LONGEST_PAUSE);
+        if !(batch.entries.is_empty() && batch.snapshot.is_none()) {
+            insist("AppCore cannot write; it tries again", async || self.storage.record_apps(&batch).await)
+                .await;
         }
         for row in batch.rows {
             // Nobody may be watching.

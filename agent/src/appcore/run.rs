@@ -173,7 +173,7 @@ pub struct Run {
 
 impl Run {
     /// A run before anything happened to it.
-    pub fn unplaced(id: &str, app: &str, kind: RunKind) -> Run {
+    pub fn new(id: &str, app: &str, kind: RunKind) -> Run {
         Run {
             id: id.to_owned(),
             app: app.to_owned(),
@@ -236,6 +236,9 @@ impl Left {
         self.outputs.iter().find(|blob| blob.name == MODEL)
     }
 }
+
+/// The exit code of a command that could not use what it was given (`EX_DATAERR` of sysexits.h).
+pub const DATA_ERROR: u8 = 65;
 
 /// Names in a run's folders.
 pub const MODEL: &str = "model";

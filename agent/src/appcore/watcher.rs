@@ -10,7 +10,6 @@ use tokio::time::sleep;
 use super::core::{By, Core, Input};
 use super::manifest::On;
 use super::owner::{Denied, Handle};
-use super::run::Blob;
 use super::states::State;
 use crate::storage::hex;
 
@@ -96,10 +95,9 @@ async fn take(handle: &Handle, app: &str, path: &Path, (bytes, changed): Seen) -
         // It is gone again.
         _ => return Ok(()),
     };
-    let bytes = content.len() as u64;
-    let hash = handle.storage().put_blob(content).await?;
     let name = path.file_name().map_or_else(|| "data".to_owned(), |name| name.to_string_lossy().into_owned());
+    let file = handle.keep(name, content).await?;
     let by = By::new("folder", format!("{} appeared", path.display()));
-    let inputs = vec![Blob { name, hash, bytes }];
+    let (bytes, inputs) = (file.bytes, vec![file]);
     handle.tell(Input::Notice { app: app.to_owned(), key, items: 1, bytes, inputs, by }).await.map(drop)
 }

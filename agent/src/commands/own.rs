@@ -20,10 +20,8 @@ use serde::Serialize;
 use super::print;
 use crate::appcore::gate::Scores;
 use crate::appcore::own::{Parameters, RECORDING, SERVED};
-use crate::appcore::run::{MODEL, RunKind, SCORES};
+use crate::appcore::run::{DATA_ERROR, MODEL, RunKind, SCORES};
 
-/// The exit code of a command that could not use what it was given.
-const DATA_ERROR: u8 = 65;
 /// The heuristic that a candidate must beat, whoever is champion.
 const GREEDY: &str = "greedy-marginal-tuned";
 /// Windows of the recording, in the run's folder. Checkpoints name them, so the path is the same in every run.

@@ -14,7 +14,7 @@ use subtle::ConstantTimeEq;
 
 use super::{FirstLink, Parts, page, plain};
 use crate::service::access::{Caller, Peer};
-use crate::storage::hex;
+use crate::storage::{hex, random};
 
 const COOKIE_NAME: &str = "remora_session";
 /// A session ends after so long, and after so long without a request.
@@ -66,14 +66,8 @@ impl std::fmt::Debug for Sessions {
 impl FirstLink {
     /// A link for whoever is told its code.
     pub fn new(token: String) -> FirstLink {
-        FirstLink { code: random(), token }
+        FirstLink { code: random::<32>(), token }
     }
-}
-
-fn random() -> String {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).expect("the operating system has randomness");
-    hex(&bytes)
 }
 
 fn hashed(secret: &str) -> String {
@@ -114,7 +108,7 @@ fn local_host(headers: &HeaderMap) -> Result<(), Why> {
 impl Sessions {
     pub fn new(first: Option<FirstLink>) -> Sessions {
         let attempts = RateLimiter::direct(Quota::per_second(NonZeroU32::MIN).allow_burst(BURST));
-        Sessions { kept: Mutex::default(), first: Mutex::new(first), attempts, csrf: random() }
+        Sessions { kept: Mutex::default(), first: Mutex::new(first), attempts, csrf: random::<32>() }
     }
 
     fn kept(&self) -> MutexGuard<'_, BTreeMap<String, Kept>> {
@@ -168,7 +162,7 @@ impl Sessions {
         let now_ms = panel.clock.now_ms();
         let known = panel.storage.as_ref().map(|storage| storage.authenticate(token, now_ms));
         if let Some(Ok(_)) = known {
-            let secret = random();
+            let secret = random::<32>();
             let mut sessions = self.kept();
             if sessions.len() >= MOST
                 && let Some(oldest) =
@@ -176,7 +170,8 @@ impl Sessions {
             {
                 sessions.remove(&oldest);
             }
-            let kept = Kept { token: token.to_owned(), csrf: random(), began_ms: now_ms, seen_ms: now_ms };
+            let kept =
+                Kept { token: token.to_owned(), csrf: random::<32>(), began_ms: now_ms, seen_ms: now_ms };
             sessions.insert(hashed(&secret), kept);
             return self.send_home(panel, &secret, LONGEST_MS / 1000);
         }

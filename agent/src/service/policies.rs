@@ -9,12 +9,15 @@ use remora_policies::{HEURISTICS, Learned, Policy, by_name};
 use super::convert::Field;
 use super::refusal::Refusal;
 
-/// A role that one policy has.
+/// A role that one policy has, or one version of an application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Alias {
+    /// Decides; of an application, answers requests.
     Champion,
+    /// Decides a share; of an application, is to be, or was last, judged.
     Candidate,
+    /// Decides silently; of an application nothing depends on it.
     Shadow,
 }
 

@@ -6,6 +6,7 @@ use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::{AnyConnection, Arguments, AssertSqlSafe, Row as _};
 
 use super::database::Write;
+use super::page::Select;
 use super::{Error, Storage};
 use crate::appcore::core::{Alias, Version};
 use crate::appcore::rows::Row;
@@ -14,9 +15,6 @@ use crate::appcore::states::State;
 
 /// Most rows of one statement.
 const MANY: usize = 256;
-/// Rows of an answer when nobody says how many, and the most.
-const LIMIT: i64 = 100;
-const MAX_LIMIT: i64 = 1000;
 
 /// An input and its place in the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -402,10 +400,8 @@ impl Storage {
 
     /// Whether a notice came before, however long ago.
     pub async fn notice_known(&self, app: &str, key: &str) -> Result<bool, Error> {
-        let query = "SELECT at_ms FROM notices WHERE app = $1 AND key = $2";
-        let row =
-            sqlx::query(query).bind(app).bind(key).fetch_optional(&mut *self.database.read().await?).await?;
-        Ok(row.is_some())
+        let notice = [(app.to_owned(), key.to_owned())].into();
+        Ok(!self.notices_known(&notice).await?.is_empty())
     }
 
     /// Those of these notices, by application and key, that came before.
@@ -435,20 +431,20 @@ impl Storage {
     }
 
     pub async fn runs(&self, filter: &RunFilter) -> Result<Vec<Run>, Error> {
-        let mut asked = Asked::new("SELECT body FROM runs WHERE true");
-        asked.text("app =", filter.app.as_deref())?;
-        asked.text("kind =", filter.kind.map(RunKind::name))?;
-        asked.text("status =", filter.status.map(Status::name))?;
-        asked.int("queued_ms <", filter.before_ms)?;
-        asked.newest("queued_ms DESC, number DESC", filter.limit)?;
-        asked.all(self, body).await
+        Select::new("SELECT body FROM runs WHERE true")
+            .filter("app =", filter.app.clone())?
+            .filter("kind =", filter.kind.map(RunKind::name).map(str::to_owned))?
+            .filter("status =", filter.status.map(Status::name).map(str::to_owned))?
+            .filter("queued_ms <", filter.before_ms)?
+            .first(&self.database, "queued_ms DESC, number DESC", filter.limit, body)
+            .await
     }
 
     pub async fn versions(&self, app: &str, limit: Option<i64>) -> Result<Vec<Version>, Error> {
-        let mut asked = Asked::new("SELECT body FROM versions WHERE true");
-        asked.text("app =", Some(app))?;
-        asked.newest("number DESC", limit)?;
-        asked.all(self, body).await
+        Select::new("SELECT body FROM versions WHERE true")
+            .filter("app =", Some(app.to_owned()))?
+            .first(&self.database, "number DESC", limit, body)
+            .await
     }
 
     /// An application's moves from state to state, newest first.
@@ -457,13 +453,11 @@ impl Storage {
         app: Option<&str>,
         limit: Option<i64>,
     ) -> Result<Vec<TransitionRow>, Error> {
-        let mut asked = Asked::new(
+        Select::new(
             "SELECT app, number, at_ms, state_before, state_after, cause, actor, reason FROM transitions WHERE true",
-        );
-        asked.text("app =", app)?;
-        asked.newest("at_ms DESC, number DESC", limit)?;
-        asked
-            .all(self, |row| {
+        )
+            .filter("app =", app.map(str::to_owned))?
+            .first(&self.database, "at_ms DESC, number DESC", limit, |row| {
                 Ok(TransitionRow {
                     app: row.try_get("app")?,
                     number: row.try_get("number")?,
@@ -486,15 +480,11 @@ impl Storage {
         at_ms: Option<i64>,
         limit: Option<i64>,
     ) -> Result<Vec<AppAliasRow>, Error> {
-        let mut asked = Asked::new(
-            "SELECT app, number, at_ms, alias, version, actor, reason FROM app_aliases WHERE true",
-        );
-        asked.text("app =", Some(app))?;
-        asked.text("alias =", alias.map(Alias::name))?;
-        asked.int("at_ms <=", at_ms)?;
-        asked.newest("number DESC", limit)?;
-        asked
-            .all(self, |row| {
+        Select::new("SELECT app, number, at_ms, alias, version, actor, reason FROM app_aliases WHERE true")
+            .filter("app =", Some(app.to_owned()))?
+            .filter("alias =", alias.map(Alias::name).map(str::to_owned))?
+            .filter("at_ms <=", at_ms)?
+            .first(&self.database, "number DESC", limit, |row| {
                 Ok(AppAliasRow {
                     app: row.try_get("app")?,
                     number: row.try_get("number")?,
@@ -510,11 +500,9 @@ impl Storage {
 
     /// What triggers did, newest first.
     pub async fn fires(&self, app: Option<&str>, limit: Option<i64>) -> Result<Vec<FireRow>, Error> {
-        let mut asked = Asked::new("SELECT app, number, at_ms, name, actor, skipped FROM fires WHERE true");
-        asked.text("app =", app)?;
-        asked.newest("at_ms DESC, number DESC", limit)?;
-        asked
-            .all(self, |row| {
+        Select::new("SELECT app, number, at_ms, name, actor, skipped FROM fires WHERE true")
+            .filter("app =", app.map(str::to_owned))?
+            .first(&self.database, "at_ms DESC, number DESC", limit, |row| {
                 Ok(FireRow {
                     app: row.try_get("app")?,
                     number: row.try_get("number")?,
@@ -577,51 +565,4 @@ struct Table {
 fn body<T: serde::de::DeserializeOwned>(row: &AnyRow) -> Result<T, Error> {
     let text: String = row.try_get("body")?;
     serde_json::from_str(&text).map_err(|error| Error::Damaged(format!("a row of an application: {error}")))
-}
-
-/// A question put together from its conditions.
-struct Asked {
-    sql: String,
-    arguments: AnyArguments,
-    given: usize,
-}
-
-impl Asked {
-    fn new(select: &'static str) -> Asked {
-        Asked { sql: select.to_owned(), arguments: AnyArguments::default(), given: 0 }
-    }
-
-    fn condition(&mut self, condition: &'static str, value: Value) -> Result<(), Error> {
-        self.given += 1;
-        self.sql.push_str(&format!(" AND {condition} ${}", self.given));
-        add(&mut self.arguments, value)
-    }
-
-    fn text(&mut self, condition: &'static str, value: Option<&str>) -> Result<(), Error> {
-        value.map_or(Ok(()), |value| self.condition(condition, value.into()))
-    }
-
-    fn int(&mut self, condition: &'static str, value: Option<i64>) -> Result<(), Error> {
-        value.map_or(Ok(()), |value| self.condition(condition, value.into()))
-    }
-
-    fn newest(&mut self, order: &'static str, limit: Option<i64>) -> Result<(), Error> {
-        let limit = limit.unwrap_or(LIMIT);
-        if !(1..=MAX_LIMIT).contains(&limit) {
-            return Err(Error::Invalid(format!("limit: is {limit}, want 1 to {MAX_LIMIT}")));
-        }
-        self.sql.push_str(&format!(" ORDER BY {order} LIMIT {limit}"));
-        Ok(())
-    }
-
-    async fn all<T>(
-        self,
-        storage: &Storage,
-        read: impl Fn(&AnyRow) -> Result<T, Error>,
-    ) -> Result<Vec<T>, Error> {
-        let mut connection = storage.database.read().await?;
-        let rows =
-            sqlx::query_with(AssertSqlSafe(self.sql), self.arguments).fetch_all(&mut *connection).await?;
-        rows.iter().map(read).collect()
-    }
 }

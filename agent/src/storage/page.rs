@@ -89,6 +89,25 @@ impl Select {
         self.rows(&mut *database.read().await?, read).await
     }
 
+    /// The first rows of another order; 1 to 1000 of them, 100 where nobody says how many.
+    pub async fn first<T>(
+        mut self,
+        database: &Database,
+        order: &'static str,
+        limit: Option<i64>,
+        read: impl Fn(&AnyRow) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
+        let limit = limit.unwrap_or(i64::from(LIMIT));
+        if !(1..=i64::from(MAX_LIMIT)).contains(&limit) {
+            return Err(Error::Invalid(format!("limit: is {limit}, want 1 to {MAX_LIMIT}")));
+        }
+        self.sql.push_str(&format!(" ORDER BY {order} LIMIT {limit}"));
+        let mut connection = database.read().await?;
+        let rows =
+            sqlx::query_with(AssertSqlSafe(self.sql), self.arguments).fetch_all(&mut *connection).await?;
+        rows.iter().map(read).collect()
+    }
+
     pub async fn page<T>(
         self,
         database: &Database,

@@ -210,7 +210,7 @@ impl Storage {
 }
 
 /// Random bytes of the operating system's generator, in hexadecimal digits.
-fn random<const N: usize>() -> String {
+pub(crate) fn random<const N: usize>() -> String {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the operating system has randomness");
     hex(&bytes)

@@ -23,29 +23,8 @@ const MARK: &str = "REMORA_JOB";
 pub fn shell(folder: &TempDir, script: &str) -> Job {
     let folder = folder.path().canonicalize().unwrap();
     fs::create_dir_all(folder.join(OUTPUT)).unwrap();
-    let run = Run {
-        id: "app.1".to_owned(),
-        app: "app".to_owned(),
-        kind: RunKind::Execute,
-        status: Status::Running,
-        version: 1,
-        cause: "request".to_owned(),
-        actor: "test".to_owned(),
-        request: None,
-        seed: 7,
-        inputs: Vec::new(),
-        attempt: 1,
-        queued_ms: 0,
-        started_ms: None,
-        ended_ms: None,
-        node: None,
-        decision: None,
-        exit: None,
-        reason: None,
-        outputs: Vec::new(),
-        usage: Usage::default(),
-        again: None,
-    };
+    let run =
+        Run { status: Status::Running, seed: 7, attempt: 1, ..Run::new("app.1", "app", RunKind::Execute) };
     Job {
         run,
         command: ["sh", "-c", script].map(str::to_owned).to_vec(),

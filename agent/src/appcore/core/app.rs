@@ -8,39 +8,12 @@ use crate::appcore::gate::Verdict;
 use crate::appcore::manifest::{Manifest, Trigger};
 use crate::appcore::run::{Blob, Run, RunKind, Status};
 use crate::appcore::states::State;
+use crate::service::Alias;
 
 /// Requests and notices that are recognised when they come again.
 pub(super) const REMEMBERED: usize = 4096;
 /// Versions that can be promoted: these last ones, and those with an alias.
 pub(super) const VERSIONS: usize = 100;
-
-/// Roles of versions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Alias {
-    /// Answers requests.
-    Champion,
-    /// Is to be, or was last, judged.
-    Candidate,
-    /// Runs beside it where an application compares; nothing depends on it.
-    Shadow,
-}
-
-impl Alias {
-    pub const ALL: [Alias; 3] = [Alias::Champion, Alias::Candidate, Alias::Shadow];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Alias::Champion => "champion",
-            Alias::Candidate => "candidate",
-            Alias::Shadow => "shadow",
-        }
-    }
-
-    pub fn named(name: &str) -> Option<Alias> {
-        Alias::ALL.into_iter().find(|alias| alias.name() == name)
-    }
-}
 
 /// A manifest and the files that its commands need.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use super::app::{Call, Timer, TriggerState};
 use super::step::{Step, ms};
-use super::{By, Refused};
+use super::{By, Refused, good_name};
 use crate::appcore::manifest::{Act, On};
 use crate::appcore::rows::Row;
 use crate::appcore::run::{Blob, REQUEST};
@@ -22,9 +22,7 @@ impl Step<'_> {
         inputs: &[Blob],
         by: &By,
     ) -> Result<(), Refused> {
-        if key.is_empty() || key.len() > 200 {
-            return Err(Refused::Invalid("key: want 1 to 200 bytes".to_owned()));
-        }
+        good_name("key", key)?;
         if items == 0 {
             return Err(Refused::Invalid("items: is 0, want at least 1".to_owned()));
         }

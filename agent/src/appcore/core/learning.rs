@@ -1,6 +1,7 @@
 //! Learning: a learn run makes a version, an evaluation judges it, the gate promotes it or not.
 
-use super::app::{Alias, Call, Definition, Fate, Learning, Timer, Version};
+use super::Alias;
+use super::app::{Call, Definition, Fate, Learning, Timer, Version};
 use super::requests::how;
 use super::step::{Step, ms};
 use super::{By, Effect};

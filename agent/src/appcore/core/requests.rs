@@ -1,22 +1,18 @@
 //! Requests: waking, executing, sleeping.
 
-use super::app::{Alias, Fate, Timer};
+use super::Alias;
+use super::app::{Fate, Timer};
 use super::step::{Step, ms};
-use super::{By, Effect, Refused};
+use super::{By, Effect, Refused, good_name};
 use crate::appcore::manifest::WhileLearning;
 use crate::appcore::rows::Row;
-use crate::appcore::run::{Blob, End, Left, Run, RunKind, Status};
+use crate::appcore::run::{Blob, DATA_ERROR, End, Left, Run, RunKind, Status};
 use crate::appcore::states::{Cause, State};
-
-/// Exit code with which a command says that what it was asked is wrong.
-const REFUSED: i32 = 65;
 
 impl Step<'_> {
     /// Answers a request, now or once the application is awake.
     pub fn request(&mut self, id: &str, input: Option<&Blob>, by: &By) -> Result<(), Refused> {
-        if id.is_empty() || id.len() > 200 {
-            return Err(Refused::Invalid("id: want 1 to 200 bytes".to_owned()));
-        }
+        good_name("id", id)?;
         if let Some(run) = self.app.requests.get(id) {
             self.outcome.known = true;
             self.outcome.run = Some(run.clone());
@@ -244,7 +240,7 @@ impl Step<'_> {
         let Some(run) = self.app.runs.get_mut(id).filter(awaited) else { return };
         run.exit = match end {
             End::Success { .. } => Some(0),
-            End::Refused { .. } => Some(REFUSED),
+            End::Refused { .. } => Some(DATA_ERROR.into()),
             End::Failure { exit, .. } => *exit,
             End::Saved | End::Cancelled { .. } => None,
         };

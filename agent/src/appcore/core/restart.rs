@@ -1,6 +1,6 @@
 //! Going on after the service ended, in whatever way.
 
-use super::app::Alias;
+use super::Alias;
 use super::step::Step;
 use super::{By, Core, Effect, Outcome};
 use crate::appcore::rows::Row;

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::app::{Alias, App, Definition, Fate, Stopping, Timer};
-use super::{By, Effect, Launch, Outcome, Refused};
+use super::app::{App, Definition, Fate, Stopping, Timer};
+use super::{Alias, By, Effect, Launch, Outcome, Refused};
 use crate::appcore::manifest::{Awake, Manifest};
 use crate::appcore::rows::Row;
-use crate::appcore::run::{Blob, End, Left, Run, RunKind, Status, Usage, distinct};
+use crate::appcore::run::{Blob, End, Left, Run, RunKind, Status, distinct};
 use crate::appcore::states::{Cause, State};
 
 /// One application, the time, and what comes of it.
@@ -109,28 +109,15 @@ impl Step<'_> {
         inputs: Vec<Blob>,
     ) -> Run {
         self.app.run_count += 1;
+        let id = format!("{}.{}", self.name, self.app.run_count);
         Run {
-            id: format!("{}.{}", self.name, self.app.run_count),
-            app: self.name.to_owned(),
-            kind,
-            status: Status::Queued,
             version,
             cause: cause.to_owned(),
             actor: actor.to_owned(),
-            request: None,
             seed: self.app.run_count,
             inputs: distinct(inputs),
-            attempt: 0,
             queued_ms: self.now_ms,
-            started_ms: None,
-            ended_ms: None,
-            node: None,
-            decision: None,
-            exit: None,
-            reason: None,
-            outputs: Vec::new(),
-            usage: Usage::default(),
-            again: None,
+            ..Run::new(&id, self.name, kind)
         }
     }
 

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::app::{Alias, App, Definition, Fate, Timer, Trial, TriggerState, VERSIONS, Version};
+use super::Alias;
+use super::app::{App, Definition, Fate, Timer, Trial, TriggerState, VERSIONS, Version};
 use super::step::{Step, text};
 use super::{By, Core, Effect, MOST_APPS, Outcome, Refused};
 use crate::appcore::gate::Verdict;

@@ -16,7 +16,7 @@ use super::{NAME, Parameters, cluster};
 use crate::appcore::core::{Alias, App, By, Core, Input, Version};
 use crate::appcore::manifest::{Manifest, On};
 use crate::appcore::owner::{Denied, Handle};
-use crate::appcore::run::{Blob, MODEL};
+use crate::appcore::run::MODEL;
 use crate::appcore::states::State;
 use crate::service::{Door, checkpoint};
 use crate::storage::{JournalFilter, Kind, Paging};
@@ -148,10 +148,7 @@ impl Keeper {
             return Ok(());
         };
         tracing::info!(app = NAME, policy = served, actor, why, "is served, and becomes a version");
-        let bytes = policy.to_bytes();
-        let length = bytes.len() as u64;
-        let hash = storage.put_blob(bytes).await?;
-        let model = Blob { name: MODEL.to_owned(), hash, bytes: length };
+        let model = self.handle.keep(MODEL, policy.to_bytes()).await?;
         let by = By::new(actor, format!("served as {served}: {why}"));
         self.handle.tell(Input::Adopt { app: NAME.to_owned(), model, by }).await?;
         Ok(())

@@ -73,22 +73,16 @@ pub struct TriggerArgs {
     trigger: String,
     act: Act,
     /// Beginning of a backfill, such as 2026-03-01T00:00:00Z.
-    #[arg(long, value_parser = time)]
+    #[arg(long, value_parser = crate::commands::time)]
     from: Option<i64>,
     /// Its end, which is not part of it.
-    #[arg(long, value_parser = time)]
+    #[arg(long, value_parser = crate::commands::time)]
     until: Option<i64>,
     /// Why; kept with it.
     #[arg(long, default_value = "")]
     reason: String,
     #[command(flatten)]
     server: ServerArgs,
-}
-
-/// A time as milliseconds since 1970.
-pub fn time(text: &str) -> Result<i64, String> {
-    let wrong = |error| format!("{error}; want a time such as 2026-03-01T00:00:00Z");
-    text.parse::<jiff::Timestamp>().map(jiff::Timestamp::as_millisecond).map_err(wrong)
 }
 
 pub async fn notify(args: NotifyArgs, as_json: bool) -> Result<()> {

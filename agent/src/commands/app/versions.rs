@@ -4,7 +4,7 @@ use anyhow::Result;
 use remora_proto::v1 as wire;
 use serde_json::json;
 
-use super::{client, show, triggers};
+use super::{client, show};
 use crate::client::{ServerArgs, refused};
 use crate::commands::{date, print, table};
 
@@ -53,7 +53,7 @@ pub struct HistoryArgs {
     #[arg(long, default_value = "")]
     alias: String,
     /// As it was at a time, such as 2026-03-01T12:00:00Z.
-    #[arg(long, value_parser = triggers::time)]
+    #[arg(long, value_parser = crate::commands::time)]
     at: Option<i64>,
     #[command(flatten)]
     server: ServerArgs,

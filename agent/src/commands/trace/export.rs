@@ -29,10 +29,10 @@ pub(super) struct Args {
     #[arg(long)]
     out: PathBuf,
     /// Tasks placed at this time or later, as 2026-03-01T10:00:00Z; from the beginning unless given.
-    #[arg(long, value_parser = milliseconds)]
+    #[arg(long, value_parser = crate::commands::time)]
     from: Option<i64>,
     /// Tasks placed before this time; to the end unless given.
-    #[arg(long, value_parser = milliseconds)]
+    #[arg(long, value_parser = crate::commands::time)]
     until: Option<i64>,
     /// Data folder of a service that is not running; a running one is asked unless given.
     #[arg(long, value_name = "FOLDER")]
@@ -45,12 +45,6 @@ pub(super) struct Args {
 }
 
 /// Milliseconds since 1970 of a time on the command line.
-fn milliseconds(text: &str) -> Result<i64, String> {
-    let at: Result<jiff::Timestamp, _> = text.parse();
-    let at = at.map_err(|_| format!("{text:?} is no time, want one such as 2026-03-01T10:00:00Z"))?;
-    Ok(at.as_millisecond())
-}
-
 pub(super) async fn run(args: &Args, json: bool) -> Result<()> {
     if let (Some(from), Some(until)) = (args.from, args.until)
         && from >= until
