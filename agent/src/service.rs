@@ -27,7 +27,7 @@ mod serving;
 pub(crate) mod tls;
 mod why;
 
-use std::future::Future;
+use std::future::{Future, pending};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -61,7 +61,7 @@ use crate::appcore::apps::{self, Apps};
 use crate::appcore::door::AppDoor;
 use crate::http;
 use crate::panel::{FirstLink, Panel};
-use crate::storage::Storage;
+use crate::storage::{Keep, Storage};
 use access::Access;
 use connections::Connection;
 use gate::{Gate, Guards};
@@ -78,6 +78,8 @@ pub const MAX_APP_BYTES: usize = 20 << 20;
 pub const MAX_CLUSTER_BYTES: usize = 64 << 20;
 /// How long requests under way may take once the service is told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How often the journal is gone through for what it need not keep.
+const HOUR: Duration = Duration::from_secs(3600);
 /// How often a silent client is asked whether it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
@@ -130,6 +132,8 @@ pub struct Config {
     pub clock: Clock,
     /// Where what happens is kept; without it, nothing survives the service, and there are no tokens.
     pub storage: Option<Arc<Storage>>,
+    /// How long the journal is kept beyond what a restart needs.
+    pub keep: Keep,
     /// How applications are run; they need storage.
     pub apps: Option<apps::Options>,
     /// Clusters to register before the first request is answered, unless they are known from before.
@@ -158,6 +162,7 @@ impl Config {
             clock: Clock::real(),
             clusters: Vec::new(),
             storage: None,
+            keep: Keep::Forever,
             apps: None,
             rules: Rules::default(),
             limits: Limits::default(),
@@ -187,6 +192,7 @@ pub async fn run(
     config: Config,
 ) -> anyhow::Result<()> {
     let Config { policy, alpha, seed, clock, storage, apps, clusters, rules, limits, tls, .. } = config;
+    let keeping = keep_house(storage.clone(), config.keep, clock.clone());
     let (http, http_prefix, first_link) = (config.http, config.http_prefix, config.first_link);
     rules.check(storage.is_some())?;
     let metrics = Arc::new(Metrics::default());
@@ -210,7 +216,7 @@ pub async fn run(
             (AppDoor(Some(Arc::new(apps))), owning)
         }
         // There is nothing to own, which goes on.
-        _ => (AppDoor(None), tokio::spawn(std::future::pending())),
+        _ => (AppDoor(None), tokio::spawn(pending())),
     };
     let applications = apps.0.as_ref().map(|apps| apps.handle.clone());
     // Told by being dropped.
@@ -240,6 +246,7 @@ pub async fn run(
     let grpc = serve(connections::accept(listener, tls), stop, (door, apps), gate);
     let served = tokio::select! {
         served = async { tokio::try_join!(grpc, web).map(|_| ()) } => served,
+        never = keeping => never,
         () = drained(stopped) => {
             tracing::warn!("some requests took longer than {} s after the stop and are cut off", DRAIN.as_secs());
             Ok(())
@@ -262,6 +269,19 @@ pub async fn run(
         }
     }
     served
+}
+
+/// Forgets what the journal need not keep, once an hour, and does not end.
+async fn keep_house(storage: Option<Arc<Storage>>, keep: Keep, clock: Clock) -> anyhow::Result<()> {
+    let Some(storage) = storage else { return pending().await };
+    loop {
+        match storage.compact(keep, clock.now_ms()).await {
+            Ok(0) => {}
+            Ok(entries) => tracing::info!(entries, "forgotten: the journal kept them long enough"),
+            Err(error) => tracing::warn!(%error, "old entries of the journal stay for now"),
+        }
+        tokio::time::sleep(HOUR).await;
+    }
 }
 
 async fn dropped(mut sender: watch::Receiver<()>) {

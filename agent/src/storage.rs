@@ -11,6 +11,7 @@
 mod aliases;
 mod apps;
 mod audit;
+mod blobs;
 mod database;
 mod error;
 mod forget;
@@ -44,17 +45,20 @@ pub use settings::SettingChange;
 pub(crate) use tokens::random;
 pub use tokens::{Denied, NewToken, Role, Token};
 
+use blobs::Blobs;
 use database::Database;
-use policies::Blobs;
 use tokens::Tokens;
 
 /// Where things are kept.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The data folder: blobs, the lock, and the database unless `database_url` is set. Created where absent.
+    /// The data folder: the lock, the blobs unless `blobs_url` is set, and the database unless `database_url` is.
+    /// Created where absent.
     pub folder: PathBuf,
     /// `postgres://…`; nothing for SQLite in the data folder.
     pub database_url: Option<String>,
+    /// `s3://bucket/prefix`; nothing for the data folder.
+    pub blobs_url: Option<String>,
     /// Room for entries that wait to be written, KiB; an entry takes one more than its size.
     pub room_kib: u32,
 }
@@ -62,7 +66,7 @@ pub struct Options {
 impl Options {
     /// SQLite in this folder, and room for 256 MiB.
     pub fn new(folder: impl Into<PathBuf>) -> Options {
-        Options { folder: folder.into(), database_url: None, room_kib: 256 << 10 }
+        Options { folder: folder.into(), database_url: None, blobs_url: None, room_kib: 256 << 10 }
     }
 }
 
@@ -83,10 +87,11 @@ impl Storage {
     /// When another process owns the data, the database is newer than this program or cannot be reached.
     pub async fn open(options: Options) -> Result<Storage, Error> {
         let database = Arc::new(Database::open(&options).await?);
+        let blobs = Blobs::open(&options.folder, options.blobs_url.as_deref()).await?;
         schema::migrate(&database).await?;
         let tokens = watch::Sender::new(tokens::load(&database).await?);
         let (recorder, writer) = Recorder::start(database.clone(), options.room_kib).await?;
-        Ok(Storage { database, blobs: Blobs::new(&options.folder), tokens, recorder, writer })
+        Ok(Storage { database, blobs, tokens, recorder, writer })
     }
 
     pub fn recorder(&self) -> Recorder {

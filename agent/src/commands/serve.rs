@@ -111,6 +111,7 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<()> {
         seed,
         clusters,
         storage: storage.clone(),
+        keep: settings.keep(),
         apps,
         rules,
         limits: settings.limits(),

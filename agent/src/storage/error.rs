@@ -19,6 +19,8 @@ pub enum Error {
     Url(String),
     #[error("cannot use {path}: {source}")]
     File { path: PathBuf, source: std::io::Error },
+    #[error("cannot use {url}: {source}")]
+    Bucket { url: String, source: Box<object_store::Error> },
     /// It may go away by itself: the disk is full, the connection is lost.
     #[error("the database fails: {}", told(.0))]
     Database(sqlx::Error),

@@ -3,12 +3,10 @@
 //! Rows go before the files that they refer to, and files are found by looking through all there are, so a crash in
 //! between leaves only what the next time finds.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Row};
-use tokio::task::spawn_blocking;
 
 use super::{Error, Storage};
 
@@ -88,24 +86,21 @@ impl Storage {
         grace: Duration,
         most: u64,
     ) -> Result<u64, Error> {
-        self.blobs.young.grow_up(grace);
+        self.blobs.young.grow_up(grace).await;
         let mut forgotten = 0;
         for shelf in 0..=u8::MAX {
             if forgotten >= most {
                 break;
             }
-            let blobs = self.blobs.clone();
-            let found =
-                spawn_blocking(move || blobs.shelf(shelf)).await.expect("reading a folder does not panic")?;
+            let found = self.blobs.shelf(shelf).await?;
             if found.is_empty() {
                 continue;
             }
             let referred = self.referred(shelf).await?;
             let idle = |id: &String| !needed.contains(id) && !referred.contains(id);
-            let idle: Vec<_> = found.into_iter().filter(idle).take((most - forgotten) as usize).collect();
-            let blobs = self.blobs.clone();
-            let removed = spawn_blocking(move || idle.iter().filter(|id| blobs.remove(id)).count());
-            forgotten += removed.await.expect("removing a file does not panic") as u64;
+            for id in found.into_iter().filter(idle).take((most - forgotten) as usize) {
+                forgotten += u64::from(self.blobs.remove(&id).await);
+            }
         }
         Ok(forgotten)
     }
@@ -129,30 +124,4 @@ impl Storage {
 fn places(count: usize, before: usize) -> String {
     let places: Vec<_> = (1..=count).map(|place| format!("${}", before + place)).collect();
     places.join(", ")
-}
-
-/// What was written not long ago, and when: whoever wrote it may be about to refer to it. An earlier process, whose
-/// intentions ended with it, needs no such patience.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Young(Arc<Mutex<BTreeMap<String, Instant>>>);
-
-impl Young {
-    fn map(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Before it is written, even over itself.
-    pub fn add(&self, id: &str) {
-        self.map().insert(id.to_owned(), Instant::now());
-    }
-
-    fn grow_up(&self, grace: Duration) {
-        self.map().retain(|_, written| written.elapsed() < grace);
-    }
-
-    /// Does something unless it is young, and lets nobody write meanwhile.
-    pub fn unless(&self, id: &str, remove: impl FnOnce() -> bool) -> bool {
-        let young = self.map();
-        !young.contains_key(id) && remove()
-    }
 }

@@ -1,8 +1,10 @@
 //! Storage, on SQLite and on PostgreSQL alike: `REMORA_TEST_POSTGRES` is the URL of a server where databases may be
-//! created, and each test has one of its own.
+//! created, and each test has one of its own. `REMORA_TEST_S3` is the URL of a bucket for large files; a test that has
+//! PostgreSQL has them there.
 
 mod administration;
 mod apps;
+mod blobs;
 mod compaction;
 mod crash;
 mod figures;
@@ -14,6 +16,7 @@ mod trouble;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use object_store::ObjectStoreExt;
 use remora_agent::storage::{Entry, Kind, Options, Recorder, Role, Storage, Who};
 use sqlx::{AnyConnection, AssertSqlSafe, Connection};
 use tempfile::TempDir;
@@ -22,6 +25,7 @@ use tempfile::TempDir;
 pub struct Place {
     folder: TempDir,
     postgres: Option<Postgres>,
+    bucket: Option<String>,
 }
 
 struct Postgres {
@@ -50,7 +54,7 @@ async fn connect(url: &str) -> AnyConnection {
 
 impl Place {
     pub fn sqlite() -> Place {
-        Place { folder: tempfile::tempdir().unwrap(), postgres: None }
+        Place { folder: tempfile::tempdir().unwrap(), postgres: None, bucket: None }
     }
 
     /// Nothing where there is no server.
@@ -65,12 +69,13 @@ impl Place {
         let postgres = Postgres { server, database };
         postgres.run("DROP DATABASE IF EXISTS").await;
         postgres.run("CREATE DATABASE").await;
-        Some(Place { folder: tempfile::tempdir().unwrap(), postgres: Some(postgres) })
+        let bucket = bucket().map(|url| format!("{url}/{}/{number}", std::process::id()));
+        Some(Place { folder: tempfile::tempdir().unwrap(), postgres: Some(postgres), bucket })
     }
 
     pub fn options(&self) -> Options {
         let database_url = self.postgres.as_ref().map(Postgres::url);
-        Options { database_url, ..Options::new(self.folder.path()) }
+        Options { database_url, blobs_url: self.bucket.clone(), ..Options::new(self.folder.path()) }
     }
 
     pub async fn open(&self) -> Storage {
@@ -90,11 +95,38 @@ impl Place {
         connection.close().await.unwrap();
     }
 
+    /// Puts something else where a large file is.
+    pub async fn damage(&self, id: &str) {
+        let (shelf, file) = id.split_at(2);
+        match &self.bucket {
+            None => {
+                let path = self.folder.path().join("blobs").join(shelf).join(file);
+                assert!(path.is_file());
+                std::fs::write(path, b"something else").unwrap();
+            }
+            Some(url) => {
+                let (store, prefix) = blobs::store(url);
+                let key = prefix.join(shelf).join(file);
+                store.head(&key).await.unwrap();
+                store.put(&key, b"something else".to_vec().into()).await.unwrap();
+            }
+        }
+    }
+
     pub async fn remove(self) {
         if let Some(postgres) = self.postgres {
             postgres.run("DROP DATABASE").await;
         }
     }
+}
+
+/// A bucket for tests. Nothing where there is none.
+pub fn bucket() -> Option<String> {
+    let url = std::env::var("REMORA_TEST_S3").ok();
+    if url.is_none() {
+        eprintln!("skipped with S3: set REMORA_TEST_S3 to the URL of a bucket, and AWS_* as it wants");
+    }
+    url
 }
 
 /// The test on every kind of database that there is here.

@@ -15,7 +15,7 @@ use crate::appcore::executor::process::Processes;
 use crate::appcore::executor::simulated::Simulated;
 use crate::logs::Format;
 use crate::service::{Limits, Rules, TlsFiles};
-use crate::storage::{Options, Role};
+use crate::storage::{Keep, Options, Role};
 
 /// Flags; the keys of the file are the same words.
 #[derive(Debug, Default, clap::Args, Deserialize)]
@@ -42,6 +42,14 @@ pub struct Settings {
     /// PostgreSQL, as postgres://user:password@host/database, in place of SQLite in the data folder.
     #[arg(long, value_name = "URL", env = "REMORA_DATABASE", hide_env_values = true)]
     pub database: Option<String>,
+    /// Bucket of an S3-compatible store for large files, as s3://bucket/prefix, in place of the data folder; AWS_* say
+    /// where it is and who we are.
+    #[arg(long, value_name = "URL", env = "REMORA_BLOBS")]
+    pub blobs: Option<String>,
+    /// Days that the journal is kept beyond what a restart needs, to explain decisions and to learn from them; 0 keeps
+    /// it for ever [default: 90].
+    #[arg(long, value_name = "DAYS")]
+    pub keep_days: Option<u32>,
     /// Run applications: commands of whoever may register them, on this machine [default: true with --data, unless
     /// other machines could call without saying who they are].
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
@@ -140,6 +148,8 @@ impl Settings {
             seed: self.seed.or(other.seed),
             data: self.data.or(other.data),
             database: self.database.or(other.database),
+            blobs: self.blobs.or(other.blobs),
+            keep_days: self.keep_days.or(other.keep_days),
             apps: self.apps.or(other.apps),
             apps_cluster: self.apps_cluster.or(other.apps_cluster),
             apps_speed: self.apps_speed.or(other.apps_speed),
@@ -165,12 +175,24 @@ impl Settings {
 
     /// Where things are kept; nothing where nothing is.
     pub fn storage(&self) -> Result<Option<Options>> {
-        match (&self.data, &self.database) {
-            (None, None) => Ok(None),
-            (None, Some(_)) => {
-                Err(usage("--database wants --data FOLDER too: large files are kept there".to_owned()))
-            }
-            (Some(folder), url) => Ok(Some(Options { database_url: url.clone(), ..Options::new(folder) })),
+        let Some(folder) = &self.data else {
+            let without = [("--database", &self.database), ("--blobs", &self.blobs)];
+            return match without.into_iter().find(|(_, url)| url.is_some()) {
+                Some((flag, _)) => {
+                    Err(usage(format!("{flag} wants --data FOLDER too: what is not there is kept in it")))
+                }
+                None => Ok(None),
+            };
+        };
+        let (database_url, blobs_url) = (self.database.clone(), self.blobs.clone());
+        Ok(Some(Options { database_url, blobs_url, ..Options::new(folder) }))
+    }
+
+    /// How long the journal is kept.
+    pub fn keep(&self) -> Keep {
+        match self.keep_days.unwrap_or(90) {
+            0 => Keep::Forever,
+            days => Keep::Millis(i64::from(days) * 86_400_000),
         }
     }
 

@@ -31,9 +31,7 @@ async fn policies_are_kept_by_content() {
         assert_eq!(unknown, "no policy has the id \"../lock\"");
         assert_eq!(actions(&storage).await.len(), 2);
 
-        let (folder, file) = first.id.split_at(2);
-        let blob = place.options().folder.join("blobs").join(folder).join(file);
-        std::fs::write(&blob, b"weighty").unwrap();
+        place.damage(&first.id).await;
         let damaged = storage.policy_bytes(&first.id).await.unwrap_err().to_string();
         assert!(damaged.contains("does not hold what its name says"), "{damaged}");
         storage.upload_policy("first", b"weights".into(), "", &who(8)).await.unwrap();

@@ -111,7 +111,7 @@ async fn what_is_recorded_leads_to_the_same_state() {
 
 fn run(app: &str, number: u32, kind: RunKind, status: Status) -> Run {
     let id = format!("{app}.{number}");
-    Run { status, queued_ms: i64::from(number), ..Run::unplaced(&id, app, kind) }
+    Run { status, queued_ms: i64::from(number), ..Run::new(&id, app, kind) }
 }
 
 async fn keep(storage: &Storage, rows: Vec<Row>) {

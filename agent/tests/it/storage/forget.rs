@@ -12,7 +12,7 @@ use super::{Place, everywhere, who};
 
 /// A run that ended at its number's time, with these files.
 fn over(app: &str, number: u32, files: &[&Blob]) -> Row {
-    let run = Run::unplaced(&format!("{app}.{number}"), app, RunKind::Execute);
+    let run = Run::new(&format!("{app}.{number}"), app, RunKind::Execute);
     let outputs = files.iter().map(|blob| (*blob).clone()).collect();
     let at_ms = i64::from(number);
     Row::Run(Box::new(Run {
@@ -48,7 +48,7 @@ async fn runs_over_a_limit_are_forgotten_oldest_first() {
         let storage = place.open().await;
         keep(&storage, (1..=20).map(|number| over("a", number, &[])).collect()).await;
         keep(&storage, (1..=5).map(|number| over("ab", number, &[])).collect()).await;
-        let under_way = Run { status: Status::Running, ..Run::unplaced("a.21", "a", RunKind::Execute) };
+        let under_way = Run { status: Status::Running, ..Run::new("a.21", "a", RunKind::Execute) };
         keep(&storage, vec![Row::Run(Box::new(under_way))]).await;
         let forget = async |kept: RunsKept, most| storage.forget_runs(&kept, most).await.unwrap();
         assert_eq!(forget(all("a"), 100).await, 0);
@@ -87,7 +87,7 @@ async fn more_runs_than_a_transaction_takes_are_forgotten() {
 async fn there(storage: &Storage, blob: &Blob) -> bool {
     match storage.blob(&blob.hash).await {
         Ok(bytes) => bytes == blob.name.as_bytes(),
-        Err(Error::File { .. }) => false,
+        Err(Error::File { .. } | Error::Bucket { .. }) => false,
         Err(error) => panic!("{error}"),
     }
 }
@@ -108,7 +108,7 @@ async fn only_files_that_nobody_refers_to_are_forgotten() {
         }
         let [output, input, model, code, waits, orphan, another] = blobs.as_slice() else { unreachable!() };
         let policy = storage.upload_policy("p", b"policy".to_vec(), "", &who(1)).await.unwrap();
-        let queued = Run { inputs: vec![input.clone()], ..Run::unplaced("a.2", "a", RunKind::Execute) };
+        let queued = Run { inputs: vec![input.clone()], ..Run::new("a.2", "a", RunKind::Execute) };
         let version = Version {
             number: 1,
             definition: 1,
