@@ -138,6 +138,9 @@ pub enum Input {
     },
     Woken {
         app: String,
+        /// That of `Effect::Wake`; nothing in journals that are older than it.
+        #[serde(default)]
+        wake: Option<u64>,
         error: Option<String>,
     },
     Slept {
@@ -192,6 +195,8 @@ pub enum Effect {
     /// Make an application ready; then say `Woken`.
     Wake {
         app: String,
+        /// Which of its wakes: one that took too long says nothing of the next.
+        wake: u64,
         definition: Box<Definition>,
     },
     /// Give back what being awake took; then say `Slept`.
@@ -327,7 +332,9 @@ impl Core {
             Input::RollBack { app, by } => self.with(now_ms, app, |step| step.roll_back(by)),
             Input::Cancel { run, by } => self.with(now_ms, app_of(run), |step| step.cancel(run, by)),
             Input::Again { run, by } => self.with(now_ms, &run.app, |step| step.again(run, by)),
-            Input::Woken { app, error } => self.with(now_ms, app, |step| step.woken(error.as_deref())),
+            Input::Woken { app, wake, error } => {
+                self.with(now_ms, app, |step| step.woken(*wake, error.as_deref()))
+            }
             Input::Slept { app } => self.with(now_ms, app, |step| step.slept()),
             Input::Adopt { app, model, by } => self.with(now_ms, app, |step| step.adopt(model, by)),
             Input::Given { run, attempt, inputs } => self.with(now_ms, app_of(run), |step| {

@@ -24,6 +24,9 @@ const LAST_WORDS: usize = 3;
 /// How to stop runs, by run and attempt.
 type UnderWay = BTreeMap<(String, u32), watch::Sender<Option<Stop>>>;
 
+/// To wake, which time, and as what; or to sleep.
+type Order = Option<(u64, Box<Definition>)>;
+
 /// What carries out effects; clones are the same one.
 #[derive(Clone, Debug)]
 pub struct Launcher(Arc<Parts>);
@@ -40,7 +43,7 @@ struct Parts {
     /// What is under way.
     under_way: Mutex<UnderWay>,
     /// What is to wake and to sleep, each application in order.
-    wakers: Mutex<BTreeMap<String, mpsc::UnboundedSender<Option<Box<Definition>>>>>,
+    wakers: Mutex<BTreeMap<String, mpsc::UnboundedSender<Order>>>,
 }
 
 impl Launcher {
@@ -83,7 +86,7 @@ impl Launcher {
         while let Some(effect) = effects.recv().await {
             while runs.try_join_next().is_some() {}
             match effect {
-                Effect::Wake { app, definition } => self.waker(app, Some(definition)),
+                Effect::Wake { app, wake, definition } => self.waker(app, Some((wake, definition))),
                 Effect::Sleep { app } => self.waker(app, None),
                 Effect::Launch(launch) => {
                     let (told, stop) = watch::channel(None);
@@ -113,18 +116,18 @@ impl Launcher {
     }
 
     /// Has an application woken or put to sleep, after what was asked before.
-    fn waker(&self, app: String, wake: Option<Box<Definition>>) {
+    fn waker(&self, app: String, wake: Order) {
         let mut wakers = self.0.wakers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let waker = wakers.entry(app.clone()).or_insert_with(|| {
-            let (sender, mut orders) = mpsc::unbounded_channel::<Option<Box<Definition>>>();
+            let (sender, mut orders) = mpsc::unbounded_channel::<Order>();
             let launcher = self.clone();
             tokio::spawn(async move {
                 while let Some(order) = orders.recv().await {
                     let input = match order {
-                        Some(definition) => {
+                        Some((wake, definition)) => {
                             let woken = launcher.wake(&app, &definition).await;
                             let error = woken.err().map(|error| format!("{error:#}"));
-                            Input::Woken { app: app.clone(), error }
+                            Input::Woken { app: app.clone(), wake: Some(wake), error }
                         }
                         None => Input::Slept { app: app.clone() },
                     };

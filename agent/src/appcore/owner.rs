@@ -209,7 +209,10 @@ pub fn replay(snapshot: Option<(i64, String)>, entries: &[AppEntry]) -> Result<(
 }
 
 /// Does it until the database lets it be done, however long that takes.
-async fn insist<T>(trouble: &'static str, work: impl AsyncFn() -> Result<T, Error>) -> T {
+async fn insist<T, F>(trouble: &'static str, work: impl Fn() -> F) -> T
+where
+    F: Future<Output = Result<T, Error>>,
+{
     let mut pause = PAUSE;
     loop {
         match work().await {
@@ -293,8 +296,7 @@ impl Owner {
 
     /// Those of them that came before.
     async fn known(&self, unsure: BTreeSet<Notice>) -> BTreeSet<Notice> {
-        insist("AppCore cannot read; it tries again", async || self.storage.notices_known(&unsure).await)
-            .await
+        insist("AppCore cannot read; it tries again", || self.storage.notices_known(&unsure)).await
     }
 
     fn until_due(&self) -> Duration {
@@ -371,8 +373,7 @@ impl Owner {
         let mut batch = std::mem::take(&mut self.batch);
         batch.snapshot = self.snapshot().await;
         if !(batch.entries.is_empty() && batch.snapshot.is_none()) {
-            insist("AppCore cannot write; it tries again", async || self.storage.record_apps(&batch).await)
-                .await;
+            insist("AppCore cannot write; it tries again", || self.storage.record_apps(&batch)).await;
         }
         for row in batch.rows {
             // Nobody may be watching.

@@ -1,7 +1,13 @@
 //! Placing tasks and reporting what became of them.
 
+use std::thread::sleep;
+use std::time::Duration;
+
+use remora_agent::service::Config;
+use remora_env::observation::Observation;
+use remora_policies::Policy;
 use remora_proto::v1 as wire;
-use tonic::Code;
+use tonic::{Code, Request};
 
 use crate::server::{Server, dry_run, outcome, request, small_cluster, small_task};
 
@@ -104,9 +110,9 @@ async fn a_repeated_request_gets_the_same_decision() {
 
 #[tokio::test]
 async fn the_dial_moves_the_choice() {
-    let server = Server::start(remora_agent::service::Config {
+    let server = Server::start(Config {
         clusters: vec![small_cluster()],
-        ..remora_agent::service::Config::new(remora_policies::by_name("greedy-marginal", 0).unwrap())
+        ..Config::new(remora_policies::by_name("greedy-marginal", 0).unwrap())
     })
     .await;
     let mut placements = server.placements().await;
@@ -183,5 +189,44 @@ async fn books_balance_whatever_the_order() {
         facts.nodes.iter().all(|node| node.placed.is_empty() && node.arriving_layers.is_empty()),
         "{facts:?}"
     );
+    server.stop().await;
+}
+
+/// Takes a second to find all candidates equal.
+struct Slow;
+
+impl Policy for Slow {
+    fn name(&self) -> &str {
+        "slow"
+    }
+
+    fn score(&mut self, observation: &Observation<'_>, scores: &mut Vec<f64>) {
+        sleep(Duration::from_secs(1));
+        scores.resize(observation.count(), 0.0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_time_is_left_the_heuristic_answers_and_says_so() {
+    let server =
+        Server::start(Config { clusters: vec![small_cluster()], ..Config::new(Box::new(Slow)) }).await;
+    let mut placements = server.placements().await;
+    let mut ask = async |timeout| {
+        let mut request = Request::new(dry_run(small_task()));
+        request.set_timeout(timeout);
+        placements.place(request).await.unwrap().into_inner()
+    };
+    // It is known to be slow once it has been for a while.
+    for _ in 0..4 {
+        let answer = ask(Duration::from_secs(60)).await;
+        assert_eq!((answer.policy.as_str(), answer.fallback.as_str()), ("slow", ""));
+    }
+    let answer = ask(Duration::from_millis(800)).await;
+    assert_eq!(
+        (answer.policy.as_str(), answer.fallback.as_str()),
+        ("greedy-marginal-tuned", "no time left"),
+        "its answer would have come too late"
+    );
+    assert_eq!(ask(Duration::from_secs(60)).await.policy, "slow", "who has time gets the policy");
     server.stop().await;
 }

@@ -84,7 +84,9 @@ impl Step<'_> {
         self.set_timer(Timer::Wake, Some(deadline));
         let definition = self.champion().and_then(|champion| self.app.definitions.get(&champion.definition));
         let definition = Box::new(definition.unwrap_or(self.app.definition()).clone());
-        self.do_(Effect::Wake { app: self.name.to_owned(), definition });
+        // The move into this state numbers the wake.
+        let wake = self.app.transition_count;
+        self.do_(Effect::Wake { app: self.name.to_owned(), wake, definition });
         Ok(())
     }
 
@@ -101,8 +103,9 @@ impl Step<'_> {
     }
 
     /// It is ready, or could not be made so.
-    pub fn woken(&mut self, error: Option<&str>) -> Result<(), Refused> {
-        if self.app.state != State::Waking {
+    pub fn woken(&mut self, wake: Option<u64>, error: Option<&str>) -> Result<(), Refused> {
+        let earlier = wake.is_some_and(|wake| wake != self.app.transition_count);
+        if self.app.state != State::Waking || earlier {
             return Ok(());
         }
         match error {

@@ -80,6 +80,13 @@ impl Jobs {
         }
     }
 
+    /// Names of a run's Jobs.
+    async fn of(&self, run: &str) -> kube::Result<Vec<String>> {
+        let of = ListParams::default().labels(&format!("{RUN}={run}"));
+        let jobs = self.jobs.list(&of).await?.items;
+        Ok(jobs.into_iter().filter_map(|object| object.metadata.name).collect())
+    }
+
     /// Its newest pod.
     async fn pod(&self, name: &str) -> kube::Result<Option<Pod>> {
         let of = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={name}"));
@@ -144,6 +151,13 @@ impl Jobs {
     async fn carry_out(&self, job: &Job, mut stop: watch::Receiver<Option<Stop>>) -> Result<Exit, String> {
         let object = object::of(job, &self.settings)?;
         let name = object::name(&job.run);
+        // What the API server could not be asked about at the start would write into the same folder.
+        let earlier = self.patiently(|| self.of(&job.run.id)).await;
+        for left in earlier.map_err(|error| format!("earlier Jobs are not known: {error}"))? {
+            if left != name {
+                self.remove(&left, &Stop::Now).await?;
+            }
+        }
         self.make(&object).await.map_err(|error| format!("its Job cannot be made: {error}"))?;
         let mut log = None;
         let (exit, how) = tokio::select! {
@@ -251,15 +265,12 @@ impl Executor for Jobs {
 
     async fn reap(&self, folder: &Path) {
         let Some(run) = folder.file_name().map(|name| name.to_string_lossy().into_owned()) else { return };
-        let of = ListParams::default().labels(&format!("{RUN}={run}"));
-        let left = match self.patiently(|| self.jobs.list(&of)).await {
-            Ok(left) => left.items,
-            Err(error) => {
-                tracing::error!(%error, run, "leftovers of a job were not looked for");
-                return;
-            }
+        let left = match self.of(&run).await {
+            Ok(left) => left,
+            // The service starts whether there is an API server or not; a run's next attempt looks again.
+            Err(error) => return tracing::warn!(%error, run, "leftovers of a job were not looked for"),
         };
-        for name in left.into_iter().filter_map(|object| object.metadata.name) {
+        for name in left {
             if let Err(error) = self.remove(&name, &Stop::Now).await {
                 tracing::error!(error, run, "something is left of a job");
             }

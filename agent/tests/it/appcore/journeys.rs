@@ -101,6 +101,33 @@ fn a_deadline_of_waking_is_a_clear_answer() {
 }
 
 #[test]
+fn a_wake_that_took_too_long_says_nothing_of_the_next() {
+    let mut world = World::with(SERVER);
+    request(&mut world, "1").unwrap();
+    world.pass_to_next();
+    let run = request(&mut world, "2").unwrap();
+    let wakes = |pending: &&Pending| matches!(pending, Pending::Wake(..));
+    assert_eq!((world.state(), world.pending.iter().filter(wakes).count()), (State::Waking, 2));
+    world.carry_out(0, Luck::Fails);
+    assert_eq!(world.state(), State::Waking, "the first could not, the second may");
+    world.settle(Luck::Succeeds);
+    assert_eq!(world.over[&run].status, Status::Succeeded);
+}
+
+#[test]
+fn names_that_no_database_could_keep_are_refused() {
+    let mut world = World::with(&learner("", "[[trigger]]\nname = 'data'\non.data = {}"));
+    for name in ["", "a\0b", &"x".repeat(201)] {
+        let refused = request(&mut world, name).unwrap_err();
+        assert_eq!(refused.to_string(), "id: want 1 to 200 bytes, none of them zero");
+        let (app, key, inputs) = ("a".to_owned(), name.to_owned(), Vec::new());
+        let notice = Input::Notice { app, key, items: 1, bytes: 1, inputs, by: by("sensor") };
+        let refused = world.apply(notice).map(drop).unwrap_err();
+        assert_eq!(refused.to_string(), "key: want 1 to 200 bytes, none of them zero");
+    }
+}
+
+#[test]
 fn only_what_is_over_the_bound_is_refused() {
     let mut world = World::with(&format!("{SERVER}awake = {{ queue = 2 }}"));
     request(&mut world, "1").unwrap();

@@ -27,7 +27,7 @@ pub fn blob(name: &str, hash: &str) -> Blob {
 /// Something that was asked for and is not done.
 #[derive(Clone, Debug)]
 pub enum Pending {
-    Wake(String),
+    Wake(String, u64),
     Sleep(String),
     /// With what it was told about stopping: whether it may save its state.
     Run(Box<Launch>, Option<bool>),
@@ -175,7 +175,7 @@ impl World {
 
     fn ask(&mut self, effect: &Effect) {
         match effect {
-            Effect::Wake { app, .. } => self.pending.push(Pending::Wake(app.clone())),
+            Effect::Wake { app, wake, .. } => self.pending.push(Pending::Wake(app.clone(), *wake)),
             Effect::Sleep { app } => self.pending.push(Pending::Sleep(app.clone())),
             Effect::Launch(launch) => self.launch(launch),
             Effect::Stop { run: stopped, attempt, save, .. } => {
@@ -258,10 +258,10 @@ impl World {
     /// Goes on with what was asked for.
     pub fn carry_out(&mut self, index: usize, luck: Luck) {
         match self.pending[index].clone() {
-            Pending::Wake(app) => {
+            Pending::Wake(app, wake) => {
                 self.pending.remove(index);
                 let error = (luck == Luck::Fails).then(|| "no such program".to_owned());
-                self.must(Input::Woken { app, error });
+                self.must(Input::Woken { app, wake: Some(wake), error });
             }
             Pending::Sleep(app) => {
                 self.pending.remove(index);
