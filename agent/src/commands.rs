@@ -12,6 +12,7 @@ pub mod outcome;
 pub mod own;
 pub mod place;
 pub mod quickstart;
+pub mod report;
 pub mod scenario;
 pub mod serve;
 pub mod tables;

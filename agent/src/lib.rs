@@ -7,5 +7,6 @@ mod http;
 pub mod kubernetes;
 pub mod logs;
 pub mod panel;
+pub mod report;
 pub mod service;
 pub mod storage;

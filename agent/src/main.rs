@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use remora_agent::appcore::executor::process::{SUPERVISE, supervise};
 use remora_agent::commands::{
-    ablate, app, audit, bench, cluster, evaluate, kubernetes, learn, outcome, own, place, quickstart,
+    ablate, app, audit, bench, cluster, evaluate, kubernetes, learn, outcome, own, place, quickstart, report,
     scenario, serve, token, trace, train, tune,
 };
 use remora_agent::logs::{self, Format};
@@ -53,6 +53,7 @@ enum Command {
     App(app::Command),
     Audit(audit::Args),
     Bench(bench::Args),
+    Report(report::Args),
     /// Run one job; the service starts this.
     #[command(name = SUPERVISE, hide = true)]
     Supervise,
@@ -87,6 +88,7 @@ impl Command {
             Command::Token(command) => token::run(command, json).await,
             Command::App(command) => app::run(command, json).await,
             Command::Audit(args) => audit::run(args, json).await,
+            Command::Report(args) => report::run(&args, json),
             Command::Bench(args) => bench::run(&args, json).await,
             Command::Supervise | Command::Own => unreachable!("the service starts it without a runtime"),
         }

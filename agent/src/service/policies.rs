@@ -172,8 +172,11 @@ impl Policies {
         self.history.iter().rev().find(|change| change.alias == alias)
     }
 
-    /// The policy of an id that was found.
+    /// The policy of an id. A heuristic may be needed that nobody has asked for yet, such as the fallback.
     pub fn get(&mut self, id: &str) -> Option<(Arc<str>, &mut dyn Policy)> {
+        if !self.loaded.contains_key(id) {
+            self.find(Field::root("policy"), id).ok()?;
+        }
         self.loaded.get_mut(id).map(|loaded| (Arc::clone(&loaded.id), &mut *loaded.policy as &mut dyn Policy))
     }
 }

@@ -10,6 +10,7 @@ mod apps;
 mod apps_chaos;
 mod changes;
 mod cli;
+mod contract;
 mod convert;
 mod fuzz;
 mod garbage;

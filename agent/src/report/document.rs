@@ -1,0 +1,255 @@
+//! The report's text, with tables and plots that are made of what was recorded.
+//!
+//! A mark says what is to stand between it and the next `<!-- end -->`:
+//!
+//! ```text
+//! <!-- ratios NAME over BASELINE [of POLICY,…] -->     cost over that of another policy, per scenario and α
+//! <!-- means NAME at ALPHA [of POLICY,…] -->           what was moved, how long it took, what it cost
+//! <!-- fronts NAME -->                                  hypervolumes
+//! <!-- rows NAME columns KEY,… -->                      rows of any other command
+//! <!-- plot NAME of SCENARIO -->                        data moved against response time
+//! <!-- made NAME -->                                    the command, when and where
+//! ```
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
+use remora_trainer::plot::{Labels, Scale, Series, plot};
+use remora_trainer::summary::{Comparison, Front};
+use serde_json::{Map, Value};
+
+use super::record::{self, Record};
+
+const END: &str = "<!-- end -->";
+
+/// A text, and the plots that it shows by the names of their files.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Document {
+    pub text: String,
+    pub plots: BTreeMap<String, String>,
+}
+
+/// Writes anew what stands at marks.
+///
+/// # Errors
+/// When a mark is wrong, or asks for what was not recorded.
+pub fn refresh(folder: &Path, text: &str) -> Result<Document> {
+    let mut made = Document::default();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("<!-- ") {
+        let (mark, after) = after.split_once(" -->").context("a mark <!-- without its end -->")?;
+        let line = 1 + text.len().checked_sub(after.len()).map_or(0, |at| text[..at].matches('\n').count());
+        let at = || format!("line {line}: <!-- {mark} -->");
+        let (_, after) = after.split_once(END).ok_or_else(|| anyhow!("{}: no {END} follows", at()))?;
+        let between = fill(folder, mark, &mut made.plots).with_context(at)?;
+        write!(made.text, "{before}<!-- {mark} -->\n{between}{END}")?;
+        rest = after;
+    }
+    made.text.push_str(rest);
+    Ok(made)
+}
+
+/// What a mark asks for.
+struct Mark<'a> {
+    kind: &'a str,
+    record: Record,
+    name: &'a str,
+    keys: BTreeMap<&'a str, &'a str>,
+}
+
+impl Mark<'_> {
+    fn key(&self, key: &str) -> Result<&str> {
+        self.keys.get(key).copied().ok_or_else(|| anyhow!("{} wants {key} and what", self.kind))
+    }
+
+    /// Whether this policy is asked for.
+    fn of(&self, policy: &str) -> bool {
+        self.keys.get("of").is_none_or(|list| list.split(',').any(|name| name == policy))
+    }
+}
+
+fn fill(folder: &Path, mark: &str, plots: &mut BTreeMap<String, String>) -> Result<String> {
+    let words: Vec<_> = mark.split_whitespace().collect();
+    let [kind, name, pairs @ ..] = words.as_slice() else { bail!("it names no record") };
+    if pairs.len() % 2 != 0 {
+        bail!("a key has no value");
+    }
+    let keys = pairs.chunks(2).map(|pair| (pair[0], pair[1])).collect();
+    let mark = Mark { kind, record: record::read(folder, name)?, name, keys };
+    match mark.kind {
+        "ratios" => ratios(&mark),
+        "means" => means(&mark),
+        "fronts" => Ok(fronts(&mark)),
+        "rows" => rows(&mark),
+        "plot" => trade_off(&mark, plots),
+        "made" => Ok(made(&mark.record)),
+        kind => bail!("{kind:?} is none of ratios, means, fronts, rows, plot, made"),
+    }
+}
+
+/// A Markdown table; the first `left` columns are words.
+fn table(header: &[String], left: usize, rows: &[Vec<String>]) -> String {
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    let rule: Vec<_> =
+        (0..header.len()).map(|at| if at < left { "---" } else { "---:" }.to_owned()).collect();
+    let rows: String = rows.iter().map(|row| line(row)).collect();
+    format!("{}{}{rows}", line(header), line(&rule).replace(' ', ""))
+}
+
+/// Values in order of first appearance.
+fn distinct<T: PartialEq>(values: impl Iterator<Item = T>) -> Vec<T> {
+    let mut found = Vec::new();
+    for value in values {
+        if !found.contains(&value) {
+            found.push(value);
+        }
+    }
+    found
+}
+
+fn ratios(mark: &Mark<'_>) -> Result<String> {
+    let over = mark.key("over")?;
+    let of = |c: &&Comparison| c.baseline == over && mark.of(&c.policy);
+    let compared: Vec<_> = mark.record.comparisons.iter().filter(of).collect();
+    if compared.is_empty() {
+        bail!("nothing recorded compares with {over:?}; `over` of the experiment says what is kept");
+    }
+    let alphas = distinct(compared.iter().map(|c| c.alpha));
+    let header: Vec<_> = ["scenario".to_owned(), "policy".to_owned()]
+        .into_iter()
+        .chain(alphas.iter().map(|alpha| format!("α = {alpha}")))
+        .collect();
+    let lines = distinct(compared.iter().map(|c| (c.scenario.clone(), c.policy.clone())));
+    let cell = |scenario: &str, policy: &str, alpha: f64| {
+        let found =
+            compared.iter().find(|c| c.scenario == scenario && c.policy == policy && c.alpha == alpha);
+        let Some(cost) = found.map(|c| c.cost) else { return "—".to_owned() };
+        match cost.to_string().split_once(' ') {
+            // Better beyond doubt.
+            Some((ratio, interval)) if cost.high.is_some_and(|high| high < 1.0) => {
+                format!("**{ratio}** {interval}")
+            }
+            _ => cost.to_string(),
+        }
+    };
+    let rows: Vec<_> = lines
+        .iter()
+        .map(|(scenario, policy)| {
+            let cells = alphas.iter().map(|&alpha| cell(scenario, policy, alpha));
+            [scenario.clone(), policy.clone()].into_iter().chain(cells).collect()
+        })
+        .collect();
+    Ok(table(&header, 2, &rows))
+}
+
+fn means(mark: &Mark<'_>) -> Result<String> {
+    let alpha: f64 = mark.key("at")?.parse().context("at wants a number")?;
+    let of = |means: &&record::Means| means.alpha == alpha && mark.of(&means.policy);
+    let found: Vec<_> = mark.record.means.iter().filter(of).collect();
+    if found.is_empty() {
+        bail!("nothing is recorded at α = {alpha}");
+    }
+    let header = [
+        "scenario",
+        "policy",
+        "worlds",
+        "data moved GB",
+        "left a site GB",
+        "mean response s",
+        "p95 s",
+        "cost",
+    ];
+    let row = |of: &&record::Means| {
+        let figures = [
+            format!("{:.1}", of.data_moved_gb),
+            format!("{:.1}", of.wan_gb),
+            format!("{:.1}", of.response_mean_s),
+            format!("{:.1}", of.response_p95_s),
+            format!("{:.3}", of.cost),
+        ];
+        [of.scenario.clone(), of.policy.clone(), of.worlds.to_string()].into_iter().chain(figures).collect()
+    };
+    Ok(table(&header.map(str::to_owned), 2, &found.iter().map(row).collect::<Vec<_>>()))
+}
+
+fn fronts(mark: &Mark<'_>) -> String {
+    let row = |front: &Front| {
+        vec![front.scenario.clone(), front.policy.clone(), format!("{:.3}", front.hypervolume)]
+    };
+    let rows: Vec<_> = mark.record.fronts.iter().filter(|front| mark.of(&front.policy)).map(row).collect();
+    table(&["scenario", "policy", "hypervolume"].map(str::to_owned), 2, &rows)
+}
+
+fn rows(mark: &Mark<'_>) -> Result<String> {
+    let columns: Vec<_> = mark.key("columns")?.split(',').map(str::to_owned).collect();
+    let words = |key: &String| mark.record.rows.iter().any(|row| row.get(key).is_some_and(Value::is_string));
+    let left = columns.iter().take_while(|key| words(key)).count();
+    let row = |row: &Map<String, Value>| {
+        let cell = |key: &String| match row.get(key) {
+            None | Some(Value::Null) => "—".to_owned(),
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Number(number)) => figure(number.as_f64().unwrap_or(f64::NAN)),
+            Some(other) => other.to_string(),
+        };
+        columns.iter().map(cell).collect::<Vec<_>>()
+    };
+    let lines: Vec<_> = mark.record.rows.iter().map(row).collect();
+    if let Some(unknown) =
+        columns.iter().find(|key| !mark.record.rows.iter().any(|row| row.contains_key(*key)))
+    {
+        bail!("no row has {unknown:?}");
+    }
+    let header: Vec<_> = columns.iter().map(|key| key.replace('_', " ")).collect();
+    Ok(table(&header, left, &lines))
+}
+
+/// Four digits, and no more than stand before the point.
+fn figure(value: f64) -> String {
+    if value == value.trunc() && value.abs() < 1e15 {
+        return format!("{value:.0}");
+    }
+    let digits = 3 - (value.abs().max(1e-9).log10().floor() as i32).min(3);
+    format!("{value:.*}", digits.clamp(0, 6) as usize)
+}
+
+fn trade_off(mark: &Mark<'_>, plots: &mut BTreeMap<String, String>) -> Result<String> {
+    let scenario = mark.key("of")?;
+    let found: Vec<_> = mark.record.means.iter().filter(|means| means.scenario == scenario).collect();
+    if found.is_empty() {
+        bail!("nothing is recorded of scenario {scenario:?}");
+    }
+    let series = |policy: String| {
+        let mut points: Vec<_> = found
+            .iter()
+            .filter(|means| means.policy == policy)
+            .map(|means| (means.response_mean_s, means.data_moved_gb))
+            .collect();
+        points.dedup();
+        Series { joined: points.len() > 1, name: policy, points }
+    };
+    let all: Vec<_> =
+        distinct(found.iter().map(|means| means.policy.clone())).into_iter().map(series).collect();
+    let labels =
+        Labels { title: scenario, x: "mean response time (s)", y: "data moved (GB, price-weighted)" };
+    let file = format!("{}-{scenario}.svg", mark.name);
+    plots.insert(file.clone(), plot(&labels, Scale::Logarithmic, &all));
+    Ok(format!("![Data moved against response time on {scenario}]({file})\n"))
+}
+
+fn made(record: &Record) -> String {
+    let Record { command, revision, cores, seconds, .. } = record;
+    format!("`{command}`: revision {revision}, {cores} cores, {seconds:.0} s.\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::figure;
+
+    #[test]
+    fn figures_have_the_digits_that_they_are_worth() {
+        let shown = [0.0, 3.0, 0.12345, 12.3456, 1234.56, 65_432.1, 1e-7].map(figure);
+        assert_eq!(shown, ["0", "3", "0.1235", "12.35", "1235", "65432", "0.000000"]);
+    }
+}
