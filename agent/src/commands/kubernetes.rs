@@ -1,6 +1,8 @@
 //! `remora kubernetes`: beside a Kubernetes cluster, as its scheduler or its scheduler's adviser.
 
+use std::future::{Future, pending};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +14,12 @@ use tokio::net::TcpListener;
 
 use super::print;
 use super::serve::stop_signal;
+use crate::http;
 use crate::kubernetes::configuration::{self, Tls};
 use crate::kubernetes::extender::{self, Extender};
 use crate::kubernetes::facts::Settings;
 use crate::kubernetes::scheduler::{self, lease};
-use crate::service::{self, Door};
+use crate::service::{self, Door, TlsFiles, tls};
 
 /// Work with Kubernetes: schedule pods, or advise its own scheduler.
 #[derive(Debug, clap::Subcommand)]
@@ -43,7 +46,7 @@ pub struct Deciding {
     cluster: String,
     /// TOML file with network, data and execution times; a ConfigMap goes before it.
     #[arg(long)]
-    settings: Option<std::path::PathBuf>,
+    settings: Option<PathBuf>,
 }
 
 /// Schedule the pods whose `spec.schedulerName` is this scheduler's, until Ctrl-C or SIGTERM.
@@ -71,9 +74,68 @@ pub struct SchedulerArgs {
     /// Serve the extender here too, for the same cluster; port 0 takes a free one.
     #[arg(long)]
     listen: Option<SocketAddr>,
-    /// Listen where other machines can reach it, without encryption or passwords.
+    #[command(flatten)]
+    guard: Guard,
+}
+
+/// Who may ask the extender.
+#[derive(Debug, clap::Args)]
+pub struct Guard {
+    /// Certificate of the extender with those between it and an authority, PEM. It is read again when it changes.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Its key, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Authority of those who may ask, PEM; metrics are for everybody.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_client_ca: Option<PathBuf>,
+    /// Listen where other machines can reach it, without encryption or without asking who calls.
     #[arg(long)]
     insecure: bool,
+}
+
+impl Guard {
+    /// Listens, unless everybody could come in.
+    async fn listening(&self, listen: SocketAddr) -> anyhow::Result<Listening> {
+        let guarded = self.tls_cert.is_some() && self.tls_client_ca.is_some();
+        if !listen.ip().is_loopback() && !guarded && !self.insecure {
+            let problem = format!(
+                "--listen {listen} can be reached by other machines: say who may ask with --tls-cert, --tls-key and \
+                 --tls-client-ca, listen on 127.0.0.1, or add --insecure in a network you trust\n"
+            );
+            return Err(clap::Error::raw(ErrorKind::ValueValidation, problem).into());
+        }
+        let files = self.tls_cert.clone().zip(self.tls_key.clone());
+        let client_ca = self.tls_client_ca.clone();
+        let tls =
+            files.map(|(cert, key)| TlsFiles { cert, key, client_ca }.watch(tls::Door::Http)).transpose()?;
+        let listener = TcpListener::bind(listen)
+            .await
+            .with_context(|| format!("cannot listen on {listen}; choose another address with --listen"))?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}", listener.local_addr()?);
+        Ok(Listening { listener, tls, certified: self.tls_client_ca.is_some(), url })
+    }
+}
+
+/// Where an extender can be asked.
+struct Listening {
+    listener: TcpListener,
+    tls: Option<tls::Current>,
+    certified: bool,
+    url: String,
+}
+
+impl Listening {
+    async fn serve(
+        self,
+        extender: Extender,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> anyhow::Result<()> {
+        let routes = if self.certified { extender::guarded(extender) } else { extender::router(extender) };
+        http::serve(self.listener, self.tls, stop, routes).await
+    }
 }
 
 /// Advise Kubernetes' own scheduler over HTTP, until Ctrl-C or SIGTERM.
@@ -87,9 +149,8 @@ pub struct ExtenderArgs {
     /// Address to listen on; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// Listen where other machines can reach it, without encryption or passwords.
-    #[arg(long)]
-    insecure: bool,
+    #[command(flatten)]
+    guard: Guard,
     /// How long advice may take, milliseconds; after that all nodes are scored equally.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     budget_ms: u64,
@@ -163,10 +224,9 @@ async fn schedule(args: SchedulerArgs, json: bool) -> anyhow::Result<()> {
             settings: settings.clone(),
             ..extender::Config::default()
         };
-        let (listener, address) = listening(listen, args.insecure).await?;
-        let routes = extender::router(Extender::start(core.clone(), config, None));
-        tracing::info!(%address, "the extender listens");
-        tokio::spawn(async move { axum::serve(listener, routes).await });
+        let listening = args.guard.listening(listen).await?;
+        tracing::info!(url = listening.url, "the extender listens");
+        tokio::spawn(listening.serve(Extender::start(core.clone(), config, None), pending()));
     }
     let config = scheduler::Config {
         scheduler_name: args.name.clone(),
@@ -197,18 +257,16 @@ async fn extend(args: ExtenderArgs, json: bool) -> anyhow::Result<()> {
         budget: Duration::from_millis(args.budget_ms),
     };
     let client = if args.bind { Some(client().await?) } else { None };
-    let (listener, address) = listening(args.listen, args.insecure).await?;
+    let listening = args.guard.listening(args.listen).await?;
+    let url = &listening.url;
     if json {
-        print(json!({ "listen": address.to_string(), "policy": args.deciding.policy }))?;
+        let listen = listening.listener.local_addr()?.to_string();
+        print(json!({ "listen": listen, "url": url, "policy": args.deciding.policy }))?;
     } else {
-        let try_next = format!("remora kubernetes config --full --url http://{address}");
-        print(format!(
-            "{} advises at http://{address} (Ctrl-C stops)\ntry: {try_next}",
-            args.deciding.policy
-        ))?;
+        let try_next = format!("remora kubernetes config --full --url {url}");
+        print(format!("{} advises at {url} (Ctrl-C stops)\ntry: {try_next}", args.deciding.policy))?;
     }
-    let routes = extender::router(Extender::start(core, config, client));
-    axum::serve(listener, routes).with_graceful_shutdown(stop_signal()?).await.context("the extender ended")
+    listening.serve(Extender::start(core, config, client), stop_signal()?).await
 }
 
 fn config(args: &ConfigArgs, json: bool) -> anyhow::Result<()> {
@@ -253,21 +311,6 @@ async fn client() -> anyhow::Result<Client> {
     Client::try_default().await.context(
         "cannot reach a Kubernetes cluster: run inside one, or set KUBECONFIG to a file that kubectl can use",
     )
-}
-
-async fn listening(listen: SocketAddr, insecure: bool) -> anyhow::Result<(TcpListener, SocketAddr)> {
-    if !listen.ip().is_loopback() && !insecure {
-        let problem = format!(
-            "--listen {listen} can be reached by other machines, and there is no encryption yet: \
-             listen on 127.0.0.1, or add --insecure in a network you trust\n"
-        );
-        return Err(clap::Error::raw(ErrorKind::ValueValidation, problem).into());
-    }
-    let listener = TcpListener::bind(listen)
-        .await
-        .with_context(|| format!("cannot listen on {listen}; choose another address with --listen"))?;
-    let address = listener.local_addr()?;
-    Ok((listener, address))
 }
 
 /// The pod's name inside a cluster, and unlike any other process in any case.

@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use kube::Client;
@@ -22,6 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::bind::{self, Binding};
 use super::core::Core;
 use super::facts::{NodeFacts, PodFacts, Settings};
+use crate::service::access::Peer;
 use advisor::{Advisor, Among, Ask};
 use messages::{Args, BindingArgs, BindingResult, FilterResult, HostPriority, Items, MetaPod, MetaVictims};
 use messages::{Nodes, PreemptionArgs, PreemptionResult, Slim};
@@ -165,14 +167,40 @@ impl Extender {
 
 /// The routes under `/kubernetes`.
 pub fn router(extender: Extender) -> axum::Router {
+    routes(advice(), extender)
+}
+
+/// The same, with advice only for callers that show a certificate; what probes and Prometheus read is for everybody.
+/// Connections say who calls as [`Peer`].
+pub fn guarded(extender: Extender) -> axum::Router {
+    routes(advice().route_layer(from_fn(certified)), extender)
+}
+
+fn advice() -> axum::Router<Extender> {
     axum::Router::new()
         .route("/kubernetes/filter", post(filter))
         .route("/kubernetes/prioritize", post(prioritize))
         .route("/kubernetes/bind", post(binding))
         .route("/kubernetes/preempt", post(preempt))
+}
+
+fn routes(advice: axum::Router<Extender>, extender: Extender) -> axum::Router {
+    advice
         .route("/kubernetes/metrics", get(metrics))
         .layer(DefaultBodyLimit::max(MAX_BYTES))
         .with_state(extender)
+}
+
+async fn certified(ConnectInfo(peer): ConnectInfo<Peer>, request: Request, next: Next) -> Response {
+    match peer.name {
+        Some(_) => next.run(request).await,
+        None => (
+            StatusCode::FORBIDDEN,
+            "show a certificate of the authority in --tls-client-ca that names you: certFile and keyFile of the \
+             extender's tlsConfig\n",
+        )
+            .into_response(),
+    }
 }
 
 /// All nodes pass, and are sent back as they came: what forbids a pod a node, Kubernetes' scheduler

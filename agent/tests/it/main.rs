@@ -26,6 +26,7 @@ mod python;
 mod recorded;
 mod refusals;
 mod replacing;
+mod report;
 mod repository;
 mod restart;
 mod server;

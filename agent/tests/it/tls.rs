@@ -32,7 +32,7 @@ impl Authority {
     }
 
     /// A certificate and its key, in PEM.
-    fn certify(&self, common_name: Option<&str>, names: Vec<SanType>) -> (String, String) {
+    pub fn certify(&self, common_name: Option<&str>, names: Vec<SanType>) -> (String, String) {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
         if let Some(name) = common_name {

@@ -1,7 +1,9 @@
 //! The extender answers what a real kube-scheduler sent, in kind.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -16,6 +18,13 @@ use remora_agent::service::{self, Door};
 use remora_policies::by_name;
 use remora_proto::v1 as wire;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tonic::Status;
 use tower::ServiceExt;
 use wire::change::Change;
@@ -23,6 +32,7 @@ use wire::change::Change;
 use super::double::Double;
 use super::{node, pod};
 use crate::server::small_cluster;
+use crate::tls::{Authority, Files};
 
 async fn door() -> Door {
     Door::start(service::Config::new(by_name("greedy-completion", 0).unwrap())).await.unwrap()
@@ -258,4 +268,92 @@ async fn bindings_are_made_and_refusals_told() {
     assert_eq!(double.placed()["default/p"], "n");
     let again = asked(&extender, "bind", body).await;
     assert_eq!(again["Error"], "pod is already assigned to a node");
+}
+
+/// The status of a request to `https://localhost:PORT`, with this certificate and key if any.
+async fn status(port: u16, ca: &str, identity: Option<(String, String)>, path: &str, body: &str) -> u16 {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(ring::default_provider());
+    let builder =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let builder = builder.with_root_certificates(roots);
+    let config = match identity {
+        None => builder.with_no_client_auth(),
+        Some((cert, key)) => {
+            let chain = vec![CertificateDer::from_pem_slice(cert.as_bytes()).unwrap()];
+            builder
+                .with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap())
+                .unwrap()
+        }
+    };
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let connector = TlsConnector::from(Arc::new(config));
+    let Ok(mut stream) = connector.connect("localhost".try_into().unwrap(), stream).await else { return 0 };
+    let verb = if body.is_empty() { "GET" } else { "POST" };
+    let head = format!(
+        "{verb} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}",
+        body.len()
+    );
+    let mut answer = Vec::new();
+    // Who is not let in may be cut off instead.
+    let asked = stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await;
+    if asked.is_err() || stream.read_to_end(&mut answer).await.is_err() && answer.is_empty() {
+        return 0;
+    }
+    String::from_utf8_lossy(&answer)[9..12].parse().unwrap()
+}
+
+#[tokio::test]
+async fn advice_is_for_those_whom_the_authority_names() {
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let files = Files::new(&ours);
+    let file = |name: &str| files.path(name).display().to_string();
+    let ca = files.write("ca.crt", &ours.pem).display().to_string();
+    let (cert, key) = (file("tls.crt"), file("tls.key"));
+    let extender = ["kubernetes", "extender", "--policy", "greedy-completion", "--json"];
+    let reachable = ["--listen", "0.0.0.0:0", "--tls-cert", &cert, "--tls-key", &key];
+    let remora = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_remora"));
+        command.args(extender).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    // Encryption alone lets everybody in.
+    let refused = remora(&reachable).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--tls-client-ca"), "{refused:?}");
+    let mut process =
+        remora(&[&reachable[..], &["--tls-client-ca", &ca]].concat()).spawn().map(Ended).unwrap();
+    let mut line = String::new();
+    BufReader::new(process.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let told: Value = serde_json::from_str(&line).unwrap();
+    assert!(told["url"].as_str().unwrap().starts_with("https://"), "{told}");
+    let port = told["listen"].as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap();
+    let body = json!({ "Pod": {}, "Nodes": null, "NodeNames": [] }).to_string();
+    let filter = "/kubernetes/filter";
+    assert_eq!(
+        status(port, &ours.pem, Some(ours.certify(Some("kube-scheduler"), Vec::new())), filter, &body).await,
+        200
+    );
+    assert_eq!(status(port, &ours.pem, None, filter, &body).await, 403);
+    assert_eq!(
+        status(port, &ours.pem, None, "/kubernetes/metrics", "").await,
+        200,
+        "probes have no certificate"
+    );
+    assert_eq!(
+        status(port, &ours.pem, Some(theirs.certify(Some("mallory"), Vec::new())), filter, &body).await,
+        0
+    );
+    assert_eq!(status(port, &theirs.pem, None, filter, &body).await, 0, "it is not who the scheduler means");
+}
+
+/// A process that is ended whatever happens.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.kill().unwrap_or_default();
+        self.0.wait().map(drop).unwrap_or_default();
+    }
 }
