@@ -11,6 +11,7 @@ pub mod learn;
 pub mod outcome;
 pub mod own;
 pub mod place;
+pub mod policy;
 pub mod quickstart;
 pub mod report;
 pub mod scenario;

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use remora_agent::appcore::executor::process::{SUPERVISE, supervise};
 use remora_agent::commands::{
-    ablate, app, audit, bench, cluster, evaluate, kubernetes, learn, outcome, own, place, quickstart, report,
+    ablate, app, audit, bench, cluster, evaluate, kubernetes, learn, outcome, own, place, policy, quickstart,
+    report,
     scenario, serve, token, trace, train, tune,
 };
 use remora_agent::logs::{self, Format};
@@ -46,6 +47,8 @@ enum Command {
     #[command(subcommand)]
     Cluster(cluster::Command),
     #[command(subcommand)]
+    Policy(policy::Command),
+    #[command(subcommand)]
     Kubernetes(kubernetes::Command),
     #[command(subcommand)]
     Token(token::Command),
@@ -84,6 +87,7 @@ impl Command {
             Command::Place(args) => place::run(args, json).await,
             Command::Outcome(args) => outcome::run(args, json).await,
             Command::Cluster(command) => cluster::run(command, json).await,
+            Command::Policy(command) => policy::run(command, json).await,
             Command::Kubernetes(command) => kubernetes::run(command, json).await,
             Command::Token(command) => token::run(command, json).await,
             Command::App(command) => app::run(command, json).await,

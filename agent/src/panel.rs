@@ -10,6 +10,7 @@ mod overview;
 mod page;
 mod placements;
 mod policies;
+mod preview;
 mod run;
 mod session;
 mod triggers;
@@ -17,14 +18,15 @@ mod triggers;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, Path, Query, State};
+use axum::extract::{ConnectInfo, FromRequestParts, Path, Query, State};
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use axum::http::request::Parts as Head;
 use axum::http::{StatusCode, Uri};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use maud::Markup;
 use serde::Deserialize;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::appcore::door::AppDoor;
 use crate::service::access::{Caller, Peer};
@@ -33,7 +35,7 @@ use crate::service::{Clock, Door};
 use crate::storage::{Role, Storage};
 pub use act::ACTIONS;
 use page::Page;
-use session::{Session, Sessions};
+use session::{Session, Sessions, Undo};
 
 /// The panel; clones are the same one.
 #[derive(Clone, Debug)]
@@ -51,12 +53,54 @@ pub struct Parts {
     sessions: Sessions,
 }
 
+/// Somebody at a path of ours: who, what stands behind the question mark, and what the browser said.
+#[derive(Debug)]
+pub struct Visit {
+    panel: Panel,
+    session: Session,
+    asking: Asking,
+    headers: HeaderMap,
+    peer: Peer,
+}
+
+impl FromRequestParts<Panel> for Visit {
+    type Rejection = Response;
+
+    /// Those who are not in are sent elsewhere.
+    async fn from_request_parts(head: &mut Head, panel: &Panel) -> Result<Visit, Response> {
+        let peer = ConnectInfo::<Peer>::from_request_parts(head, panel).await;
+        let ConnectInfo(peer) = peer.map_err(IntoResponse::into_response)?;
+        let session = panel.who(&head.headers, &peer).map_err(|elsewhere| *elsewhere)?;
+        let asking = Query::from_request_parts(head, panel).await;
+        let Query(asking) = asking.map_err(IntoResponse::into_response)?;
+        Ok(Visit { panel: panel.clone(), session, asking, headers: head.headers.clone(), peer })
+    }
+}
+
+impl Visit {
+    fn asked(&self) -> Asked<'_> {
+        let Visit { panel, session, asking, .. } = self;
+        let undo = asking.undo.as_deref().and_then(|id| panel.0.sessions.offered(&session.csrf, id));
+        Asked { panel: &panel.0, session, told: asking.told.clone(), undo }
+    }
+
+    /// A page for them.
+    async fn page<F: AsyncFnOnce(&Asked<'_>) -> Shown>(&self, make: F) -> Response {
+        let asked = self.asked();
+        match make(&asked).await {
+            Ok(page) => Html(page.render(&asked).into_string()).into_response(),
+            Err(status) => asked.refused(&status),
+        }
+    }
+}
+
 /// What a page is made from.
 struct Asked<'a> {
     panel: &'a Parts,
     session: &'a Session,
-    /// What was just done, for people.
+    /// What was just done, for people, and what would undo it.
     told: Option<String>,
+    undo: Option<Undo>,
 }
 
 impl Asked<'_> {
@@ -68,6 +112,17 @@ impl Asked<'_> {
     fn may(&self, least: Role) -> bool {
         self.session.caller.role >= least
     }
+
+    /// Whether they may call a method.
+    fn can(&self, method: &str) -> bool {
+        self.demand(method).is_ok()
+    }
+
+    /// A page that says why there is no other.
+    fn refused(&self, status: &Status) -> Response {
+        let page = Page::trouble(status.message()).render(self);
+        (code(status), Html(page.into_string())).into_response()
+    }
 }
 
 fn request<T>(caller: &Caller, message: T) -> tonic::Request<T> {
@@ -76,11 +131,40 @@ fn request<T>(caller: &Caller, message: T) -> tonic::Request<T> {
     request
 }
 
+/// What HTTP calls a refusal of a service.
+fn code(status: &Status) -> StatusCode {
+    match status.code() {
+        Code::Ok => StatusCode::OK,
+        Code::InvalidArgument | Code::OutOfRange => StatusCode::BAD_REQUEST,
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::FailedPrecondition | Code::Aborted | Code::AlreadyExists => StatusCode::CONFLICT,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        Code::Cancelled | Code::Unknown | Code::Internal | Code::DataLoss => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
+    }
+}
+
 /// What comes after a question mark.
 #[derive(Debug, Default, Deserialize)]
 pub struct Asking {
     #[serde(default)]
     told: Option<String>,
+    #[serde(default)]
+    undo: Option<String>,
+    #[serde(default)]
+    pub policy: Option<String>,
+    #[serde(default)]
+    pub version: Option<i64>,
+    #[serde(default)]
+    pub cluster: Option<String>,
+    #[serde(default)]
+    pub last: Option<i64>,
     #[serde(default)]
     pub q: Option<String>,
     #[serde(default)]
@@ -119,6 +203,7 @@ impl Panel {
             .route("/placements/{cluster}", get(placements_of))
             .route("/placements/{cluster}/{decision}", get(receipt))
             .route("/policies", get(policies_page))
+            .route("/policies/preview", get(preview_page))
             .route("/triggers", get(triggers_page))
             .route("/audit", get(audit))
             .route("/access", get(access_page))
@@ -143,33 +228,6 @@ impl Panel {
     fn go(&self, to: &str) -> Response {
         Redirect::to(&format!("{}/{to}", self.0.prefix)).into_response()
     }
-
-    /// A page for whoever asks.
-    async fn page<'a, F: AsyncFnOnce(&Asked<'_>) -> Result<Page, Status>>(
-        &self,
-        (headers, peer): (&HeaderMap, &Peer),
-        asking: &Asking,
-        make: F,
-    ) -> Response {
-        let session = match self.who(headers, peer) {
-            Ok(session) => session,
-            Err(elsewhere) => return *elsewhere,
-        };
-        let asked = Asked { panel: &self.0, session: &session, told: asking.told.clone() };
-        match make(&asked).await {
-            Ok(page) => Html(page.render(&asked).into_string()).into_response(),
-            Err(status) => {
-                let code = match status.code() {
-                    tonic::Code::NotFound => StatusCode::NOT_FOUND,
-                    tonic::Code::InvalidArgument | tonic::Code::OutOfRange => StatusCode::BAD_REQUEST,
-                    tonic::Code::PermissionDenied => StatusCode::FORBIDDEN,
-                    tonic::Code::FailedPrecondition => StatusCode::CONFLICT,
-                    _ => StatusCode::INTERNAL_SERVER_ERROR,
-                };
-                (code, Html(Page::trouble(status.message()).render(&asked).into_string())).into_response()
-            }
-        }
-    }
 }
 
 /// What a one-time link is worth: its code, and the token it signs in with.
@@ -185,49 +243,29 @@ impl std::fmt::Debug for FirstLink {
     }
 }
 
-type Who = (HeaderMap, ConnectInfo<Peer>);
-
-async fn overview(State(panel): State<Panel>, who: Who, Query(asking): Query<Asking>) -> Response {
-    panel.page((&who.0, &who.1.0), &asking, overview::page).await
+async fn overview(visit: Visit) -> Response {
+    visit.page(overview::page).await
 }
 
-async fn apps(State(panel): State<Panel>, who: Who, Query(asking): Query<Asking>) -> Response {
-    panel
-        .page((&who.0, &who.1.0), &asking, async |asked: &Asked<'_>| application::list(asked, &asking).await)
-        .await
+async fn apps(visit: Visit) -> Response {
+    visit.page(async |asked: &Asked<'_>| application::list(asked, &visit.asking).await).await
 }
 
-async fn app(
-    State(panel): State<Panel>,
-    Path(name): Path<String>,
-    who: Who,
-    Query(asking): Query<Asking>,
-) -> Response {
-    panel
-        .page((&who.0, &who.1.0), &asking, async |asked: &Asked<'_>| application::one(asked, name).await)
-        .await
+async fn app(visit: Visit, Path(name): Path<String>) -> Response {
+    visit.page(async |asked: &Asked<'_>| application::one(asked, name).await).await
 }
 
-async fn runs(State(panel): State<Panel>, who: Who, Query(asking): Query<Asking>) -> Response {
-    panel.page((&who.0, &who.1.0), &asking, async |asked: &Asked<'_>| run::list(asked, &asking).await).await
+async fn runs(visit: Visit) -> Response {
+    visit.page(async |asked: &Asked<'_>| run::list(asked, &visit.asking).await).await
 }
 
-async fn one_run(
-    State(panel): State<Panel>,
-    Path(id): Path<String>,
-    who: Who,
-    Query(asking): Query<Asking>,
-) -> Response {
-    panel.page((&who.0, &who.1.0), &asking, async |asked: &Asked<'_>| run::one(asked, id).await).await
+async fn one_run(visit: Visit, Path(id): Path<String>) -> Response {
+    visit.page(async |asked: &Asked<'_>| run::one(asked, id).await).await
 }
 
 /// What a run read or wrote, to be saved, never shown as a page of ours.
-async fn file(State(panel): State<Panel>, Path((id, name)): Path<(String, String)>, who: Who) -> Response {
-    let session = match panel.who(&who.0, &who.1.0) {
-        Ok(session) => session,
-        Err(elsewhere) => return *elsewhere,
-    };
-    match run::file(&panel.0, &session, id, name).await {
+async fn file(visit: Visit, Path((id, name)): Path<(String, String)>) -> Response {
+    match run::file(&visit.panel.0, &visit.session, id, name).await {
         Ok(bytes) => {
             let headers = [
                 (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
@@ -235,51 +273,40 @@ async fn file(State(panel): State<Panel>, Path((id, name)): Path<(String, String
             ];
             (headers, bytes).into_response()
         }
-        Err(status) => plain(StatusCode::NOT_FOUND, status.message()),
+        Err(status) => plain(code(&status), status.message()),
     }
 }
 
-async fn placements_all(State(panel): State<Panel>, who: Who, Query(asking): Query<Asking>) -> Response {
-    panel.page((&who.0, &who.1.0), &asking, placements::clusters).await
+async fn placements_all(visit: Visit) -> Response {
+    visit.page(placements::clusters).await
 }
 
-async fn placements_of(
-    State(panel): State<Panel>,
-    Path(cluster): Path<String>,
-    who: Who,
-    Query(asking): Query<Asking>,
-) -> Response {
-    panel
-        .page((&who.0, &who.1.0), &asking, async |asked: &Asked<'_>| placements::of(asked, cluster).await)
-        .await
+async fn placements_of(visit: Visit, Path(cluster): Path<String>) -> Response {
+    visit.page(async |asked: &Asked<'_>| placements::of(asked, cluster).await).await
 }
 
-async fn receipt(
-    State(panel): State<Panel>,
-    Path((cluster, decision)): Path<(String, String)>,
-    who: Who,
-    Query(asking): Query<Asking>,
-) -> Response {
-    let make = async |asked: &Asked<'_>| placements::receipt(asked, cluster, decision).await;
-    panel.page((&who.0, &who.1.0), &asking, make).await
+async fn receipt(visit: Visit, Path((cluster, decision)): Path<(String, String)>) -> Response {
+    visit.page(async |asked: &Asked<'_>| placements::receipt(asked, cluster, decision).await).await
 }
 
-async fn policies_page(State(panel): State<Panel>, who: Who, Query(asking): Query<Asking>) -> Response {
-    panel.page((&who.0, &who.1.0), &asking, policies::page).await
+async fn policies_page(visit: Visit) -> Response {
+    visit.page(policies::page).await
 }
 
-async fn triggers_page(State(panel): State<Panel>, who: Who, Query(asking): Query<Asking>) -> Response {
-    panel.page((&who.0, &who.1.0), &asking, triggers::page).await
+async fn preview_page(visit: Visit) -> Response {
+    visit.page(async |asked: &Asked<'_>| preview::page(asked, &visit.asking).await).await
 }
 
-async fn audit(State(panel): State<Panel>, who: Who, Query(asking): Query<Asking>) -> Response {
-    panel
-        .page((&who.0, &who.1.0), &asking, async |asked: &Asked<'_>| access::audit(asked, &asking).await)
-        .await
+async fn triggers_page(visit: Visit) -> Response {
+    visit.page(triggers::page).await
 }
 
-async fn access_page(State(panel): State<Panel>, who: Who, Query(asking): Query<Asking>) -> Response {
-    panel.page((&who.0, &who.1.0), &asking, access::tokens).await
+async fn audit(visit: Visit) -> Response {
+    visit.page(async |asked: &Asked<'_>| access::audit(asked, &visit.asking).await).await
+}
+
+async fn access_page(visit: Visit) -> Response {
+    visit.page(access::tokens).await
 }
 
 async fn sign_in(State(panel): State<Panel>, Query(asking): Query<Asking>) -> Response {
@@ -313,12 +340,10 @@ async fn sign_out(State(panel): State<Panel>, headers: HeaderMap) -> Response {
     panel.0.sessions.end(&panel.0, &headers)
 }
 
-async fn nowhere(State(panel): State<Panel>, who: Who, uri: Uri) -> Response {
-    if panel.who(&who.0, &who.1.0).is_err() {
-        return plain(StatusCode::NOT_FOUND, "there is no such page");
-    }
+async fn nowhere(visit: Result<Visit, Response>, uri: Uri) -> Response {
+    let Ok(visit) = visit else { return plain(StatusCode::NOT_FOUND, "there is no such page") };
     let missing = async |_: &Asked<'_>| Err(Status::not_found(format!("there is no page {}", uri.path())));
-    panel.page((&who.0, &who.1.0), &Asking::default(), missing).await
+    visit.page(missing).await
 }
 
 fn plain(code: StatusCode, text: &str) -> Response {

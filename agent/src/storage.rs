@@ -40,7 +40,7 @@ pub(crate) use page::hex;
 pub use page::{MAX_LIMIT, Page, Paging};
 pub use policies::Policy;
 pub use recorder::{Health, Recorder, Refused, Trouble};
-pub use restore::{Keep, Restored, Snapshot};
+pub use restore::{Base, Keep, Restored, Snapshot};
 pub use settings::SettingChange;
 pub(crate) use tokens::random;
 pub use tokens::{Denied, NewToken, Role, Token};

@@ -15,12 +15,13 @@ use super::apps::Apps;
 use super::core::{Alias, By, Input, Refused, good_name};
 use super::folder;
 use super::manifest::Manifest;
+use super::own::NAME;
 use super::owner::{Denied, Done};
 use super::run::{Blob, REQUEST, Run, RunKind};
 use crate::service::access::{Caller, Subject};
 use crate::service::convert::{self, Field};
 use crate::service::refusal::Refusal;
-use crate::storage::{self, RunFilter, random};
+use crate::storage::{self, Role, RunFilter, random};
 
 /// Largest app.toml, code archive, request and notice, bytes.
 const MANIFEST_BYTES: usize = 256 << 10;
@@ -171,8 +172,14 @@ impl AppService for AppDoor {
         }
         let manifest = Manifest::read(&text).map_err(|wrong| Status::invalid_argument(wrong.to_string()))?;
         let by = by(&extensions, reason(&why)?);
-        let code = self.keep_code(code).await?;
         let name = manifest.name.clone();
+        // Its gate says who decides.
+        if name == NAME && Caller::of(&extensions).role < Role::Operator {
+            return Err(Status::permission_denied(format!(
+                "{name} places tasks: only operators register it"
+            )));
+        }
+        let code = self.keep_code(code).await?;
         self.done(&name, Input::Register { manifest: Box::new(manifest), code, by }).await
     }
 

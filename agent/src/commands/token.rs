@@ -51,7 +51,9 @@ enum Role {
     Viewer,
     /// Also place tasks, report outcomes and what changes in clusters.
     Orchestrator,
-    /// Also register and remove clusters, and say which policies serve how.
+    /// Also register applications and new versions of them, run them, and dispute decisions.
+    Author,
+    /// Also register and remove clusters, and say which policies and versions serve how.
     Operator,
     /// Also make and revoke tokens, and read the audit log.
     Admin,
@@ -69,6 +71,7 @@ async fn create(args: CreateArgs, json: bool) -> anyhow::Result<()> {
     let role = match args.role {
         Role::Viewer => wire::Role::Viewer,
         Role::Orchestrator => wire::Role::Orchestrator,
+        Role::Author => wire::Role::Author,
         Role::Operator => wire::Role::Operator,
         Role::Admin => wire::Role::Admin,
     };

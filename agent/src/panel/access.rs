@@ -46,7 +46,8 @@ pub async fn tokens(asked: &Asked<'_>) -> Shown {
             label { "Who uses it" input name="name" required maxlength="200"; }
             label { "Role" select name="role" {
                 option value="1" { "viewer: reads" } option value="2" { "orchestrator: also places tasks and reports" }
-                option value="3" { "operator: also runs applications and policies" } option value="4" { "admin: also tokens and the audit log" }
+                option value="5" { "author: also registers and runs applications" } option value="3" { "operator: also says who decides" }
+                option value="4" { "admin: also tokens and the audit log" }
             } }
             label { "Valid for days (empty: until it is revoked)" input name="days" inputmode="numeric"; }
         },

@@ -4,25 +4,27 @@
 use std::collections::BTreeMap;
 
 use axum::Form;
-use axum::extract::{ConnectInfo, Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::Path;
+use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use remora_proto::v1 as wire;
 use remora_proto::v1::admin_service_server::AdminService;
 use remora_proto::v1::app_service_server::AppService;
+use remora_proto::v1::placement_service_server::PlacementService;
 use remora_proto::v1::policy_service_server::PolicyService;
 use subtle::ConstantTimeEq;
 use tokio_stream::StreamExt;
 use tonic::Status;
 
 use super::page::{Page, escaped};
-use super::session::same_origin;
-use super::{Asked, Panel, plain};
+use super::policies::short;
+use super::session::{Undo, same_origin};
+use super::{Asked, Visit, plain};
 use crate::service::METHODS;
-use crate::service::access::{Method, Peer, Subject};
+use crate::service::access::{Method, Subject};
 
 /// Every action, by the method that it calls.
-pub const ACTIONS: [&str; 13] = [
+pub const ACTIONS: [&str; 14] = [
     "AdminService/CreateToken",
     "AdminService/RevokeToken",
     "AppService/CancelRun",
@@ -33,6 +35,7 @@ pub const ACTIONS: [&str; 13] = [
     "AppService/RepeatRun",
     "AppService/RollBackVersion",
     "AppService/SetVersionAlias",
+    "PlacementService/Dispute",
     "PolicyService/RollBack",
     "PolicyService/SetAlias",
     "PolicyService/SetServing",
@@ -46,11 +49,20 @@ struct Done {
     told: String,
     subject: Option<Subject>,
     once: Option<String>,
+    /// What would undo it.
+    undo: Option<Inverse>,
 }
+
+/// An action, with its fields.
+type Inverse = (&'static str, Vec<(&'static str, String)>);
 
 impl Done {
     fn new(told: impl Into<String>) -> Done {
-        Done { told: told.into(), subject: None, once: None }
+        Done { told: told.into(), subject: None, once: None, undo: None }
+    }
+
+    fn undone_by(self, undo: Option<Inverse>) -> Done {
+        Done { undo, ..self }
     }
 }
 
@@ -75,42 +87,34 @@ impl Asked<'_> {
 }
 
 pub async fn act(
-    State(panel): State<Panel>,
+    visit: Visit,
     Path((service, name)): Path<(String, String)>,
-    headers: HeaderMap,
-    ConnectInfo(peer): ConnectInfo<Peer>,
     Form(fields): Form<Fields>,
 ) -> Response {
-    let session = match panel.who(&headers, &peer) {
-        Ok(session) => session,
-        Err(elsewhere) => return *elsewhere,
-    };
-    if let Err(why) = same_origin(&headers) {
+    if let Err(why) = same_origin(&visit.headers) {
         return plain(StatusCode::FORBIDDEN, &why);
     }
     let csrf = fields.get("csrf").map_or("", String::as_str);
-    if !bool::from(csrf.as_bytes().ct_eq(session.csrf.as_bytes())) {
+    if !bool::from(csrf.as_bytes().ct_eq(visit.session.csrf.as_bytes())) {
         return plain(StatusCode::FORBIDDEN, "this form is from another session; load the page again");
     }
-    let asked = Asked { panel: &panel.0, session: &session, told: None };
+    let asked = visit.asked();
     let done = carry_out(&asked, &format!("{service}/{name}"), &fields).await;
     let back = fields.get("back").map_or("", String::as_str);
     // Only to pages of ours.
     let back = if back.contains("//") || back.contains(':') || back.starts_with('/') { "" } else { back };
     match done {
         Ok(Done { once: Some(secret), told, .. }) => once(&asked, &told, &secret, back),
-        Ok(Done { told, .. }) => {
-            Redirect::to(&format!("{}/{back}?told={}", panel.0.prefix, escaped(&told))).into_response()
+        Ok(Done { told, undo, .. }) => {
+            let offer = undo.map_or_else(String::new, |(method, fields)| {
+                let undo = Undo { method, fields, back: back.to_owned() };
+                format!("undo={}&", asked.panel.sessions.offer(&asked.session.csrf, undo))
+            });
+            let mark = if back.contains('?') { '&' } else { '?' };
+            let to = format!("{}/{back}{mark}{offer}told={}", asked.panel.prefix, escaped(&told));
+            Redirect::to(&to).into_response()
         }
-        Err(status) => {
-            let code = match status.code() {
-                tonic::Code::PermissionDenied => StatusCode::FORBIDDEN,
-                tonic::Code::NotFound => StatusCode::NOT_FOUND,
-                tonic::Code::Unavailable | tonic::Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-                _ => StatusCode::BAD_REQUEST,
-            };
-            (code, Html(Page::trouble(status.message()).render(&asked).into_string())).into_response()
-        }
+        Err(status) => asked.refused(&status),
     }
 }
 
@@ -132,6 +136,7 @@ async fn carry_out(asked: &Asked<'_>, name: &str, fields: &Fields) -> Result<Don
     let method = asked.demand(name)?;
     let done = match name.split_once('/') {
         Some(("AppService", name)) => applications(asked, name, fields).await,
+        Some(("PlacementService", "Dispute")) => dispute(asked, fields).await,
         Some(("PolicyService", name)) => policies(asked, name, fields).await,
         Some(("AdminService", name)) => tokens(asked, name, fields).await,
         _ => Err(Status::unimplemented("no such action")),
@@ -159,7 +164,7 @@ fn number<T: std::str::FromStr>(fields: &Fields, name: &str) -> Result<Option<T>
 
 /// An answer's subject, and what to say.
 fn done<T>(response: &tonic::Response<T>, told: String) -> Done {
-    Done { told, subject: response.extensions().get::<Subject>().cloned(), once: None }
+    Done { subject: response.extensions().get::<Subject>().cloned(), ..Done::new(told) }
 }
 
 async fn applications(asked: &Asked<'_>, name: &str, fields: &Fields) -> Result<Done, Status> {
@@ -169,24 +174,45 @@ async fn applications(asked: &Asked<'_>, name: &str, fields: &Fields) -> Result<
             let command = number(fields, "command")?.unwrap_or_default();
             let request = wire::CommandAppRequest { name: get("name"), command, reason };
             let answer = door.command(asked.request(request)).await?;
-            let told = format!("{} is {}", answer.get_ref().name, answer.get_ref().state);
-            Ok(done(&answer, told))
+            let app = answer.get_ref();
+            let told = format!("{} is {}", app.name, app.state);
+            let inverse = match wire::AppCommand::try_from(command) {
+                Ok(wire::AppCommand::Wake) => Some(wire::AppCommand::Sleep),
+                Ok(wire::AppCommand::Sleep) => Some(wire::AppCommand::Wake),
+                _ => None,
+            };
+            let undo = inverse.filter(|_| !app.unchanged).map(|command| {
+                let fields = vec![("name", get("name")), ("command", (command as i32).to_string())];
+                ("AppService/Command", fields)
+            });
+            Ok(done(&answer, told).undone_by(undo))
         }
         "CommandTrigger" => {
+            let command = number(fields, "command")?.unwrap_or_default();
             let request = wire::CommandTriggerRequest {
                 app: get("app"),
                 trigger: get("trigger"),
-                command: number(fields, "command")?.unwrap_or_default(),
+                command,
                 from_ms: number(fields, "from_ms")?,
                 until_ms: number(fields, "until_ms")?,
                 reason,
             };
             let answer = door.command_trigger(asked.request(request)).await?;
-            let told = match answer.get_ref().skipped.as_str() {
-                "" => "done".to_owned(),
-                why => format!("nothing was done: {why}"),
+            let skipped = answer.get_ref().skipped.as_str();
+            if !skipped.is_empty() {
+                return Ok(done(&answer, format!("nothing was done: {skipped}")));
+            }
+            let (told, inverse) = match wire::TriggerCommand::try_from(command) {
+                Ok(wire::TriggerCommand::Pause) => ("is paused", Some(wire::TriggerCommand::Resume)),
+                Ok(wire::TriggerCommand::Resume) => ("goes on", Some(wire::TriggerCommand::Pause)),
+                _ => ("was told", None),
             };
-            Ok(done(&answer, told))
+            let undo = inverse.map(|command| {
+                let command = (command as i32).to_string();
+                let fields = vec![("app", get("app")), ("trigger", get("trigger")), ("command", command)];
+                ("AppService/CommandTrigger", fields)
+            });
+            Ok(done(&answer, format!("trigger {} of {} {told}", get("trigger"), get("app"))).undone_by(undo))
         }
         "CancelRun" => {
             let answer =
@@ -201,16 +227,22 @@ async fn applications(asked: &Asked<'_>, name: &str, fields: &Fields) -> Result<
         }
         "SetVersionAlias" => {
             let (app, alias) = (get("app"), get("alias"));
-            let request =
-                wire::SetVersionAliasRequest { app, alias, version: number(fields, "version")?, reason };
+            let undo = version_alias(asked, &app, &alias).await?;
+            let version = number(fields, "version")?;
+            let told = match version {
+                Some(version) => format!("{alias} of {app} is version {version}"),
+                None => format!("{app} has no {alias}"),
+            };
+            let request = wire::SetVersionAliasRequest { app, alias, version, reason };
             let answer = door.set_version_alias(asked.request(request)).await?;
-            Ok(done(&answer, "the alias is given".to_owned()))
+            Ok(done(&answer, told).undone_by(undo))
         }
         "RollBackVersion" => {
+            let undo = version_alias(asked, &get("app"), "champion").await?;
             let answer = door
                 .roll_back_version(asked.request(wire::RollBackVersionRequest { app: get("app"), reason }))
                 .await?;
-            Ok(done(&answer, "rolled back".to_owned()))
+            Ok(done(&answer, format!("{} is rolled back", get("app"))).undone_by(undo))
         }
         "Execute" => {
             let request = wire::ExecuteRequest {
@@ -244,19 +276,74 @@ async fn applications(asked: &Asked<'_>, name: &str, fields: &Fields) -> Result<
     }
 }
 
+/// What gives an alias of an application back to who has it now; nothing where a champion would have to go.
+async fn version_alias(asked: &Asked<'_>, app: &str, alias: &str) -> Result<Option<Inverse>, Status> {
+    let get = wire::GetAppRequest { name: app.to_owned() };
+    let now = AppService::get(&asked.panel.apps, asked.request(get)).await?.into_inner();
+    let version = now.aliases.get(alias).map_or_else(String::new, i64::to_string);
+    if version.is_empty() && alias == "champion" {
+        return Ok(None);
+    }
+    let fields = vec![("app", app.to_owned()), ("alias", alias.to_owned()), ("version", version)];
+    Ok(Some(("AppService/SetVersionAlias", fields)))
+}
+
+async fn dispute(asked: &Asked<'_>, fields: &Fields) -> Result<Done, Status> {
+    let request = wire::DisputeRequest {
+        cluster_id: text(fields, "cluster_id"),
+        decision_id: text(fields, "decision_id"),
+        reason: text(fields, "reason"),
+        withdraw: !text(fields, "withdraw").is_empty(),
+    };
+    let answer = asked.panel.door.dispute(asked.request(request)).await?;
+    let wire::Disputed { cluster_id, decision_id, withdrawn, .. } = answer.get_ref().clone();
+    let told =
+        format!("decision {decision_id} is {}", if withdrawn { "not disputed any more" } else { "disputed" });
+    let mut fields = vec![("cluster_id", cluster_id), ("decision_id", decision_id)];
+    if !withdrawn {
+        fields.push(("withdraw", "yes".to_owned()));
+    }
+    Ok(done(&answer, told).undone_by(Some(("PlacementService/Dispute", fields))))
+}
+
+/// What gives a role back to who had it before a change.
+fn role_back(change: &wire::AliasChange) -> Option<Inverse> {
+    let wire::AliasChange { alias, policy, before, .. } = change.clone();
+    let possible = policy != before && !(before.is_empty() && alias == "champion");
+    let fields = vec![("alias", alias), ("policy", before), ("expected", policy)];
+    possible.then_some(("PolicyService/SetAlias", fields))
+}
+
+/// What has a cluster served again as it was.
+fn serving_back(before: &wire::Serving) -> Inverse {
+    let number = |number: Option<f64>| number.map_or_else(String::new, |number| number.to_string());
+    let fields = vec![
+        ("cluster_id", before.cluster_id.clone()),
+        ("autonomy", before.autonomy.to_string()),
+        ("share", number(before.share)),
+        ("candidate_share", number(before.candidate_share)),
+        ("shadow_share", number(before.shadow_share)),
+        ("regret_budget", number(before.regret_budget)),
+        ("alpha", number(before.alpha)),
+    ];
+    ("PolicyService/SetServing", fields)
+}
+
 async fn policies(asked: &Asked<'_>, name: &str, fields: &Fields) -> Result<Done, Status> {
     let (door, get, reason) = (&asked.panel.door, |name| text(fields, name), text(fields, "reason"));
     match name {
         "SetAlias" => {
-            let request =
-                wire::SetAliasRequest { alias: get("alias"), policy: get("policy"), reason, expected: None };
+            let (alias, policy, expected) = (get("alias"), get("policy"), fields.get("expected").cloned());
+            let request = wire::SetAliasRequest { alias, policy, reason, expected };
             let change = door.set_alias(asked.request(request)).await?.into_inner();
-            Ok(Done::new(format!("{} is {}", change.alias, change.policy)))
+            let who = if change.policy.is_empty() { "nobody" } else { short(&change.policy) };
+            Ok(Done::new(format!("{} is {who}", change.alias)).undone_by(role_back(&change)))
         }
         "RollBack" => {
             let request = wire::RollBackRequest { alias: get("alias"), reason };
             let change = PolicyService::roll_back(door, asked.request(request)).await?.into_inner();
-            Ok(Done::new(format!("{} is {} again", change.alias, change.policy)))
+            let told = format!("{} is {} again", change.alias, short(&change.policy));
+            Ok(Done::new(told).undone_by(role_back(&change)))
         }
         "SetServing" => {
             let serving = wire::Serving {
@@ -269,9 +356,11 @@ async fn policies(asked: &Asked<'_>, name: &str, fields: &Fields) -> Result<Done
                 alpha: number(fields, "alpha")?,
                 ..wire::Serving::default()
             };
+            let of = wire::GetServingRequest { cluster_id: get("cluster_id") };
+            let before = door.get_serving(asked.request(of)).await?.into_inner();
             door.set_serving(asked.request(wire::SetServingRequest { serving: Some(serving), reason }))
                 .await?;
-            Ok(Done::new("it holds from the next request on"))
+            Ok(Done::new("it holds from the next request on").undone_by(Some(serving_back(&before))))
         }
         _ => Err(Status::unimplemented("no such action")),
     }

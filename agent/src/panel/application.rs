@@ -7,8 +7,8 @@ use remora_proto::v1::app_service_server::AppService;
 use super::overview::applications;
 use super::page::{Form, Page, badge, empty, escaped, figures, live, time, time_or_none};
 use super::{Asked, Asking, Part, Shown, run, triggers};
+use crate::appcore::own::NAME;
 use crate::appcore::states::{State, TABLE};
-use crate::storage::Role;
 
 /// Applications on one page.
 const PAGE: usize = 200;
@@ -83,7 +83,7 @@ pub async fn one(asked: &Asked<'_>, name: String) -> Shown {
     let runs = door.list_runs(asked.request(runs)).await?.into_inner().runs;
     let moves = wire::ListTransitionsRequest { app: of(), limit: Some(15) };
     let moves = door.list_transitions(asked.request(moves)).await?.into_inner().transitions;
-    let operator = asked.may(Role::Operator);
+    let author = asked.can("AppService/Command");
     let main = html! {
         h1 { (app.name) " " }
         p { (app.about) }
@@ -101,7 +101,7 @@ pub async fn one(asked: &Asked<'_>, name: String) -> Shown {
                 @if !app.learning_run.is_empty() { " Learns in " a href={ "runs/" (app.learning_run) } { (app.learning_run) } "." }
             }
         }))
-        @if operator { (live("actions", actions(asked, &app))) }
+        @if author { (live("actions", actions(asked, &app))) }
         h2 { "Versions" }
         (live("versions", version_table(asked, &app, &versions)))
         h2 { "Triggers" }
@@ -188,7 +188,7 @@ fn actions(asked: &Asked<'_>, app: &wire::App) -> Part {
 }
 
 fn version_table(asked: &Asked<'_>, app: &wire::App, versions: &[wire::Version]) -> Part {
-    let operator = asked.may(Role::Operator) && app.state != "retired";
+    let operator = asked.can("AppService/SetVersionAlias") && app.state != "retired";
     let promote = |version: &wire::Version| Form {
         asked,
         method: "AppService/SetVersionAlias",
@@ -199,7 +199,9 @@ fn version_table(asked: &Asked<'_>, app: &wire::App, versions: &[wire::Version])
         ],
         back: format!("apps/{}", app.name),
         label: "Promote",
-        inside: html! {},
+        inside: html! { @if app.name == NAME && !version.model.is_empty() {
+            p { a href={ "policies/preview?version=" (version.number) } { "What would have changed?" } }
+        } },
     };
     let back = Form {
         asked,

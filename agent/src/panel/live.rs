@@ -3,8 +3,6 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::extract::{ConnectInfo, State};
-use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use remora_proto::v1 as wire;
@@ -13,21 +11,13 @@ use tokio::sync::broadcast::error::TryRecvError;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{Panel, Parts, request};
-use crate::service::access::{Caller, Peer};
+use super::{Parts, Visit, request};
+use crate::service::access::Caller;
 
 /// Pages are told at most this often.
 const PAUSE: Duration = Duration::from_secs(1);
 
-pub async fn live(
-    State(panel): State<Panel>,
-    headers: HeaderMap,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-) -> Response {
-    let session = match panel.who(&headers, &peer) {
-        Ok(session) => session,
-        Err(elsewhere) => return *elsewhere,
-    };
+pub async fn live(Visit { panel, session, headers, peer, .. }: Visit) -> Response {
     let (sender, events) = mpsc::channel::<Result<Event, Infallible>>(4);
     tokio::spawn(async move {
         let mut rows = panel.0.apps.0.as_ref().map(|apps| apps.handle.watch());

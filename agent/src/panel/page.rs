@@ -2,6 +2,7 @@
 
 use maud::{DOCTYPE, Markup, Render, html};
 
+use super::session::Undo;
 use super::{Asked, Part, Parts};
 use crate::storage::Role;
 
@@ -68,13 +69,21 @@ impl Page {
                         }
                     }
                     main #main tabindex="-1" {
-                        @if let Some(told) = &asked.told { p.told role="status" { (told) } }
+                        @if let Some(told) = &asked.told { div.told role="status" { (told) " " (undo(asked, told)) } }
                         (self.main)
                     }
                 }
             }
         }
     }
+}
+
+/// A button that undoes what was just done.
+fn undo(asked: &Asked<'_>, told: &str) -> Part {
+    let Some(Undo { method, fields, back }) = asked.undo.clone() else { return html! {} };
+    let reason = format!("undo of: {}", told.chars().take(400).collect::<String>());
+    let fields = fields.into_iter().chain([("reason", reason)]).collect();
+    Form { asked, method, fields, back, label: "Undo", inside: html! {} }.button()
 }
 
 fn head(base: &str, title: &str) -> Part {

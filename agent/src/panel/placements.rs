@@ -10,7 +10,8 @@ use remora_proto::v1::placement_service_server::PlacementService;
 use tokio_stream::StreamExt;
 use tonic::Status;
 
-use super::page::{Page, badge, empty, escaped, figures, live, time};
+use super::page::{Form, Page, badge, empty, escaped, figures, live, time};
+use super::policies::Names;
 use super::{Asked, Part, Shown};
 use crate::commands::{bytes, seconds};
 
@@ -48,6 +49,7 @@ pub async fn of(asked: &Asked<'_>, cluster: String) -> Shown {
     )
     .await?;
     let recent = recent(asked, &cluster, got.into_inner().version).await?;
+    let names = Names::of(asked).await?;
     let main = html! {
         h1 { "Placements on " (cluster) }
         label { "Search (press /)" input type="search" data-search; }
@@ -55,20 +57,25 @@ pub async fn of(asked: &Asked<'_>, cluster: String) -> Shown {
             @if recent.is_empty() { (empty("Nothing was placed here lately.", html! { "Try " code { "remora place --cluster " (cluster) " --task KIND" } "." })) }
             @else { div.scroll { table.searched {
                 thead { tr { th { "At" } th { "Task" } th { "Node" } th { "Policy" } th.number { "Expected" } th.number { "To move" } th.number { "Candidates" } th { "Outcome" } } }
-                tbody { @for (receipt, outcome) in &recent { (row(&cluster, receipt, outcome.as_ref())) } }
+                tbody { @for (receipt, outcome) in &recent { (row(&cluster, receipt, outcome.as_ref(), &names)) } }
             } } }
         }))
     };
     Ok(Page::new("placements", format!("Placements on {cluster}"), main))
 }
 
-fn row(cluster: &str, receipt: &wire::Receipt, outcome: Option<&wire::ReportOutcomeRequest>) -> Part {
+fn row(
+    cluster: &str,
+    receipt: &wire::Receipt,
+    outcome: Option<&wire::ReportOutcomeRequest>,
+    names: &Names,
+) -> Part {
     let (response, request) =
         (receipt.response.clone().unwrap_or_default(), receipt.request.clone().unwrap_or_default());
     let task = request.task.map_or_else(String::new, |task| task.kind);
     html! { tr {
         td { a href={ "placements/" (escaped(cluster)) "/" (escaped(&response.decision_id)) } { (time(receipt.at_ms)) } }
-        td { (task) } td { (response.node) } td { (response.policy.get(..16).unwrap_or(&response.policy))
+        td { (task) } td { (response.node) } td { (names.show(&response.policy))
             @if !response.fallback.is_empty() { " " (badge("fallback")) } }
         td.number { (seconds(response.predicted_completion_s)) } td.number { (bytes(response.predicted_transfer_bytes as f64)) }
         td.number { (response.feasible) }
@@ -76,11 +83,18 @@ fn row(cluster: &str, receipt: &wire::Receipt, outcome: Option<&wire::ReportOutc
             None => { span.faint { "open" } }
             Some(outcome) if outcome.failed => { (badge("failed")) " " (outcome.reason) }
             Some(outcome) => { (badge("succeeded")) @if let Some(took) = outcome.response_s { " " (seconds(took)) } }
-        } }
+        }
+            @if let Some(disputed) = &receipt.disputed { " " span title=(disputed.reason) { (badge("disputed")) } }
+        }
     } }
 }
 
 type Recent = Vec<(wire::Receipt, Option<wire::ReportOutcomeRequest>)>;
+
+/// Whether a receipt is of a decision.
+fn is(receipt: &wire::Receipt, decision: &str) -> bool {
+    receipt.response.as_ref().is_some_and(|response| response.decision_id == decision)
+}
 
 /// The last decisions, newest first, with what became of them.
 async fn recent(asked: &Asked<'_>, cluster: &str, version: i64) -> Result<Recent, Status> {
@@ -106,14 +120,13 @@ async fn recent(asked: &Asked<'_>, cluster: &str, version: i64) -> Result<Recent
         match event.event {
             Some(Event::Decided(receipt)) => decided.push((receipt, None)),
             Some(Event::Ended(outcome)) => {
-                let of = |receipt: &wire::Receipt| {
-                    receipt
-                        .response
-                        .as_ref()
-                        .is_some_and(|response| response.decision_id == outcome.decision_id)
-                };
-                if let Some(known) = decided.iter_mut().find(|(receipt, _)| of(receipt)) {
+                if let Some(known) = decided.iter_mut().find(|known| is(&known.0, &outcome.decision_id)) {
                     known.1 = Some(outcome);
+                }
+            }
+            Some(Event::Disputed(disputed)) => {
+                if let Some(known) = decided.iter_mut().find(|known| is(&known.0, &disputed.decision_id)) {
+                    known.0.disputed = (!disputed.withdrawn).then_some(disputed);
                 }
             }
             _ => {}
@@ -144,10 +157,11 @@ pub async fn receipt(asked: &Asked<'_>, cluster: String, decision: String) -> Sh
     let receipt = asked.panel.door.explain(asked.request(request)).await?.into_inner();
     let response = receipt.response.clone().unwrap_or_default();
     let task = receipt.request.clone().and_then(|request| request.task).unwrap_or_default();
+    let names = Names::of(asked).await?;
     let longest = response.candidates.iter().map(total).fold(1e-9, f64::max);
     let main = html! {
         h1 { "Decision " (decision) }
-        p { (task.kind) " was placed on " strong { (response.node) } " by " (response.policy) " at " (time(receipt.at_ms))
+        p { (task.kind) " was placed on " strong { (response.node) } " by " (names.show(&response.policy)) " at " (time(receipt.at_ms))
             ", with the dial at " (format!("{:.2}", response.alpha)) "." }
         @if !response.fallback.is_empty() { p.told { "The configured policy did not decide: " (response.fallback) } }
         (figures([
@@ -157,6 +171,7 @@ pub async fn receipt(asked: &Asked<'_>, cluster: String, decision: String) -> Sh
             ("Expected cost", format!("{:.3}", receipt.predicted_cost)),
             ("Actual cost", receipt.actual_cost.map_or_else(|| "not known yet".to_owned(), |cost| format!("{cost:.3}"))),
         ]))
+        (live("disputed", dispute_part(asked, &receipt)))
         @if let Some(outcome) = &receipt.outcome { (live("outcome", outcome_part(&response, outcome))) }
         h2 { "What was chosen from" }
         p.key { @for (name, colour, _) in phases(&wire::Candidate::default()) {
@@ -173,14 +188,43 @@ pub async fn receipt(asked: &Asked<'_>, cluster: String, decision: String) -> Sh
                 td.number { (bytes(candidate.wan_bytes as f64)) }
             } } }
         } }
-        @for (who, other) in [("The shadow", &receipt.shadow), ("The fallback heuristic", &receipt.fallback)] {
+        @for (who, other) in [
+            ("The shadow", &receipt.shadow), ("The fallback heuristic", &receipt.fallback),
+            ("Kubernetes' default scheduler", &receipt.kube_default),
+        ] {
             @if let Some(other) = other {
-                p { (who) " (" (other.policy) ") would have chosen " strong { (other.node) } ", at an expected cost of "
+                p { (who) " (" (names.show(&other.policy)) ") would have chosen " strong { (other.node) } ", at an expected cost of "
                     (format!("{:.3}", other.predicted_cost)) "." }
             }
         }
     };
     Ok(Page::new("placements", "Decision", main))
+}
+
+/// Whether somebody says that it was wrong, and how to say so.
+fn dispute_part(asked: &Asked<'_>, receipt: &wire::Receipt) -> Part {
+    let decision = receipt.response.as_ref().map_or("", |response| &response.decision_id);
+    let form = |label, withdraw: bool| {
+        let mut fields =
+            vec![("cluster_id", receipt.cluster_id.clone()), ("decision_id", decision.to_owned())];
+        if withdraw {
+            fields.push(("withdraw", "yes".to_owned()));
+        }
+        let back = format!("placements/{}/{}", escaped(&receipt.cluster_id), escaped(decision));
+        Form { asked, method: "PlacementService/Dispute", fields, back, label, inside: html! {} }
+    };
+    let may = asked.can("PlacementService/Dispute");
+    html! {
+        @match &receipt.disputed {
+            Some(disputed) => {
+                p.trouble { (badge("disputed")) " by " (disputed.actor) " at " (time(disputed.at_ms)) ": " (disputed.reason) }
+                @if may { div.actions { (form("Dispute no more", true).confirmed("What came of it is learnt from again.", true)) } }
+            }
+            None => { @if may { div.actions {
+                (form("Dispute", false).confirmed("It was wrong: what came of it is left out of what is learnt from. The decision itself stays.", true))
+            } } }
+        }
+    }
 }
 
 fn total(candidate: &wire::Candidate) -> f64 {

@@ -1,18 +1,21 @@
 //! Policies: who decides, how far they are trusted, what a shadow would do otherwise.
 
+use std::collections::BTreeMap;
+
 use maud::html;
 use remora_proto::v1 as wire;
 use remora_proto::v1::cluster_service_server::ClusterService;
 use remora_proto::v1::policy_service_server::PolicyService;
 
-use super::page::{Form, Page, badge, figures, live, time};
+use tonic::Status;
+
+use super::page::{Form, Page, badge, escaped, figures, live, time};
 use super::{Asked, Part, Shown};
-use crate::storage::Role;
 
 pub async fn page(asked: &Asked<'_>) -> Shown {
     let door = &asked.panel.door;
-    let mut policies =
-        PolicyService::list(door, asked.request(wire::ListPoliciesRequest {})).await?.into_inner().policies;
+    let mut policies = all(asked).await?;
+    let names = Names::new(&policies);
     // Those that serve come first.
     policies.sort_by_key(|policy| policy.aliases.is_empty());
     let history = wire::AliasHistoryRequest { limit: Some(20), ..wire::AliasHistoryRequest::default() };
@@ -38,45 +41,72 @@ pub async fn page(asked: &Asked<'_>) -> Shown {
     let main = html! {
         h1 { "Policies" }
         h2 { "How they serve" }
-        (live("serving", html! { @for (id, serving, compared) in &served { (serving_part(asked, id, serving, compared.as_ref())) } }))
+        (live("serving", html! { @for (id, serving, compared) in &served { (serving_part(asked, id, serving, compared.as_ref(), &names)) } }))
         h2 { "All policies" }
-        (live("policies", table(asked, &policies)))
+        (live("policies", table(asked, &policies, &history)))
         h2 { "Who had which role" }
         (live("history", html! { div.scroll { table {
             thead { tr { th { "Since" } th { "Alias" } th { "Policy" } th { "Before" } th { "Who" } th { "Why" } } }
             tbody { @for change in &history { tr {
-                td { (time(change.at_ms)) } td { (badge(&change.alias)) } td { (short(&change.policy)) } td { (short(&change.before)) } td { (change.actor) } td { (change.reason) }
+                td { (time(change.at_ms)) } td { (badge(&change.alias)) } td { (names.show(&change.policy)) } td { (names.show(&change.before)) } td { (change.actor) } td { (change.reason) }
             } } }
         } } }))
     };
     Ok(Page::new("policies", "Policies", main))
 }
 
-fn short(policy: &str) -> &str {
-    if policy.len() == 64 { &policy[..12] } else { policy }
+pub async fn all(asked: &Asked<'_>) -> Result<Vec<wire::Policy>, Status> {
+    let list = asked.request(wire::ListPoliciesRequest {});
+    Ok(PolicyService::list(&asked.panel.door, list).await?.into_inner().policies)
 }
 
-fn table(asked: &Asked<'_>, policies: &[wire::Policy]) -> Part {
-    let operator = asked.may(Role::Operator);
-    let give = |policy: &wire::Policy| Form {
-        asked,
-        method: "PolicyService/SetAlias",
-        fields: vec![("policy", policy.id.clone())],
-        back: "policies".to_owned(),
-        label: "Give a role",
-        inside: html! { label { "Role" select name="alias" {
-            option value="shadow" { "shadow: decides silently, differences are counted" }
-            option value="candidate" { "candidate: decides a share" }
-            option value="champion" { "champion: decides" }
-        } } },
-    };
+/// An id for people: of a hash the beginning.
+pub fn short(policy: &str) -> &str {
+    if policy.len() == 64 { policy.get(..12).unwrap_or(policy) } else { policy }
+}
+
+/// What policies are called, and the roles that they have now.
+pub struct Names(BTreeMap<String, wire::Policy>);
+
+impl Names {
+    pub fn new(policies: &[wire::Policy]) -> Names {
+        Names(policies.iter().map(|policy| (policy.id.clone(), policy.clone())).collect())
+    }
+
+    pub async fn of(asked: &Asked<'_>) -> Result<Names, Status> {
+        Ok(Names::new(&all(asked).await?))
+    }
+
+    /// A policy by its id: what it is called, the beginning of its hash, its roles.
+    pub fn show(&self, id: &str) -> Part {
+        let policy = self.0.get(id);
+        let name = policy.map(|policy| policy.name.as_str()).filter(|name| *name != id);
+        html! {
+            @match name {
+                Some(name) => { span title=(id) { (name) } " " code.faint { (short(id)) } }
+                None => { span title=(id) { (short(id)) } }
+            }
+            @for alias in policy.map_or(&[][..], |policy| &policy.aliases) { " " (badge(alias)) }
+        }
+    }
+}
+
+/// A link to what would have changed had a policy decided.
+pub fn preview_link(policy: &str) -> Part {
+    html! { a href={ "policies/preview?policy=" (escaped(policy)) } { "What would have changed?" } }
+}
+
+fn table(asked: &Asked<'_>, policies: &[wire::Policy], history: &[wire::AliasChange]) -> Part {
+    let operator = asked.can("PolicyService/SetAlias");
+    let before = history.iter().find(|change| change.alias == "champion" && !change.before.is_empty());
+    let give = |policy: &wire::Policy| give(asked, &policy.id, false);
     let back = |alias: &str| Form {
         asked,
         method: "PolicyService/RollBack",
         fields: vec![("alias", alias.to_owned())],
         back: "policies".to_owned(),
         label: "Roll back the champion",
-        inside: html! {},
+        inside: html! { @if let Some(change) = before { p { (preview_link(&change.before)) } } },
     };
     html! {
         div.scroll { table {
@@ -94,11 +124,31 @@ fn table(asked: &Asked<'_>, policies: &[wire::Policy]) -> Part {
     }
 }
 
+/// A form that gives a policy a role.
+pub fn give<'a>(asked: &'a Asked<'a>, policy: &str, champion: bool) -> Form<'a> {
+    Form {
+        asked,
+        method: "PolicyService/SetAlias",
+        fields: vec![("policy", policy.to_owned())],
+        back: "policies".to_owned(),
+        label: "Give a role",
+        inside: html! {
+            label { "Role" select name="alias" {
+                option value="shadow" { "shadow: decides silently, differences are counted" }
+                option value="candidate" { "candidate: decides a share" }
+                option value="champion" selected[champion] { "champion: decides" }
+            } }
+            @if !champion { p { (preview_link(policy)) } }
+        },
+    }
+}
+
 fn serving_part(
     asked: &Asked<'_>,
     id: &str,
     serving: &wire::Serving,
     compared: Option<&wire::CompareResponse>,
+    names: &Names,
 ) -> Part {
     let told = match serving.autonomy() {
         wire::Autonomy::Off => "off",
@@ -139,9 +189,9 @@ fn serving_part(
             ("Dial α", format!("{:.2}", serving.alpha.unwrap_or_default())),
         ]))
         @if let Some(compared) = compared.filter(|compared| compared.decisions > 0) {
-            p { "The shadow " (short(&compared.shadow)) " decided " (compared.decisions) " times beside " (short(&compared.decided)) " and otherwise "
+            p { "The shadow " (names.show(&compared.shadow)) " decided " (compared.decisions) " times beside " (names.show(&compared.decided)) " and otherwise "
                 (compared.differ) " times; its choices were expected to cost " (format!("{:.3}", compared.expected_cost_ratio)) " times as much." }
         }
-        @if asked.may(Role::Operator) { div.actions { (form.confirmed("It holds from the next request on.", true)) } }
+        @if asked.can("PolicyService/SetServing") { div.actions { (form.confirmed("It holds from the next request on.", true)) } }
     }
 }

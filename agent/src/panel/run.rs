@@ -12,7 +12,6 @@ use super::page::{Form, Page, badge, escaped, figures, live, time, time_or_none}
 use super::session::Session;
 use super::{Asked, Asking, Part, Parts, Shown, request};
 use crate::commands::{bytes, seconds};
-use crate::storage::Role;
 
 /// Of a log, how much of its end is shown.
 const SHOWN: usize = 64 << 10;
@@ -97,7 +96,7 @@ pub async fn one(asked: &Asked<'_>, id: String) -> Shown {
                 p { a href={ "placements/" (escaped(&cluster)) "/" (escaped(&run.decision_id)) } { "Why it ran on " (run.node) } }
             }
         }))
-        @if asked.may(Role::Operator) { div.actions {
+        @if asked.can("AppService/RepeatRun") { div.actions {
             @if over { (form("AppService/RepeatRun", "Repeat").button()) }
             @else { (form("AppService/CancelRun", "Cancel").confirmed("It is stopped, and what it has done so far counts as nothing.", false)) }
         } }

@@ -1,7 +1,7 @@
 //! Who looks at the panel. Signing in with a token begins a session; the token is asked anew with every request, so that
 //! one that was revoked or has run out opens nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -22,6 +22,8 @@ const LONGEST_MS: i64 = 12 * 3_600_000;
 const IDLE_MS: i64 = 2 * 3_600_000;
 /// Sessions at a time; the oldest gives way.
 const MOST: usize = 10_000;
+/// Actions that can be undone, of all sessions.
+const OFFERS: usize = 1000;
 /// Attempts to sign in, in a row and then per second.
 const BURST: NonZeroU32 = NonZeroU32::new(10).expect("is not 0");
 
@@ -55,6 +57,16 @@ pub struct Sessions {
     attempts: DefaultDirectRateLimiter,
     /// Of those who need not sign in.
     csrf: String,
+    /// What can be undone, with the session that did it, oldest first.
+    offers: Mutex<VecDeque<(String, String, Undo)>>,
+}
+
+/// An action that undoes another: its method, its fields, and where to come back to.
+#[derive(Clone, Debug)]
+pub struct Undo {
+    pub method: &'static str,
+    pub fields: Vec<(&'static str, String)>,
+    pub back: String,
 }
 
 impl std::fmt::Debug for Sessions {
@@ -108,7 +120,26 @@ fn local_host(headers: &HeaderMap) -> Result<(), Why> {
 impl Sessions {
     pub fn new(first: Option<FirstLink>) -> Sessions {
         let attempts = RateLimiter::direct(Quota::per_second(NonZeroU32::MIN).allow_burst(BURST));
-        Sessions { kept: Mutex::default(), first: Mutex::new(first), attempts, csrf: random::<32>() }
+        let (kept, offers) = (Mutex::default(), Mutex::default());
+        Sessions { kept, first: Mutex::new(first), attempts, csrf: random::<32>(), offers }
+    }
+
+    /// Keeps what a session can undo; returns under which name. It is kept here, so that no link makes a page of ours
+    /// offer something else.
+    pub fn offer(&self, csrf: &str, undo: Undo) -> String {
+        let id = random::<8>();
+        let mut offers = self.offers.lock().unwrap_or_else(PoisonError::into_inner);
+        if offers.len() >= OFFERS {
+            offers.pop_front();
+        }
+        offers.push_back((id.clone(), csrf.to_owned(), undo));
+        id
+    }
+
+    pub fn offered(&self, csrf: &str, id: &str) -> Option<Undo> {
+        let offers = self.offers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mine = |(known, of, _): &&(String, String, Undo)| known == id && of == csrf;
+        offers.iter().find(mine).map(|(.., undo)| undo.clone())
     }
 
     fn kept(&self) -> MutexGuard<'_, BTreeMap<String, Kept>> {

@@ -6,7 +6,6 @@ use remora_proto::v1::app_service_server::AppService;
 
 use super::page::{Form, Page, badge, empty, live, time, time_or_none};
 use super::{Asked, Part, Shown};
-use crate::storage::Role;
 
 pub async fn page(asked: &Asked<'_>) -> Shown {
     let request = wire::ListTriggersRequest { app: String::new(), limit: Some(100) };
@@ -37,7 +36,7 @@ pub async fn page(asked: &Asked<'_>) -> Shown {
 }
 
 pub fn table(asked: &Asked<'_>, triggers: &[wire::Trigger], back: &str) -> Part {
-    let operator = asked.may(Role::Operator);
+    let author = asked.can("AppService/CommandTrigger");
     let form = |trigger: &wire::Trigger, command: wire::TriggerCommand, label| Form {
         asked,
         method: "AppService/CommandTrigger",
@@ -62,7 +61,7 @@ pub fn table(asked: &Asked<'_>, triggers: &[wire::Trigger], back: &str) -> Part 
                     td { (time_or_none(trigger.fired_ms)) }
                     td { @if trigger.items > 0 { (trigger.items) " items" } }
                     td { @if let Some(at) = trigger.skipped_ms { (time(at)) ": " (trigger.skipped) } }
-                    td { @if operator { div.actions {
+                    td { @if author { div.actions {
                         (form(trigger, wire::TriggerCommand::Fire, "Fire").button())
                         @if trigger.paused { (form(trigger, wire::TriggerCommand::Resume, "Resume").button()) }
                         @else { (form(trigger, wire::TriggerCommand::Pause, "Pause").confirmed("It does not fire until somebody resumes it.", false)) }

@@ -46,7 +46,7 @@ const fn open(path: &'static str) -> Method {
 }
 
 /// Every method that can be called, by path. What is not here is not answered.
-pub static METHODS: [Method; 51] = [
+pub static METHODS: [Method; 54] = [
     method("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Role::Viewer, Noted::Never),
     // Load balancers ask, and have no token.
     open("/grpc.health.v1.Health/Check"),
@@ -55,9 +55,9 @@ pub static METHODS: [Method; 51] = [
     method("/remora.v1.AdminService/CreateToken", Role::Admin, Noted::Stored),
     method("/remora.v1.AdminService/ListTokens", Role::Admin, Noted::Here),
     method("/remora.v1.AdminService/RevokeToken", Role::Admin, Noted::Stored),
-    method("/remora.v1.AppService/CancelRun", Role::Operator, Noted::Here),
-    method("/remora.v1.AppService/Command", Role::Operator, Noted::Here),
-    method("/remora.v1.AppService/CommandTrigger", Role::Operator, Noted::Here),
+    method("/remora.v1.AppService/CancelRun", Role::Author, Noted::Here),
+    method("/remora.v1.AppService/Command", Role::Author, Noted::Here),
+    method("/remora.v1.AppService/CommandTrigger", Role::Author, Noted::Here),
     method("/remora.v1.AppService/Execute", Role::Orchestrator, Noted::Never),
     method("/remora.v1.AppService/ExportRun", Role::Viewer, Noted::Never),
     method("/remora.v1.AppService/Get", Role::Viewer, Noted::Never),
@@ -69,8 +69,8 @@ pub static METHODS: [Method; 51] = [
     method("/remora.v1.AppService/ListTriggers", Role::Viewer, Noted::Never),
     method("/remora.v1.AppService/ListVersions", Role::Viewer, Noted::Never),
     method("/remora.v1.AppService/Notify", Role::Orchestrator, Noted::Never),
-    method("/remora.v1.AppService/Register", Role::Operator, Noted::Here),
-    method("/remora.v1.AppService/RepeatRun", Role::Operator, Noted::Here),
+    method("/remora.v1.AppService/Register", Role::Author, Noted::Here),
+    method("/remora.v1.AppService/RepeatRun", Role::Author, Noted::Here),
     method("/remora.v1.AppService/ReportMetric", Role::Orchestrator, Noted::Never),
     method("/remora.v1.AppService/RollBackVersion", Role::Operator, Noted::Here),
     method("/remora.v1.AppService/RunLog", Role::Viewer, Noted::Never),
@@ -85,6 +85,7 @@ pub static METHODS: [Method; 51] = [
     method("/remora.v1.ClusterService/Remove", Role::Operator, Noted::Here),
     method("/remora.v1.ClusterService/Update", Role::Orchestrator, Noted::Never),
     method("/remora.v1.ClusterService/Watch", Role::Viewer, Noted::Never),
+    method("/remora.v1.PlacementService/Dispute", Role::Author, Noted::Here),
     method("/remora.v1.PlacementService/Explain", Role::Viewer, Noted::Never),
     method("/remora.v1.PlacementService/Place", Role::Orchestrator, Noted::Never),
     method("/remora.v1.PlacementService/PlaceBatch", Role::Orchestrator, Noted::Never),
@@ -95,7 +96,9 @@ pub static METHODS: [Method; 51] = [
     method("/remora.v1.PolicyService/GetServing", Role::Viewer, Noted::Never),
     method("/remora.v1.PolicyService/History", Role::Viewer, Noted::Never),
     method("/remora.v1.PolicyService/List", Role::Viewer, Noted::Never),
+    method("/remora.v1.PolicyService/Preview", Role::Viewer, Noted::Never),
     method("/remora.v1.PolicyService/RollBack", Role::Operator, Noted::Stored),
+    method("/remora.v1.PolicyService/Savings", Role::Viewer, Noted::Never),
     method("/remora.v1.PolicyService/SetAlias", Role::Operator, Noted::Stored),
     method("/remora.v1.PolicyService/SetServing", Role::Operator, Noted::Stored),
     method("/remora.v1.PolicyService/Upload", Role::Operator, Noted::Stored),

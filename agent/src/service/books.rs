@@ -23,10 +23,11 @@ use remora_proto::v1 as wire;
 use super::convert::{self, Registration};
 use super::messages::{Answer, Summary};
 use super::names::Names;
+use super::savings::Savings;
 use super::serving::Regret;
 use links::{Estimates, Flows};
 
-pub(super) use kept::Kept;
+pub(super) use kept::{Kept, Look};
 pub(super) use placing::Chooser;
 
 /// A decision and what is needed to end it.
@@ -40,6 +41,8 @@ pub(super) struct Decision {
     pub made: Option<Made>,
     /// What was reported of it, and when.
     pub outcome: Option<(Arc<wire::ReportOutcomeRequest>, Time)>,
+    /// Who says that it was wrong, and why.
+    pub disputed: Option<Arc<wire::Disputed>>,
     /// When it is taken as ended if nothing is reported.
     expires: Option<Time>,
     ended: bool,
@@ -82,6 +85,8 @@ pub(super) struct Books {
     pub regret: Regret,
     /// How often the shadow was asked, how often it differs, and the ratios of expected costs, summed.
     pub shadow: Shadow,
+    /// What decisions were expected to save.
+    pub saved: Savings,
     decided: u64,
 }
 
@@ -145,6 +150,7 @@ impl Books {
             next_reported: convert::FIRST_REPORTED + (1 << 40),
             regret: Regret::default(),
             shadow: Shadow::default(),
+            saved: Savings::default(),
             decided: 0,
             cluster,
         };
@@ -160,7 +166,17 @@ impl Books {
     fn reported(&self, commitment: TaskId, node: NodeId) -> Decision {
         let task = self.committed(node, commitment).expect("a reported task is on its node");
         let versions = self.versions(&task);
-        Decision { commitment, node, task, versions, made: None, outcome: None, expires: None, ended: false }
+        Decision {
+            commitment,
+            node,
+            task,
+            versions,
+            made: None,
+            outcome: None,
+            disputed: None,
+            expires: None,
+            ended: false,
+        }
     }
 
     fn pin_running(&mut self) {

@@ -22,7 +22,7 @@ use remora_env::{Cluster, Time};
 use remora_proto::v1 as wire;
 
 use super::books::links::Estimates;
-use super::messages::{Answer, Order, Other, Ranked, Report, Summary};
+use super::messages::{Answer, Dispute, Order, Other, Ranked, Report, Summary};
 use super::names::{NamedTask, Names};
 use super::serving::Why;
 
@@ -138,6 +138,24 @@ pub fn report(request: &wire::ReportOutcomeRequest) -> Result<Report, Invalid> {
     })
 }
 
+/// What a `DisputeRequest` says.
+pub fn dispute(request: wire::DisputeRequest) -> Result<Dispute, Invalid> {
+    let wire::DisputeRequest { cluster_id, decision_id, reason, withdraw } = request;
+    Ok(Dispute {
+        cluster_id: Field::root("cluster_id").name(&cluster_id)?,
+        decision_id: Field::root("decision_id").name(&decision_id)?,
+        reason: reason_given(reason)?,
+        withdraw,
+    })
+}
+
+/// Why somebody does something, which has to be said.
+pub fn reason_given(reason: String) -> Result<String, Invalid> {
+    let at = Field::root("reason");
+    at.text(&reason)?;
+    if reason.trim().is_empty() { Err(at.refuse("is empty, want why")) } else { Ok(reason) }
+}
+
 /// Measured phases are only kept; they have to be numbers all the same.
 fn phases(phases: &Option<wire::Phases>) -> Result<(), Invalid> {
     let Some(wire::Phases { wait_s, pull_s, fetch_s, start_s, execution_s, store_s }) = *phases else {
@@ -203,7 +221,7 @@ pub fn answer(answer: &Answer) -> wire::PlaceResponse {
     let chosen = candidate(answer, &answer.chosen);
     let name = |other: &Other| answer.topology.nodes[other.node as usize].name.clone();
     wire::PlaceResponse {
-        predicted_transfer_bytes: chosen.image_bytes + chosen.input_bytes + chosen.output_bytes,
+        predicted_transfer_bytes: answer.chosen.bytes() as i64,
         predicted_completion_s: answer.chosen.candidate.completion_s(),
         node: chosen.node,
         decision_id: answer.decision_id.clone(),
@@ -223,6 +241,8 @@ pub fn alternative(answer: &Answer, other: &Other) -> wire::Alternative {
         policy: other.policy.to_string(),
         node: answer.topology.nodes[other.node as usize].name.clone(),
         predicted_cost: other.cost,
+        predicted_transfer_bytes: other.bytes as i64,
+        predicted_completion_s: other.response_s,
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Door {
     /// Where changes of policies are kept, and the one who makes one at a time.
     pub(super) storage: Option<Arc<Storage>>,
     pub(super) changing: Arc<Mutex<()>>,
+    /// The one whose preview is being made.
+    pub(super) previewing: Arc<Mutex<()>>,
     pub(super) metrics: Arc<Metrics>,
 }
 

@@ -25,6 +25,8 @@ pub enum Event {
     Ended(Arc<wire::ReportOutcomeRequest>),
     /// Nobody reported the outcome of this decision in time.
     Expired(String),
+    /// Somebody says that a decision was wrong, or takes it back.
+    Disputed(Arc<wire::Disputed>),
     Removed,
 }
 

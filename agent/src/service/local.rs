@@ -40,7 +40,8 @@ impl Core {
         let known: Vec<String> = before.clusters.keys().cloned().collect();
         let Core { policies, clock, storage, metrics, .. } = self;
         let (owner, owning) = owner::start(policies, before, storage.clone(), clock.clone());
-        let door = Door { owner, clock, storage, changing: Arc::default(), metrics };
+        let (changing, previewing) = Default::default();
+        let door = Door { owner, clock, storage, changing, previewing, metrics };
         let id = |request: &wire::RegisterClusterRequest| {
             request.cluster.as_ref().map_or_else(String::new, |cluster| cluster.id.clone())
         };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use remora_env::observation::Candidate;
+use remora_env::observation::{Candidate, Observation};
 use remora_env::topology::{NodeId, Topology};
 
 use super::names::NamedTask;
@@ -31,6 +31,20 @@ pub struct Ranked {
     pub score: f64,
 }
 
+impl Ranked {
+    /// Bytes over the network that the task is expected to cause there.
+    pub fn bytes(&self) -> u64 {
+        transfer_bytes(&self.candidate)
+    }
+}
+
+/// Bytes over the network that a task is expected to cause; those on their way already do not count.
+pub fn transfer_bytes(candidate: &Candidate) -> u64 {
+    let Candidate { missing_image_bytes, arriving_image_bytes, missing_input_bytes, output_bytes, .. } =
+        candidate;
+    missing_image_bytes - arriving_image_bytes + missing_input_bytes + output_bytes
+}
+
 /// What a request for a place is answered with.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -51,6 +65,7 @@ pub struct Answer {
     pub advised: Option<Other>,
     pub shadow: Option<Other>,
     pub heuristic: Option<Other>,
+    pub kube_default: Option<Other>,
 }
 
 /// Another choice for the same task.
@@ -58,8 +73,32 @@ pub struct Answer {
 pub struct Other {
     pub policy: Arc<str>,
     pub node: NodeId,
-    /// Expected, with the same estimates.
+    /// Expected, with the same estimates: cost, bytes over the network, seconds to completion.
     pub cost: f64,
+    pub bytes: u64,
+    pub response_s: f64,
+}
+
+impl Other {
+    /// Somebody's choice of a candidate.
+    pub fn new(policy: Arc<str>, observation: &Observation<'_>, candidate: &Candidate) -> Other {
+        Other {
+            policy,
+            node: candidate.node,
+            cost: observation.cost(candidate),
+            bytes: transfer_bytes(candidate),
+            response_s: candidate.completion_s(),
+        }
+    }
+}
+
+/// Somebody says that a decision was wrong, or takes it back.
+#[derive(Clone, Debug)]
+pub struct Dispute {
+    pub cluster_id: String,
+    pub decision_id: String,
+    pub reason: String,
+    pub withdraw: bool,
 }
 
 /// What became of a decision.

@@ -28,7 +28,7 @@ use super::serving::Serving;
 use crate::storage::Storage;
 
 pub(super) use handle::{
-    By, Command, Explained, Handle, PlaceReply, PolicyCommand, Reply, Served, Snapshot, Told,
+    By, Command, Explained, Handle, PlaceReply, PolicyCommand, Prepared, Reply, Served, Snapshot, Told,
 };
 
 /// Most clusters at a time.
@@ -79,7 +79,7 @@ pub(super) fn start(
     let Before { clusters, serving, servings, version } = before;
     let (sender, mut commands) = mpsc::channel(WAITING);
     let run = format!("{:x}", Clock::run());
-    let chooser = Chooser { policies, run, next: 0, usual: Duration::ZERO };
+    let chooser = Chooser::new(policies, run);
     let mut owner = Owner {
         clock,
         chooser,
@@ -125,6 +125,11 @@ impl Owner {
             Command::Place(order, request, reply) => drop(reply.send(self.place(&order, request))),
             Command::Report(report, request, reply) => drop(reply.send(self.report(&report, request))),
             Command::Explain(cluster, id, reply) => drop(reply.send(self.explain(&cluster, &id))),
+            Command::Dispute(dispute, actor, reply) => drop(reply.send(self.dispute(dispute, actor))),
+            Command::Savings(cluster, begin_ms, reply) => {
+                drop(reply.send(self.savings(&cluster, begin_ms)));
+            }
+            Command::Flush(reply) => drop(reply.send(Ok(((), self.flushed())))),
             Command::Policies(command) => self.policies(command),
         }
     }
@@ -220,11 +225,14 @@ impl Owner {
                 "there are {MAX_CLUSTERS} clusters already; remove one first"
             )));
         }
-        let books = Books::new(registration);
+        let mut books = Books::new(registration);
         books.check();
         let summary = books.summary();
         match self.clusters.get_mut(&id) {
-            Some(held) => (held.books, held.since_kept) = (books, 0),
+            Some(held) => {
+                books.saved = std::mem::take(&mut held.books.saved);
+                (held.books, held.since_kept) = (books, 0);
+            }
             None => drop(self.clusters.insert(id.clone(), Held::new(books, self.version))),
         }
         let durable = self.committed(&id, Event::Registered(request, summary.clone()));

@@ -123,6 +123,11 @@ impl Policies {
         ids
     }
 
+    /// Of those that draw.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
     pub fn about(&self, id: &str) -> Option<&About> {
         self.checkpoints.get(id)
     }

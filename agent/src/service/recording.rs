@@ -68,12 +68,15 @@ pub(crate) async fn recording(storage: &Storage, cluster: &str, span: Span) -> R
 }
 
 /// What is told of the recording, in this order, where there is any of it.
-const TOLD: [&str; 12] =
-    [UNKNOWN, DAMAGED, GONE, EXPIRY, OPEN, ELSEWHERE, UNMEASURED, UNTIMED, OTHERS, TRANSFERS, FACTS, MADE];
+const TOLD: [&str; 13] = [
+    UNKNOWN, DAMAGED, GONE, EXPIRY, DISPUTED, OPEN, ELSEWHERE, UNMEASURED, UNTIMED, OTHERS, TRANSFERS, FACTS,
+    MADE,
+];
 const UNKNOWN: &str = "tasks left out, as the cluster no longer has their kind, image or data";
 const DAMAGED: &str = "decisions left out, as they say too little";
 const GONE: &str = "decisions left out with their outcomes, as their node has left the cluster";
 const EXPIRY: &str = "outcomes left out, as nobody reported them in time";
+const DISPUTED: &str = "outcomes left out, as somebody disputes the decision";
 const OPEN: &str = "decisions of which no outcome was reported";
 const ELSEWHERE: &str = "outcomes left out, as their decision is not among those exported";
 const UNMEASURED: &str = "outcomes without a measured response, which counts until the report came";
@@ -122,6 +125,12 @@ impl Walk {
                 None => self.count(DAMAGED, 1),
             },
             Kind::Ended => self.end(entry.at_ms, wire::ReportOutcomeRequest::decode(body)?),
+            Kind::Disputed => {
+                let wire::Disputed { decision_id, withdrawn, .. } = wire::Disputed::decode(body)?;
+                if let Some(&task) = self.known.get(&decision_id) {
+                    self.tasks[task].disputed = !withdrawn;
+                }
+            }
             Kind::Decided | Kind::Removed => {}
         }
         Ok(())
@@ -228,6 +237,10 @@ fn records(
             count(OPEN);
             continue;
         };
+        if task.disputed {
+            count(DISPUTED);
+            continue;
+        }
         if !reported.is_measured() {
             count(UNMEASURED);
         }

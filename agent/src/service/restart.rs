@@ -9,6 +9,7 @@ use remora_proto::v1 as wire;
 use serde::de::DeserializeOwned;
 
 use super::books::Books;
+use super::books::Look;
 use super::convert;
 use super::policies::{About, Alias, Change, Policies};
 use super::refusal::Refusal;
@@ -128,45 +129,63 @@ async fn restore_policies(storage: &Storage, policies: &mut Policies) -> anyhow:
 
 /// A cluster from its snapshot and what happened since.
 fn books(restored: Restored, serving: &Serving) -> anyhow::Result<Books> {
-    let mut books = match restored.snapshot {
-        Some(snapshot) => {
-            let body = wire::ClusterSnapshot::decode(snapshot.body.as_slice())?;
-            Some(Books::restored(&body, snapshot.at_ms, serving).map_err(|refusal| anyhow!("{refusal}"))?)
-        }
-        None => None,
-    };
+    let (at_ms, body) = restored.snapshot.map_or((0, None), |snapshot| (snapshot.at_ms, Some(snapshot.body)));
+    let mut books = begin(body.as_deref(), at_ms, serving)?;
     for Recorded { sequence, entry } in restored.entries {
-        let now = convert::time(entry.at_ms);
-        if let Some(books) = &mut books {
-            books.set_time(now);
-        }
-        let replayed = match (entry.kind, &mut books) {
-            (Kind::Registered, books) => {
-                let request = wire::RegisterClusterRequest::decode(entry.body.as_slice())?;
-                convert::registration(&request, now)
-                    .map(|it| *books = Some(Books::new(it)))
-                    .map_err(Refusal::from)
-            }
-            (Kind::Changed, Some(books)) => {
-                let request = wire::UpdateClusterRequest::decode(entry.body.as_slice())?;
-                let update = convert::update(&request).map_err(Refusal::from);
-                update.and_then(|update| books.update(&update, &request.changes)).map(drop)
-            }
-            (Kind::Decided, Some(books)) => {
-                books.replay(&wire::Receipt::decode(entry.body.as_slice())?, serving)
-            }
-            (Kind::Ended, Some(books)) => {
-                let request = wire::ReportOutcomeRequest::decode(entry.body.as_slice())?;
-                let report = convert::report(&request).map_err(Refusal::from);
-                report.and_then(|report| books.report(&report, &Arc::new(request), serving)).map(drop)
-            }
-            (Kind::Removed, _) | (_, None) => Ok(()),
-        };
-        if let Err(refusal) = replayed {
+        if let Err(refusal) = again(&mut books, &entry, serving, None)? {
             tracing::warn!(entry = sequence, %refusal, "an entry of the journal could not be carried out again");
         }
     }
     let books = books.context("nothing says what it is made of")?;
     books.check();
     Ok(books)
+}
+
+/// A cluster as it was kept, or nothing yet.
+pub fn begin(snapshot: Option<&[u8]>, at_ms: i64, serving: &Serving) -> anyhow::Result<Option<Books>> {
+    let Some(body) = snapshot else { return Ok(None) };
+    let body = wire::ClusterSnapshot::decode(body)?;
+    let books = Books::restored(&body, at_ms, serving).map_err(|refusal| anyhow!("{refusal}"))?;
+    Ok(Some(books))
+}
+
+/// Carries an entry of the journal out again; `look` sees a decision before it is entered.
+///
+/// # Errors
+/// When the entry is damaged; within, when what it says is refused, which changes nothing.
+pub fn again(
+    books: &mut Option<Books>,
+    entry: &storage::Entry,
+    serving: &Serving,
+    look: Option<&mut Look<'_>>,
+) -> Result<Result<(), Refusal>, prost::DecodeError> {
+    let (now, body) = (convert::time(entry.at_ms), entry.body.as_slice());
+    if let Some(books) = books {
+        books.set_time(now);
+    }
+    Ok(match (entry.kind, books) {
+        (Kind::Registered, books) => {
+            let request = wire::RegisterClusterRequest::decode(body)?;
+            let registered = convert::registration(&request, now).map_err(Refusal::from);
+            registered.map(|registration| {
+                let saved = books.take().map(|books| books.saved).unwrap_or_default();
+                let mut begun = Books::new(registration);
+                begun.saved = saved;
+                *books = Some(begun);
+            })
+        }
+        (Kind::Changed, Some(books)) => {
+            let request = wire::UpdateClusterRequest::decode(body)?;
+            let update = convert::update(&request).map_err(Refusal::from);
+            update.and_then(|update| books.update(&update, &request.changes)).map(drop)
+        }
+        (Kind::Decided, Some(books)) => books.replay(&wire::Receipt::decode(body)?, serving, look),
+        (Kind::Ended, Some(books)) => {
+            let request = wire::ReportOutcomeRequest::decode(body)?;
+            let report = convert::report(&request).map_err(Refusal::from);
+            report.and_then(|report| books.report(&report, &Arc::new(request), serving)).map(drop)
+        }
+        (Kind::Disputed, Some(books)) => books.dispute(&Arc::new(wire::Disputed::decode(body)?)),
+        (Kind::Removed, _) | (_, None) => Ok(()),
+    })
 }

@@ -129,6 +129,9 @@ fn encoded(entry: &Entry) -> storage::Entry {
         }
         Event::Ended(request) => (Kind::Ended, Some(request.decision_id.clone()), request.encode_to_vec()),
         Event::Expired(id) => (Kind::Ended, Some(id.clone()), ended(id).encode_to_vec()),
+        Event::Disputed(disputed) => {
+            (Kind::Disputed, Some(disputed.decision_id.clone()), disputed.encode_to_vec())
+        }
         Event::Removed => (Kind::Removed, None, Vec::new()),
     };
     storage::Entry { at_ms: entry.at_ms, cluster: entry.cluster.to_string(), kind, decision_id, body }

@@ -19,11 +19,13 @@ pub enum Kind {
     Changed,
     Decided,
     Ended,
+    Disputed,
     Removed,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 5] = [Kind::Registered, Kind::Changed, Kind::Decided, Kind::Ended, Kind::Removed];
+    pub const ALL: [Kind; 6] =
+        [Kind::Registered, Kind::Changed, Kind::Decided, Kind::Ended, Kind::Disputed, Kind::Removed];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -31,6 +33,7 @@ impl Kind {
             Kind::Changed => "changed",
             Kind::Decided => "decided",
             Kind::Ended => "ended",
+            Kind::Disputed => "disputed",
             Kind::Removed => "removed",
         }
     }
@@ -81,6 +84,8 @@ pub struct JournalFilter {
     pub from_ms: Option<i64>,
     /// Before.
     pub until_ms: Option<i64>,
+    /// After the entry with this number.
+    pub after: Option<i64>,
 }
 
 const SELECT: &str = "SELECT sequence, at_ms, cluster, kind, decision_id, body FROM journal WHERE true";
@@ -103,6 +108,7 @@ impl Storage {
             // Implied by the line before, and what spares reading the journal from its beginning.
             .filter("sequence >= (SELECT min(sequence) FROM journal WHERE at_ms >=", filter.from_ms)?
             .filter("at_ms <", filter.until_ms)?
+            .filter("sequence >", filter.after)?
             .page(&self.database, paging, recorded)
             .await
     }
@@ -118,9 +124,15 @@ impl Storage {
 
     /// Walks through a cluster's journal without ever holding more than a page of it.
     pub fn export(&self, cluster: &str) -> Export<'_> {
+        self.export_after(cluster, None)
+    }
+
+    /// The same from after an entry on.
+    pub fn export_after(&self, cluster: &str, after: Option<i64>) -> Export<'_> {
         Export {
             storage: self,
             cluster: cluster.to_owned(),
+            after,
             page: VecDeque::new(),
             next: Some(String::new()),
         }
@@ -132,6 +144,7 @@ impl Storage {
 pub struct Export<'a> {
     storage: &'a Storage,
     cluster: String,
+    after: Option<i64>,
     page: VecDeque<Recorded>,
     /// The token of the next page; nothing after the last.
     next: Option<String>,
@@ -143,7 +156,8 @@ impl Export<'_> {
         if self.page.is_empty()
             && let Some(token) = self.next.take()
         {
-            let filter = JournalFilter { cluster: Some(self.cluster.clone()), ..JournalFilter::default() };
+            let (cluster, after) = (Some(self.cluster.clone()), self.after);
+            let filter = JournalFilter { cluster, after, ..JournalFilter::default() };
             let paging = Paging { token: token.clone(), limit: EXPORTED, newest_first: false };
             // What failed can be tried again.
             let page =

@@ -303,7 +303,7 @@ impl Writer {
                     restore::begin(connection, &entry.cluster, *sequence, entry.at_ms).await?
                 }
                 Kind::Removed => restore::end(connection, &entry.cluster).await?,
-                Kind::Changed | Kind::Decided | Kind::Ended => {}
+                Kind::Changed | Kind::Decided | Kind::Ended | Kind::Disputed => {}
             }
         }
         for (cluster, snapshot) in snapshots {

@@ -23,6 +23,15 @@ pub struct Restored {
     pub entries: Vec<Recorded>,
 }
 
+/// What the entries after `sequence` continue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Base {
+    pub sequence: i64,
+    pub at_ms: i64,
+    /// A snapshot; without one they begin with the cluster's registration.
+    pub body: Option<Vec<u8>>,
+}
+
 /// How long entries are kept that no restart needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
@@ -80,6 +89,33 @@ impl Storage {
             })
         };
         row.map(read).transpose()
+    }
+
+    /// The nearest that is kept before an entry of a live cluster, or the earliest that is kept.
+    pub async fn base(&self, cluster: &str, entry: i64) -> Result<Option<Base>, Error> {
+        const QUERY: &str =
+            "SELECT registered, sequence, at_ms, body, before_sequence, before_at_ms, before_body
+            FROM snapshots WHERE cluster = $1";
+        let mut connection = self.database.read().await?;
+        let Some(row) = sqlx::query(QUERY).bind(cluster).fetch_optional(&mut *connection).await? else {
+            return Ok(None);
+        };
+        let last = Base {
+            sequence: row.try_get("sequence")?,
+            at_ms: row.try_get("at_ms")?,
+            body: row.try_get("body")?,
+        };
+        if last.sequence < entry {
+            return Ok(Some(last));
+        }
+        let before = Base {
+            sequence: row.try_get::<Option<i64>, _>("before_sequence")?.unwrap_or_default(),
+            at_ms: row.try_get::<Option<i64>, _>("before_at_ms")?.unwrap_or_default(),
+            body: row.try_get("before_body")?,
+        };
+        let registered: i64 = row.try_get("registered")?;
+        let began = Base { sequence: registered - 1, at_ms: last.at_ms, body: None };
+        Ok(Some(if before.body.is_some() { before } else { began }))
     }
 
     /// Forgets what is older than `keep` and needed by nobody; returns how many entries that was.
@@ -147,7 +183,10 @@ pub(super) async fn replace(
     cluster: &str,
     snapshot: &Snapshot,
 ) -> Result<(), Error> {
-    sqlx::query("UPDATE snapshots SET sequence = $1, at_ms = $2, body = $3 WHERE cluster = $4")
+    const QUERY: &str =
+        "UPDATE snapshots SET before_sequence = sequence, before_at_ms = at_ms, before_body = body,
+        sequence = $1, at_ms = $2, body = $3 WHERE cluster = $4";
+    sqlx::query(QUERY)
         .bind(snapshot.sequence)
         .bind(snapshot.at_ms)
         .bind(&snapshot.body)

@@ -6,7 +6,8 @@ use super::Error;
 use super::database::{Database, Dialect};
 
 /// What leads from each version to the next; they are never changed, only added to.
-const MIGRATIONS: [&str; 2] = [include_str!("schema/1.sql"), include_str!("schema/2.sql")];
+const MIGRATIONS: [&str; 3] =
+    [include_str!("schema/1.sql"), include_str!("schema/2.sql"), include_str!("schema/3.sql")];
 
 /// Brings the database to the newest version, whole or not at all. Who calls owns the database.
 pub(super) async fn migrate(database: &Database) -> Result<(), Error> {

@@ -20,17 +20,19 @@ use super::{Error, Storage};
 pub enum Role {
     Viewer,
     Orchestrator,
+    Author,
     Operator,
     Admin,
 }
 
 impl Role {
-    pub const ALL: [Role; 4] = [Role::Viewer, Role::Orchestrator, Role::Operator, Role::Admin];
+    pub const ALL: [Role; 5] = [Role::Viewer, Role::Orchestrator, Role::Author, Role::Operator, Role::Admin];
 
     pub fn name(self) -> &'static str {
         match self {
             Role::Viewer => "viewer",
             Role::Orchestrator => "orchestrator",
+            Role::Author => "author",
             Role::Operator => "operator",
             Role::Admin => "admin",
         }

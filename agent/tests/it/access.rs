@@ -190,7 +190,7 @@ async fn administrators_make_tokens_and_read_who_did_what() {
     let token = made.token.unwrap();
     assert_eq!((token.expires_at_ms, token.created_by.as_str()), (NOW_MS + 60_000, "admin"));
     let status = client.create_token(with(make(wire::Role::Unspecified, None), &admin)).await.unwrap_err();
-    assert_eq!(status.message(), "role: is missing, want viewer, orchestrator, operator or admin");
+    assert_eq!(status.message(), "role: is missing, want viewer, orchestrator, author, operator or admin");
     let status = client.create_token(with(make(wire::Role::Viewer, Some(0)), &admin)).await.unwrap_err();
     assert_eq!(status.message(), "valid_s: is 0, want a number from 1");
 

@@ -18,6 +18,7 @@ mod http;
 mod journeys;
 mod kubernetes;
 mod limits;
+mod looking_back;
 mod own_policy;
 mod panel;
 mod placing;

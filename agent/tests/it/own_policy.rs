@@ -249,6 +249,15 @@ async fn it_learns_from_outcomes_and_decides_where_it_proved_better() {
 
     own.roll_back().await;
     own.until_served(&bad_id).await;
+    // What the version would have decided can be asked though it does not decide.
+    let preview = wire::PreviewRequest {
+        cluster_id: "city".to_owned(),
+        last: Some(300),
+        version: Some(3),
+        ..wire::PreviewRequest::default()
+    };
+    let told = own.policies.preview(preview).await.unwrap().into_inner();
+    assert_eq!((told.policy, told.decisions, told.exact, told.left_out), (learnt.clone(), 300, 300, 0));
     own.recording.stop().await;
 
     // A promotion, and nobody who acts on it: as if the service had been killed in between.

@@ -13,11 +13,13 @@ use remora_agent::storage::{Options, Role, Storage};
 use remora_policies::by_name;
 use remora_proto::v1 as wire;
 use remora_proto::v1::app_service_client::AppServiceClient;
+use remora_proto::v1::policy_service_client::PolicyServiceClient;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::StreamExt;
+use tonic::transport::Channel;
 
-use crate::access::{Guarded, tester};
+use crate::access::{Guarded, bearer, tester, with};
 use crate::server::{Server, outcome, request, small_cluster, small_task};
 
 /// An answer of the panel.
@@ -161,6 +163,7 @@ async fn every_page_shows_what_is_there_and_runs_nothing_that_it_shows() {
     let (run, decision) = fill(&server).await;
     let pages = [
         ("/", "awake.executing"),
+        ("/", "Saved in the last 24 hours"),
         ("/apps", "shout"),
         ("/apps/shout", "What moved it"),
         ("/runs", run.as_str()),
@@ -169,6 +172,7 @@ async fn every_page_shows_what_is_there_and_runs_nothing_that_it_shows() {
         ("/placements/small", "desk"),
         (&format!("/placements/small/{decision}"), "What was chosen from"),
         ("/policies", "greedy-completion"),
+        ("/policies/preview?policy=random", "Had it decided"),
         ("/triggers", "daily"),
         ("/audit", "remora.v1.AppService/Register"),
         ("/access", "without --auth"),
@@ -340,4 +344,192 @@ async fn the_first_link_signs_in_once() {
     assert_eq!(client.with("cookie", &cookie).get("/access").await.code, 200);
     assert!(client.get(&format!("/sign-in?code={code}")).await.body.contains("used already"));
     server.stop().await;
+}
+
+/// A button that undoes what was just done: its method and its fields.
+fn undo(page: &Answer) -> (String, Vec<(String, String)>) {
+    let (_, told) = page.body.split_once("<div class=\"told\"").expect("something was told");
+    let (form, _) = told.split_once("</form>").expect("it can be undone");
+    let (_, form) = form.split_once("action=\"act/").unwrap();
+    let method = form.split('"').next().unwrap().to_owned();
+    let inputs = form.split("<input type=\"hidden\" name=\"").skip(1);
+    let field = |input: &str| {
+        let (name, rest) = input.split_once("\" value=\"").unwrap();
+        (name.to_owned(), rest.split('"').next().unwrap().to_owned())
+    };
+    (method, inputs.map(field).collect())
+}
+
+/// Does something, looks at where that leads, and undoes it there.
+async fn do_and_undo(client: &Client, method: &str, fields: &[(&str, &str)]) -> Answer {
+    let done = client.act(method, fields).await;
+    assert_eq!(done.code, 303, "{method}: {}", done.body);
+    let page = client.get(done.header("location").unwrap()).await;
+    let (method, fields) = undo(&page);
+    let reason = &fields.iter().find(|(name, _)| name == "reason").unwrap().1;
+    assert!(reason.starts_with("undo of: "), "{fields:?}");
+    let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let undone = client.act(&method, &fields).await;
+    assert_eq!(undone.code, 303, "{method}: {}", undone.body);
+    client.get(undone.header("location").unwrap()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_an_inverse_can_be_undone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, client) = open(folder.path()).await;
+    let (_, decision) = fill(&server).await;
+    let csrf = client.get("/policies").await.csrf();
+    let csrf = ("csrf", csrf.as_str());
+    let mut policies = PolicyServiceClient::new(server.channel().await);
+    let champion = async |policies: &mut PolicyServiceClient<Channel>| {
+        let get = wire::GetPolicyRequest { policy: "champion".to_owned() };
+        policies.get(get).await.unwrap().into_inner().id
+    };
+    let give =
+        [csrf, ("alias", "champion"), ("policy", "random"), ("reason", "to see"), ("back", "policies")];
+    do_and_undo(&client, "PolicyService/SetAlias", &give).await;
+    assert_eq!(champion(&mut policies).await, "greedy-completion");
+    let history = policies.history(wire::AliasHistoryRequest::default()).await.unwrap().into_inner().changes;
+    assert_eq!(history[0].reason, "undo of: champion is random");
+    assert_eq!((history[0].policy.as_str(), history.len()), ("greedy-completion", 2));
+    let roll = [csrf, ("alias", "champion"), ("reason", "to see"), ("back", "policies")];
+    do_and_undo(&client, "PolicyService/RollBack", &roll).await;
+    assert_eq!(champion(&mut policies).await, "greedy-completion");
+    // A role that nobody had is nobody's again.
+    let shadow = [csrf, ("alias", "shadow"), ("policy", "random"), ("reason", "to see")];
+    do_and_undo(&client, "PolicyService/SetAlias", &shadow).await;
+    let told = policies.get(wire::GetPolicyRequest { policy: "random".to_owned() }).await.unwrap();
+    assert!(told.into_inner().aliases.is_empty());
+    let serving = async |policies: &mut PolicyServiceClient<Channel>| {
+        let of = wire::GetServingRequest { cluster_id: "small".to_owned() };
+        policies.get_serving(of).await.unwrap().into_inner()
+    };
+    let before = serving(&mut policies).await;
+    let off = [csrf, ("cluster_id", "small"), ("autonomy", "1"), ("alpha", "0.1"), ("reason", "to see")];
+    do_and_undo(&client, "PolicyService/SetServing", &off).await;
+    assert_eq!(serving(&mut policies).await, before);
+    let pause = [csrf, ("app", "shout"), ("trigger", "daily"), ("command", "2"), ("back", "triggers")];
+    let page = do_and_undo(&client, "AppService/CommandTrigger", &pause).await;
+    assert!(!page.body.contains("data-word=\"paused\""), "{}", page.body);
+    let sleep = [csrf, ("name", "shout"), ("command", "3"), ("back", "apps/shout")];
+    do_and_undo(&client, "AppService/Command", &sleep).await;
+    let back = format!("placements/small/{decision}");
+    let wrong =
+        [csrf, ("cluster_id", "small"), ("decision_id", &decision), ("reason", SCRIPT), ("back", &back)];
+    let done = client.act("PlacementService/Dispute", &wrong).await;
+    let page = client.get(done.header("location").unwrap()).await;
+    assert!(page.body.contains("data-word=\"disputed\"") && !page.body.contains(SCRIPT), "{}", page.body);
+    assert!(client.get("/placements/small").await.body.contains("data-word=\"disputed\""));
+    let page = do_and_undo(&client, "PlacementService/Dispute", &wrong).await;
+    assert!(!page.body.contains("data-word=\"disputed\""), "{}", page.body);
+    // Nobody else's, and nothing that a link makes up.
+    let made_up = client.get("/policies?undo=PolicyService&told=done").await;
+    assert!(made_up.body.contains("done") && !made_up.body.contains(">Undo<"));
+    // What ends for good has no inverse.
+    let retire = [csrf, ("name", "shout"), ("command", "5"), ("reason", "it was a test")];
+    let done = client.act("AppService/Command", &retire).await;
+    assert!(!done.header("location").unwrap().contains("undo="), "{done:?}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promotion_is_previewed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, client) = open(folder.path()).await;
+    let nothing = client.get("/policies/preview?policy=random").await;
+    assert!(nothing.body.contains("no decision about cluster"), "{}", nothing.body);
+    let mut placements = server.placements().await;
+    for _ in 0..20 {
+        placements.place(request(small_task())).await.unwrap();
+    }
+    assert!(client.get("/policies").await.body.contains("policies/preview?policy=kube-default"));
+    let page = client.get("/policies/preview?policy=random&cluster=small&last=15").await;
+    assert_eq!(page.code, 200, "{}", page.body);
+    for told in ["of 15 (", "All of them were rebuilt exactly.", "Node now", "act/PolicyService/SetAlias"] {
+        assert!(page.body.contains(told), "no {told:?} in {}", page.body);
+    }
+    assert!(page.body.contains("random"));
+    let same = client.get("/policies/preview?policy=champion&last=15").await;
+    assert!(same.body.contains("0 of 15 (0 %)"), "{}", same.body);
+    // What the service refuses has the code of its refusal, on pages and forms alike.
+    assert_eq!(client.get("/policies/preview?policy=nobody").await.code, 404);
+    assert_eq!(client.get("/policies/preview?policy=random&last=0").await.code, 400);
+    let overview = client.get("/").await.body;
+    assert!(overview.contains("Expected at the moment of each decision, not measured"), "{overview}");
+    let csrf = client.get("/policies").await.csrf();
+    let late = [
+        ("csrf", csrf.as_str()),
+        ("alias", "champion"),
+        ("policy", "skippy"),
+        ("expected", "random"),
+        ("reason", "x"),
+    ];
+    assert_eq!(client.act("PolicyService/SetAlias", &late).await.code, 409);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn policies_are_called_by_their_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, client) = open(folder.path()).await;
+    let mut policies = PolicyServiceClient::new(server.channel().await);
+    let piece = wire::UploadPolicyRequest {
+        name: "mine".to_owned(),
+        note: String::new(),
+        chunk: remora_policies::Checkpoint::pretrained().unwrap().to_bytes(),
+    };
+    let id = policies.upload(tokio_stream::iter([piece])).await.unwrap().into_inner().id;
+    let alias = wire::SetAliasRequest {
+        alias: "champion".to_owned(),
+        policy: id.clone(),
+        reason: "to see".to_owned(),
+        expected: None,
+    };
+    policies.set_alias(alias).await.unwrap();
+    let placed = server.placements().await.place(request(small_task())).await.unwrap().into_inner();
+    for path in ["/placements/small", &format!("/placements/small/{}", placed.decision_id), "/policies"] {
+        let page = client.get(path).await.body;
+        let told = format!("<span title=\"{id}\">mine</span> <code class=\"faint\">{}</code>", &id[..12]);
+        assert!(page.contains(&told), "{path} lacks {told}: {page}");
+        assert!(page.contains("data-word=\"champion\""), "{path}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn authors_run_applications_and_do_not_say_who_decides() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = apps::Options::new(
+        folder.path().join("apps"),
+        Processes::supervised_by(env!("CARGO_BIN_EXE_remora")),
+    );
+    let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = Client::new(http.local_addr().unwrap());
+    let guarded = Guarded::with(|config| (config.http, config.apps) = (Some(http), Some(options))).await;
+    let author = guarded.token(Role::Author).await;
+    let mut channel = AppServiceClient::new(guarded.server.channel().await);
+    let register = |manifest: &str| {
+        let manifest = manifest.to_owned();
+        let first = wire::RegisterAppRequest { manifest, ..wire::RegisterAppRequest::default() };
+        with(tokio_stream::iter([first]), &bearer(&author))
+    };
+    channel.register(register(APP)).await.unwrap();
+    // Its gate would say who places tasks.
+    let own = remora_agent::appcore::own::manifest(None, None, Some(1)).unwrap();
+    let status = channel.register(register(&toml::to_string(&own).unwrap())).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::PermissionDenied);
+    assert_eq!(status.message(), "remora-policy places tasks: only operators register it");
+    let page = sign_in(&client, &author.secret).await;
+    let body = page.get("/apps/shout").await.body;
+    assert!(body.contains("act/AppService/Command") && !body.contains("act/AppService/SetVersionAlias"));
+    assert!(!page.get("/policies").await.body.contains("act/PolicyService"));
+    let csrf = page.get("/apps/shout").await.csrf();
+    let enable = [("csrf", csrf.as_str()), ("name", "shout"), ("command", "1")];
+    assert_eq!(page.act("AppService/Command", &enable).await.code, 303);
+    let promote = [("csrf", csrf.as_str()), ("app", "shout"), ("alias", "champion"), ("version", "1")];
+    assert_eq!(page.act("AppService/SetVersionAlias", &promote).await.code, 403);
+    let alias = [("csrf", csrf.as_str()), ("alias", "shadow"), ("policy", "random"), ("reason", "to see")];
+    assert_eq!(page.act("PolicyService/SetAlias", &alias).await.code, 403);
+    guarded.stop().await;
 }

@@ -189,7 +189,7 @@ impl Keeper {
     async fn news(&self, cluster: &str, counted: &mut Counted) -> Result<u64, Denied> {
         let from_ms = Some(counted.at_ms).filter(|at_ms| *at_ms > 0);
         let (cluster, kind) = (Some(cluster.to_owned()), Some(Kind::Ended));
-        let filter = JournalFilter { cluster, kind, from_ms, until_ms: None };
+        let filter = JournalFilter { cluster, kind, from_ms, ..JournalFilter::default() };
         let mut paging = Paging { limit: 1000, ..Paging::default() };
         let mut news = 0;
         loop {

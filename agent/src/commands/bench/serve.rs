@@ -321,6 +321,10 @@ impl PlacementService for Nothing {
         Ok(Response::new(wire::ReportOutcomeResponse::default()))
     }
 
+    async fn dispute(&self, _: Request<wire::DisputeRequest>) -> Result<Response<wire::Disputed>, Status> {
+        Ok(Response::new(wire::Disputed::default()))
+    }
+
     async fn explain(&self, _: Request<wire::ExplainRequest>) -> Result<Response<wire::Receipt>, Status> {
         Ok(Response::new(wire::Receipt::default()))
     }

@@ -115,6 +115,7 @@ pub struct Client {
 enum ClientRole {
     Viewer,
     Orchestrator,
+    Author,
     Operator,
     Admin,
 }
@@ -231,6 +232,7 @@ impl Settings {
         let role = |client: &Client| match client.role {
             ClientRole::Viewer => Role::Viewer,
             ClientRole::Orchestrator => Role::Orchestrator,
+            ClientRole::Author => Role::Author,
             ClientRole::Operator => Role::Operator,
             ClientRole::Admin => Role::Admin,
         };

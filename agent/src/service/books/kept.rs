@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use remora_env::catalogue::Task;
+use remora_env::observation::Observation;
 use remora_proto::v1 as wire;
 
 use super::{Books, Decision, Made, Portrait};
 use crate::service::convert::{self, Field};
 use crate::service::refusal::Refusal;
+use crate::service::savings::Savings;
 use crate::service::serving::Serving;
 
 /// A cluster as it stood, with what is remembered of its decisions.
@@ -17,6 +19,7 @@ pub struct Kept {
     portrait: Portrait,
     decisions: Vec<KeptDecision>,
     sources: BTreeMap<String, i64>,
+    saved: Savings,
     decided: u64,
 }
 
@@ -27,6 +30,7 @@ struct KeptDecision {
     made: Option<Made>,
     ended: bool,
     confirmed: bool,
+    disputed: Option<Arc<wire::Disputed>>,
 }
 
 impl Kept {
@@ -34,17 +38,19 @@ impl Kept {
     pub fn snapshot(&self) -> wire::ClusterSnapshot {
         let registration = self.portrait.registration();
         let cluster = registration.cluster.as_ref().map_or("", |cluster| &cluster.id);
-        let decisions = self.decisions.iter().map(|KeptDecision { id, made, ended, confirmed }| {
+        let decisions = self.decisions.iter().map(|KeptDecision { id, made, ended, confirmed, disputed }| {
             let mut receipt = made.as_ref().map(|made| convert::receipt(cluster, made));
             if let Some(response) = receipt.as_mut().and_then(|receipt| receipt.response.as_mut()) {
                 response.candidates.truncate(1);
             }
             let (ended, confirmed) = (*ended, *confirmed);
-            wire::KeptDecision { decision_id: id.clone(), receipt, ended, confirmed }
+            let disputed = disputed.as_deref().cloned();
+            wire::KeptDecision { decision_id: id.clone(), receipt, ended, confirmed, disputed }
         });
         wire::ClusterSnapshot {
             decisions: decisions.collect(),
             sources: self.sources.clone(),
+            saved: self.saved.kept(),
             decided: self.decided as i64,
             registration: Some(registration),
         }
@@ -57,18 +63,21 @@ impl Books {
         let ended = self.ended.iter().filter_map(|id| self.decisions.get_key_value(id));
         let open = self.decisions.iter().filter(|(_, decision)| !decision.ended);
         let kept = |(id, decision): (&String, &Decision)| {
-            // Of those that ended only what a repeated request asks for.
-            let asked = |made: &&Made| !decision.ended || !made.request.request_id.is_empty();
+            // Of those that ended only what a repeated request asks for, and what is disputed.
+            let asked = |made: &&Made| {
+                !decision.ended || !made.request.request_id.is_empty() || decision.disputed.is_some()
+            };
             KeptDecision {
                 id: id.clone(),
                 made: decision.made.as_ref().filter(asked).cloned(),
                 ended: decision.ended,
                 confirmed: decision.expires.is_none(),
+                disputed: decision.disputed.clone(),
             }
         };
         let decisions = ended.chain(open).map(kept).collect();
-        let (sources, decided) = (self.sources.clone(), self.decided);
-        Box::new(Kept { portrait: self.portrait(), decisions, sources, decided })
+        let (sources, saved) = (self.sources.clone(), self.saved.clone());
+        Box::new(Kept { portrait: self.portrait(), decisions, sources, saved, decided: self.decided })
     }
 
     /// Books as they were kept at a time.
@@ -81,6 +90,7 @@ impl Books {
         let mut books = Books::new(convert::registration(registration, convert::time(at_ms))?);
         books.sources.clone_from(&snapshot.sources);
         books.decided = snapshot.decided.max(0) as u64;
+        books.saved = Savings::restored(&snapshot.saved);
         for kept in &snapshot.decisions {
             books.remember(kept, serving);
         }
@@ -106,6 +116,9 @@ impl Books {
             }
             decision.made = made;
         }
+        if let Some(decision) = self.decisions.get_mut(id) {
+            decision.disputed = kept.disputed.clone().map(Arc::new);
+        }
     }
 
     /// A decision that ended before the restart: it is known, and holds nothing.
@@ -121,6 +134,7 @@ impl Books {
             versions: Vec::new(),
             made,
             outcome: None,
+            disputed: None,
             expires: None,
             ended: true,
         };
@@ -133,8 +147,14 @@ impl Books {
         self.names.task(Field::root("task"), &order.task).ok().map(Arc::new)
     }
 
-    /// Enters a decision again, as it was made.
-    pub fn replay(&mut self, receipt: &wire::Receipt, serving: &Serving) -> Result<(), Refusal> {
+    /// Enters a decision again, as it was made; before that, `look` sees it and what it was made from, where nodes
+    /// still take its task.
+    pub fn replay(
+        &mut self,
+        receipt: &wire::Receipt,
+        serving: &Serving,
+        look: Option<&mut Look<'_>>,
+    ) -> Result<(), Refusal> {
         let topology = Arc::clone(&self.cluster.topology);
         let made = convert::made(receipt, &topology, &self.names);
         let task = made.as_ref().and_then(|made| self.task_of(&made.request));
@@ -142,11 +162,25 @@ impl Books {
             return Err(Refusal::Broken("the decision says too little".to_owned()));
         };
         self.cluster.note_arrival(&task);
+        if let Some(look) = look
+            && let Ok(order) = convert::order(&made.request)
+            && let Ok(Some(observation)) = self.observation(&order, &task, number(&made), made.answer.alpha)
+        {
+            look(&made, &observation);
+        }
         let id = self.next_reported;
         self.next_reported += 1;
         self.commit((*task).clone(), id, made.request, made.answer, serving.expire_after);
         Ok(())
     }
+}
+
+/// Who looks at a decision that is entered again.
+pub type Look<'a> = dyn FnMut(&Made, &Observation<'_>) + 'a;
+
+/// Number of a decision, by which policies draw: the end of its id.
+fn number(made: &Made) -> u64 {
+    made.answer.decision_id.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -203,8 +237,8 @@ mod tests {
         let decision = wire::KeptDecision {
             decision_id: "d".to_owned(),
             receipt: Some(receipt),
-            ended: false,
             confirmed,
+            ..wire::KeptDecision::default()
         };
         wire::ClusterSnapshot {
             registration: Some(wire::RegisterClusterRequest { cluster: Some(cluster), facts: Some(facts) }),

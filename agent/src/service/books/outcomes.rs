@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use remora_env::catalogue::{DatasetId, Task};
 use remora_env::cluster::Item;
-use remora_env::observation::Candidate;
 use remora_env::topology::NodeId;
 use remora_proto::v1 as wire;
 
@@ -49,20 +48,28 @@ impl Books {
         let answer = &decision.made.as_ref()?.answer;
         let (told, _) = decision.outcome.as_ref()?;
         let response_s = told.response_s.filter(|_| !told.failed)?;
-        let Candidate {
-            moved_bytes,
-            missing_image_bytes,
-            arriving_image_bytes,
-            missing_input_bytes,
-            output_bytes,
-            ..
-        } = answer.chosen.candidate;
-        let expected =
-            (missing_image_bytes - arriving_image_bytes + missing_input_bytes + output_bytes) as f64;
+        let (moved_bytes, expected) = (answer.chosen.candidate.moved_bytes, answer.chosen.bytes() as f64);
         // Reported bytes have no price: they cost as much a byte as expected.
         let price = if expected > 0.0 { moved_bytes / expected } else { 1.0 };
         let moved = told.transfer_bytes.map_or(moved_bytes, |bytes| bytes as f64 * price);
         Some(self.reference.cost(answer.alpha, moved, response_s))
+    }
+
+    /// Notes that somebody says that a decision was wrong, or takes it back.
+    pub fn dispute(&mut self, disputed: &Arc<wire::Disputed>) -> Result<(), Refusal> {
+        let id = &disputed.decision_id;
+        let decision = self.decisions.get_mut(id).filter(|decision| decision.made.is_some());
+        let Some(decision) = decision else {
+            let problem =
+                format_args!("cluster {:?} made no decision {id:?}, or it is no longer kept", self.id);
+            return Err(Refusal::UnknownDecision(Field::root("decision_id").refuse(problem)));
+        };
+        if disputed.withdrawn && decision.disputed.is_none() {
+            let problem = format_args!("nobody disputes decision {id:?}");
+            return Err(Refusal::Conflict(Field::root("withdraw").refuse(problem)));
+        }
+        decision.disputed = (!disputed.withdrawn).then(|| Arc::clone(disputed));
+        Ok(())
     }
 
     /// Compares an outcome with what the heuristic had expected.

@@ -8,15 +8,17 @@ use remora_env::catalogue::Task;
 use remora_env::cluster::TaskId;
 use remora_env::observation::{Candidate, Observation};
 use remora_env::topology::NodeId;
+use remora_policies::heuristics::KubeDefault;
 use remora_policies::{Choice, choose};
 use remora_proto::v1 as wire;
 
 use super::{Books, Decision, Made};
-use crate::service::convert::{DEFAULT_CANDIDATES, Field, MAX_PLACED};
+use crate::service::convert::{self, DEFAULT_CANDIDATES, Field, MAX_PLACED};
 use crate::service::messages::{Answer, Order, Other, Ranked};
 use crate::service::names::look_up;
 use crate::service::policies::{Alias, Policies};
 use crate::service::refusal::Refusal;
+use crate::service::savings::KUBE_DEFAULT;
 use crate::service::serving::{Decider, Serving, Why};
 use crate::service::why;
 
@@ -35,12 +37,26 @@ pub(in crate::service) struct Chooser {
     pub next: u64,
     /// How long the champion usually takes.
     pub usual: Duration,
+    /// Whom decisions are compared with, whoever has which role.
+    kube_default: KubeDefault,
 }
 
 /// With less than so many times the usual left, there is no time for the policy.
 const HASTE: u32 = 4;
 
 impl Chooser {
+    pub fn new(policies: Policies, run: String) -> Chooser {
+        let kube_default = KubeDefault::new(policies.seed());
+        Chooser { policies, run, next: 0, usual: Duration::ZERO, kube_default }
+    }
+
+    /// What Kubernetes' default scheduler would choose, where somebody has chosen.
+    fn kube_default(&mut self, (who, index): (&str, usize), observation: &Observation<'_>) -> Other {
+        let same = who == KUBE_DEFAULT;
+        let index = if same { index } else { choose(&mut self.kube_default, observation).index };
+        Other::new(KUBE_DEFAULT.into(), observation, &observation.candidates()[index])
+    }
+
     /// Lets somebody choose; the id of who did, and the choice. Where there is nobody, the champion.
     fn ask(&mut self, id: &str, observation: &Observation<'_>) -> Option<(Arc<str>, Choice)> {
         let started = Instant::now();
@@ -116,6 +132,23 @@ impl Books {
         Ok(Some(nodes))
     }
 
+    /// What a policy sees of a task with this number; `None` where no node takes it.
+    pub(super) fn observation<'a>(
+        &'a self,
+        order: &Order,
+        task: &'a Task,
+        number: u64,
+        alpha: f64,
+    ) -> Result<Option<Observation<'a>>, Refusal> {
+        let cluster = &self.cluster;
+        Ok(match self.among(order)? {
+            None => Observation::new(cluster, task, number, alpha, self.reference),
+            Some(nodes) => {
+                Observation::among(cluster, task, number, alpha, self.reference, nodes.iter().copied())
+            }
+        })
+    }
+
     fn decide(
         &self,
         order: &Order,
@@ -125,12 +158,7 @@ impl Books {
     ) -> Result<Answer, Refusal> {
         let (number, cluster) = (chooser.next, &self.cluster);
         let alpha = order.alpha.unwrap_or(serving.alpha);
-        let observation = match self.among(order)? {
-            None => Observation::new(cluster, task, number, alpha, self.reference),
-            Some(nodes) => {
-                Observation::among(cluster, task, number, alpha, self.reference, nodes.iter().copied())
-            }
-        };
+        let observation = self.observation(order, task, number, alpha)?;
         let observation = observation.ok_or_else(|| Refusal::Nowhere(why::nowhere(cluster, task)))?;
         let hasty = order.deadline.is_some_and(|deadline| {
             deadline.saturating_duration_since(Instant::now()) < chooser.usual * HASTE
@@ -149,14 +177,15 @@ impl Books {
         let mut other = |who: &dyn Fn(&Chooser) -> Option<String>| {
             let who = who(chooser)?;
             let (policy, choice) = chooser.ask(&who, &observation)?;
-            let cost = observation.cost(&observation.candidates()[choice.index]);
-            Some(Other { policy, node: choice.node, cost })
+            Some(Other::new(policy, &observation, &observation.candidates()[choice.index]))
         };
         let advised = if fallback == Some(Why::Advises) { other(&champion) } else { None };
         let budgeted = serving.regret_budget > 0.0 && fallback.is_none();
         let heuristic = if budgeted { other(&|_| Some(serving.fallback.clone())) } else { None };
         let shadow =
             if serving.shadowed(number) { other(&|chooser| chooser.who(Alias::Shadow)) } else { None };
+        let kube_default =
+            (!order.dry_run).then(|| chooser.kube_default((&policy, choice.index), &observation));
         let ranked = |&index: &usize| Ranked {
             candidate: observation.candidates()[index],
             score: choice.scores[index],
@@ -175,6 +204,7 @@ impl Books {
             advised,
             shadow,
             heuristic,
+            kube_default,
         })
     }
 
@@ -224,6 +254,7 @@ impl Books {
             Arc::make_mut(&mut kept).candidates.truncate(DEFAULT_CANDIDATES);
         }
         let at = self.cluster.now;
+        self.saved.add(convert::ms(at), &kept);
         let expires = Books::expiry(at, kept.chosen.candidate.completion_s(), expire_after);
         self.expiring.insert((expires, id.clone()));
         let made = Some(Made { at, request, answer: kept });
@@ -235,6 +266,7 @@ impl Books {
             versions,
             made,
             outcome: None,
+            disputed: None,
             expires: Some(expires),
             ended: false,
         };

@@ -27,9 +27,14 @@ pub fn made(receipt: &wire::Receipt, topology: &Arc<Topology>, names: &Names) ->
     let (request, response) = (receipt.request.as_ref()?, receipt.response.as_ref()?);
     let ranked = |wire: &wire::Candidate| ranked(wire, names);
     let other = |other: &Option<wire::Alternative>| {
-        let wire::Alternative { policy, node, predicted_cost } = other.as_ref()?;
-        let node = *names.nodes.get(node)?;
-        Some(Other { policy: policy.as_str().into(), node, cost: *predicted_cost })
+        let other = other.as_ref()?;
+        Some(Other {
+            policy: other.policy.as_str().into(),
+            node: *names.nodes.get(&other.node)?,
+            cost: other.predicted_cost,
+            bytes: other.predicted_transfer_bytes.max(0) as u64,
+            response_s: other.predicted_completion_s,
+        })
     };
     let answer = Answer {
         topology: Arc::clone(topology),
@@ -44,6 +49,7 @@ pub fn made(receipt: &wire::Receipt, topology: &Arc<Topology>, names: &Names) ->
         advised: None,
         shadow: other(&receipt.shadow),
         heuristic: other(&receipt.fallback),
+        kube_default: other(&receipt.kube_default),
     };
     Some(Made { at: time(receipt.at_ms), request: Arc::new(request.clone()), answer: Arc::new(answer) })
 }

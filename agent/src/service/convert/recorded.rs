@@ -20,6 +20,8 @@ pub struct Placed {
     alpha: f64,
     expected: wire::Candidate,
     pub reported: Option<Reported>,
+    /// Somebody says that it was wrong: what came of it teaches nothing.
+    pub disputed: bool,
 }
 
 /// What was reported of it, and when.
@@ -45,6 +47,7 @@ impl Placed {
             alpha: response.alpha,
             expected,
             reported: None,
+            disputed: false,
         })
     }
 

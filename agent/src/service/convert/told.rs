@@ -19,6 +19,7 @@ pub fn event(entry: &Entry) -> wire::ClusterEvent {
         Event::Decided(made) => WireEvent::Decided(receipt(&entry.cluster, made)),
         Event::Ended(outcome) => WireEvent::Ended((**outcome).clone()),
         Event::Expired(decision) => WireEvent::ExpiredDecisionId(decision.clone()),
+        Event::Disputed(disputed) => WireEvent::Disputed((**disputed).clone()),
         Event::Removed => WireEvent::Removed(true),
     };
     wire::ClusterEvent { version: entry.version as i64, at_ms: entry.at_ms, event: Some(event) }
@@ -43,12 +44,15 @@ pub fn receipt(cluster: &str, made: &Made) -> wire::Receipt {
         ended_at_ms: 0,
         predicted_cost: given.cost,
         actual_cost: None,
+        kube_default: other(&given.kube_default),
+        disputed: None,
     }
 }
 
 /// A decision with what became of it.
 pub fn explained(cluster: &str, explained: &Explained) -> wire::Receipt {
-    let receipt = receipt(cluster, &explained.made);
+    let disputed = explained.disputed.as_deref().cloned();
+    let receipt = wire::Receipt { disputed, ..receipt(cluster, &explained.made) };
     let actual_cost = explained.actual_cost;
     match &explained.outcome {
         Some((outcome, at)) => {

@@ -82,18 +82,20 @@ fn role_of(role: i32) -> Result<Role, Refusal> {
     let wanted = match wire::Role::try_from(role) {
         Ok(wire::Role::Viewer) => Some(Role::Viewer),
         Ok(wire::Role::Orchestrator) => Some(Role::Orchestrator),
+        Ok(wire::Role::Author) => Some(Role::Author),
         Ok(wire::Role::Operator) => Some(Role::Operator),
         Ok(wire::Role::Admin) => Some(Role::Admin),
         Ok(wire::Role::Unspecified) | Err(_) => None,
     };
     let at = Field::root("role");
-    wanted.ok_or_else(|| at.refuse("is missing, want viewer, orchestrator, operator or admin").into())
+    wanted.ok_or_else(|| at.refuse("is missing, want viewer, orchestrator, author, operator or admin").into())
 }
 
 fn role(role: Role) -> i32 {
     let role = match role {
         Role::Viewer => wire::Role::Viewer,
         Role::Orchestrator => wire::Role::Orchestrator,
+        Role::Author => wire::Role::Author,
         Role::Operator => wire::Role::Operator,
         Role::Admin => wire::Role::Admin,
     };

@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 use wire::place_result::Result as Placed;
 
 use super::{Door, about};
+use crate::service::access::{Caller, Subject};
 use crate::service::convert::{self, Field};
 use crate::service::owner::{Command, PlaceReply};
 use crate::service::refusal::Refusal;
@@ -156,6 +157,20 @@ impl PlacementService for Door {
         request: Request<wire::ReportOutcomeRequest>,
     ) -> Result<Response<wire::ReportOutcomeResponse>, Status> {
         self.report(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn dispute(
+        &self,
+        request: Request<wire::DisputeRequest>,
+    ) -> Result<Response<wire::Disputed>, Status> {
+        let actor = Caller::of(request.extensions()).name.to_string();
+        let dispute = convert::dispute(request.into_inner()).map_err(Refusal::from)?;
+        about(&dispute.cluster_id);
+        let disputed = self.owner.ask_durably(|reply| Command::Dispute(dispute, actor, reply)).await?;
+        let subject = Subject(format!("{}/{}", disputed.cluster_id, disputed.decision_id));
+        let mut answer = Response::new(Arc::unwrap_or_clone(disputed));
+        answer.extensions_mut().insert(subject);
+        Ok(answer)
     }
 
     async fn explain(

@@ -9,24 +9,24 @@ use super::Door;
 use crate::service::access::Caller;
 use crate::service::convert::{self, Field, Invalid};
 use crate::service::owner::{By, Command, PolicyCommand, Reply, Told};
-use crate::service::policies::{About, Change};
+use crate::service::policies::{About, Alias, Change};
+use crate::service::preview;
 use crate::service::refusal::Refusal;
 use crate::service::restart::SERVING;
+use crate::service::savings::{self, Saved};
 use crate::storage::Who;
 
 /// Largest checkpoint, bytes.
 const MAX_CHECKPOINT: usize = 64 << 20;
 const MAX_LIMIT: i64 = 1000;
 const LIMIT: u64 = 100;
+/// Decisions that a preview takes up unless told otherwise.
+const PREVIEWED: u64 = 200;
+const DAY_MS: i64 = 24 * 3_600_000;
 
 /// Who changes something, who has to say why.
-fn by(caller: &Caller, reason: &str) -> Result<By, Invalid> {
-    let at = Field::root("reason");
-    at.text(reason)?;
-    if reason.trim().is_empty() {
-        return Err(at.refuse("is empty, want why"));
-    }
-    Ok(By { actor: caller.name.to_string(), reason: reason.to_owned() })
+fn by(caller: &Caller, reason: String) -> Result<By, Invalid> {
+    Ok(By { actor: caller.name.to_string(), reason: convert::reason_given(reason)? })
 }
 
 impl Door {
@@ -119,7 +119,7 @@ impl PolicyService for Door {
         let caller = Caller::of(request.extensions());
         let wire::SetAliasRequest { alias, policy, reason, expected } = request.into_inner();
         let alias = convert::alias(Field::root("alias"), &alias).map_err(Refusal::from)?;
-        let by = by(&caller, &reason).map_err(Refusal::from)?;
+        let by = by(&caller, reason).map_err(Refusal::from)?;
         let change = |reply| PolicyCommand::SetAlias { alias, policy, expected, by, reply };
         Ok(Response::new(self.enact(&caller.who(&self.clock), change).await?))
     }
@@ -131,7 +131,7 @@ impl PolicyService for Door {
         let caller = Caller::of(request.extensions());
         let wire::RollBackRequest { alias, reason } = request.into_inner();
         let alias = convert::alias(Field::root("alias"), &alias).map_err(Refusal::from)?;
-        let by = by(&caller, &reason).map_err(Refusal::from)?;
+        let by = by(&caller, reason).map_err(Refusal::from)?;
         let change = |reply| PolicyCommand::RollBack { alias, by, reply };
         Ok(Response::new(self.enact(&caller.who(&self.clock), change).await?))
     }
@@ -174,7 +174,7 @@ impl PolicyService for Door {
         let at = Field::root("serving");
         let serving = at.given(&serving).map_err(Refusal::from)?;
         let amend = Box::new(convert::amend(serving).map_err(Refusal::from)?);
-        let by = by(&caller, &reason).map_err(Refusal::from)?;
+        let by = by(&caller, reason).map_err(Refusal::from)?;
         let (cluster, id) = (serving.cluster_id.clone(), serving.cluster_id.clone());
         let _turn = self.changing.lock().await;
         let of = cluster.clone();
@@ -197,5 +197,58 @@ impl PolicyService for Door {
         let cluster = request.into_inner().cluster_id;
         let compared = self.ask_policies(|reply| PolicyCommand::Compare(cluster, reply)).await?;
         Ok(Response::new(compared))
+    }
+
+    async fn preview(
+        &self,
+        request: Request<wire::PreviewRequest>,
+    ) -> Result<Response<wire::PreviewResponse>, Status> {
+        let wire::PreviewRequest { policy, cluster_id, last, version } = request.into_inner();
+        let version = version.map(|number| Field::root("version").whole(number, 1..=i64::MAX)).transpose();
+        let version = version.map_err(Refusal::from)?;
+        let policy = match version {
+            None => Field::root("policy").name(&policy).map_err(Refusal::from)?,
+            Some(_) if policy.is_empty() => Alias::Champion.name().to_owned(),
+            Some(_) => {
+                return Err(Refusal::from(
+                    Field::root("policy").refuse("is there, and version too; want one"),
+                )
+                .into());
+            }
+        };
+        let last = last.map(|last| Field::root("last").whole(last, 1..=MAX_LIMIT)).transpose();
+        let last = last.map_err(Refusal::from)?.unwrap_or(PREVIEWED);
+        let prepare = |reply| PolicyCommand::Prepare { policy, cluster: cluster_id, reply };
+        let mut prepared = self.ask_policies(prepare).await?;
+        let storage = self.storage.as_ref().ok_or_else(|| {
+            Status::failed_precondition("the service records nothing; start it with --data FOLDER")
+        })?;
+        let _turn = self.previewing.lock().await;
+        self.owner.ask_durably(Command::Flush).await?;
+        let policy = match version {
+            None => preview::fresh(storage, &prepared.policy, prepared.seed).await?,
+            Some(number) => {
+                let (id, policy) = preview::version(storage, number).await?;
+                prepared.policy = id;
+                policy
+            }
+        };
+        Ok(Response::new(preview::preview(storage, prepared, policy, last as u32).await?))
+    }
+
+    async fn savings(
+        &self,
+        request: Request<wire::SavingsRequest>,
+    ) -> Result<Response<wire::SavingsResponse>, Status> {
+        let wire::SavingsRequest { cluster_id, since_ms } = request.into_inner();
+        let since_ms = since_ms.map(|at| Field::root("since_ms").whole(at, 0..=i64::MAX)).transpose();
+        let since_ms = since_ms.map_err(Refusal::from)?.map(|at| at as i64);
+        let until_ms = self.clock.now_ms();
+        let since_ms = savings::hour(since_ms.unwrap_or(until_ms - DAY_MS));
+        let saved = self.owner.ask(|reply| Command::Savings(cluster_id, since_ms, reply)).await?;
+        let mut total = Saved::default();
+        saved.iter().for_each(|(_, saved)| total.add(saved));
+        let clusters = saved.iter().map(|(cluster, saved)| saved.told(cluster)).collect();
+        Ok(Response::new(wire::SavingsResponse { since_ms, until_ms, total: Some(total.told("")), clusters }))
     }
 }

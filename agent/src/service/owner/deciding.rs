@@ -8,8 +8,9 @@ use super::handle::Explained;
 use super::{Held, Owner};
 use crate::service::convert::{Field, Update};
 use crate::service::feed::Event;
-use crate::service::messages::{Answer, Order, Report};
+use crate::service::messages::{Answer, Dispute, Order, Report};
 use crate::service::refusal::Refusal;
+use crate::service::savings::Saved;
 use crate::service::scribe::{Durable, Scribe};
 use crate::service::serving::Serving;
 
@@ -82,7 +83,7 @@ impl Owner {
     }
 
     /// When all that happened so far is durable.
-    fn flushed(&self) -> Option<Durable> {
+    pub(super) fn flushed(&self) -> Option<Durable> {
         self.scribe.as_ref().map(Scribe::flush)
     }
 
@@ -95,6 +96,37 @@ impl Owner {
             return Err(Refusal::UnknownDecision(Field::root("decision_id").refuse(problem)));
         };
         let actual_cost = books.actual_cost(decision);
-        Ok(Explained { made, outcome: decision.outcome.clone(), actual_cost })
+        let (outcome, disputed) = (decision.outcome.clone(), decision.disputed.clone());
+        Ok(Explained { made, outcome, actual_cost, disputed })
+    }
+
+    pub(super) fn dispute(
+        &mut self,
+        dispute: Dispute,
+        actor: String,
+    ) -> Result<(Arc<wire::Disputed>, Option<Durable>), Refusal> {
+        let Dispute { cluster_id, decision_id, reason, withdraw } = dispute;
+        self.ready()?;
+        let at_ms = self.clock.now_ms();
+        let disputed = Arc::new(wire::Disputed {
+            cluster_id: cluster_id.clone(),
+            decision_id,
+            reason,
+            actor,
+            at_ms,
+            withdrawn: withdraw,
+        });
+        self.books("cluster_id", &cluster_id)?.dispute(&disputed)?;
+        let durable = self.committed(&cluster_id, Event::Disputed(Arc::clone(&disputed)));
+        Ok((disputed, durable))
+    }
+
+    pub(super) fn savings(&mut self, cluster: &str, begin_ms: i64) -> Result<Vec<(String, Saved)>, Refusal> {
+        if !cluster.is_empty() {
+            let saved = self.books("cluster_id", cluster)?.saved.since(begin_ms);
+            return Ok(vec![(cluster.to_owned(), saved)]);
+        }
+        let saved = |(id, held): (&String, &Held)| (id.clone(), held.books.saved.since(begin_ms));
+        Ok(self.clusters.iter().map(saved).collect())
     }
 }

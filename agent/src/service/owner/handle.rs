@@ -11,9 +11,10 @@ use tokio::sync::{mpsc, oneshot};
 use crate::service::books::{Made, Portrait};
 use crate::service::convert::{Registration, Update};
 use crate::service::feed::Watch;
-use crate::service::messages::{Answer, Order, Report, Summary};
+use crate::service::messages::{Answer, Dispute, Order, Report, Summary};
 use crate::service::policies::{About, Alias, Change};
 use crate::service::refusal::Refusal;
+use crate::service::savings::Saved;
 use crate::service::scribe::Durable;
 use crate::service::serving::Serving;
 
@@ -38,6 +39,7 @@ pub struct Explained {
     pub made: Made,
     pub outcome: Option<(Arc<wire::ReportOutcomeRequest>, Time)>,
     pub actual_cost: Option<f64>,
+    pub disputed: Option<Arc<wire::Disputed>>,
 }
 
 /// A policy as it is told of.
@@ -56,6 +58,15 @@ pub struct Served {
     pub regret: (f64, usize),
 }
 
+/// A policy, its seed where it draws, and a cluster, to be put together again.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    pub policy: String,
+    pub seed: u64,
+    pub cluster: String,
+    pub serving: Serving,
+}
+
 /// What a change of serving sets; what it does not, stays.
 pub type Amend = Box<dyn FnOnce(&mut Serving) + Send>;
 
@@ -70,6 +81,12 @@ pub enum Command {
     Place(Box<Order>, Arc<wire::PlaceRequest>, Reply<Arc<Answer>>),
     Report(Box<Report>, Arc<wire::ReportOutcomeRequest>, Reply<Durably<bool>>),
     Explain(String, String, Reply<Explained>),
+    /// With who says so.
+    Dispute(Dispute, String, Reply<Durably<Arc<wire::Disputed>>>),
+    /// Of one cluster or of all: what was saved since an hour began, by cluster.
+    Savings(String, i64, Reply<Vec<(String, Saved)>>),
+    /// Waits until all that happened so far is durable.
+    Flush(Reply<Durably<()>>),
     Policies(PolicyCommand),
 }
 
@@ -107,6 +124,12 @@ pub enum PolicyCommand {
         reply: Reply<Served>,
     },
     Compare(String, Reply<wire::CompareResponse>),
+    /// What a preview of a policy on a cluster goes by.
+    Prepare {
+        policy: String,
+        cluster: String,
+        reply: Reply<Prepared>,
+    },
 }
 
 /// Who does something, and why.

@@ -3,7 +3,7 @@
 use remora_proto::v1 as wire;
 
 use super::Owner;
-use super::handle::{Amend, By, PolicyCommand, Served, Told};
+use super::handle::{Amend, By, PolicyCommand, Prepared, Served, Told};
 use crate::service::convert::Field;
 use crate::service::policies::{Alias, Change};
 use crate::service::refusal::Refusal;
@@ -41,6 +41,9 @@ impl Owner {
                 drop(reply.send(self.serve(&cluster, serving, &by)));
             }
             PolicyCommand::Compare(cluster, reply) => drop(reply.send(self.compared(&cluster))),
+            PolicyCommand::Prepare { policy, cluster, reply } => {
+                drop(reply.send(self.prepared(&policy, cluster)));
+            }
         }
     }
 
@@ -144,6 +147,23 @@ impl Owner {
             });
         }
         self.set_serving(cluster, serving);
+    }
+
+    fn prepared(&mut self, policy: &str, cluster: String) -> Result<Prepared, Refusal> {
+        let policies = &mut self.chooser.policies;
+        let (policy, seed) = (policies.find(Field::root("policy"), policy)?, policies.seed());
+        let cluster = match (cluster.as_str(), self.clusters.keys().collect::<Vec<_>>().as_slice()) {
+            ("", [only]) => (*only).clone(),
+            ("", known) => {
+                let known = known.iter().map(|id| id.as_str()).collect::<Vec<_>>().join(", ");
+                let problem = format!("is empty, want one of the clusters: {known}");
+                return Err(Field::root("cluster_id").refuse(problem).into());
+            }
+            _ => cluster,
+        };
+        self.books("cluster_id", &cluster)?;
+        let serving = self.serving_of(&cluster).clone();
+        Ok(Prepared { policy, seed, cluster, serving })
     }
 
     fn compared(&mut self, cluster: &str) -> Result<wire::CompareResponse, Refusal> {

@@ -268,6 +268,8 @@ const AFTER_FIRST: &str = "
     DROP TABLE app_journal; DROP TABLE app_snapshot; DROP TABLE applications; DROP TABLE definitions;
     DROP TABLE versions; DROP TABLE app_aliases; DROP TABLE triggers; DROP TABLE fires; DROP TABLE notices;
     DROP TABLE runs; DROP TABLE artifacts; DROP TABLE transitions;
+    ALTER TABLE snapshots DROP COLUMN before_sequence; ALTER TABLE snapshots DROP COLUMN before_at_ms;
+    ALTER TABLE snapshots DROP COLUMN before_body;
     DELETE FROM schema_version WHERE version > 1;
 ";
 

@@ -92,7 +92,7 @@ async fn play(place: &Place, case: u32, steps: &[Step]) {
                 let Some((decision, _)) = model.open.pop_first() else { continue };
                 happened.decision_id = Some(decision);
             }
-            Kind::Registered | Kind::Changed | Kind::Removed => {}
+            Kind::Registered | Kind::Changed | Kind::Disputed | Kind::Removed => {}
         }
         if let (Kind::Decided, Some(decision)) = (kind, &happened.decision_id) {
             model.open.insert(decision.clone(), vec![happened.clone()]);
@@ -183,6 +183,38 @@ async fn compaction_keeps_what_somebody_needs() {
         storage.close().await;
         let storage = place.open().await;
         assert_eq!(storage.recorder().commit(entry("yard", Kind::Changed, 18, "")).await.unwrap(), 18);
+        storage.close().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_carried_out_again_begins_before_it() {
+    everywhere(async |place| {
+        let storage = place.open().await;
+        let recorder = storage.recorder();
+        assert_eq!(storage.base("hall", 1).await.unwrap(), None);
+        fill(&recorder, 9).await; // 1 registers, 2 to 10 change it at 1 to 9 ms
+        let base =
+            async |entry| storage.base("hall", entry).await.unwrap().map(|base| (base.sequence, base.body));
+        assert_eq!(base(5).await, Some((0, None)));
+        recorder.snapshot("hall", 9, b"hall at 9".into()).unwrap();
+        recorder.record(entry("hall", Kind::Changed, 10, "")).unwrap(); // 11
+        recorder.flush().await.unwrap();
+        assert_eq!(base(11).await, Some((10, Some(b"hall at 9".to_vec()))));
+        assert_eq!(base(10).await, Some((0, None)), "the snapshot has it already");
+        recorder.snapshot("hall", 10, b"hall at 10".into()).unwrap();
+        recorder.record(entry("hall", Kind::Changed, 11, "")).unwrap(); // 12
+        recorder.flush().await.unwrap();
+        assert_eq!(base(12).await, Some((11, Some(b"hall at 10".to_vec()))));
+        assert_eq!(base(11).await, Some((10, Some(b"hall at 9".to_vec()))));
+        assert_eq!(base(3).await, Some((10, Some(b"hall at 9".to_vec()))), "the earliest that is kept");
+        let mut since = storage.export_after("hall", Some(10));
+        let mut numbers = Vec::new();
+        while let Some(recorded) = since.next().await.unwrap() {
+            numbers.push(recorded.sequence);
+        }
+        assert_eq!(numbers, [11, 12]);
         storage.close().await;
     })
     .await;
