@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "remora/v1/cluster.proto",
     "remora/v1/change.proto",
     "remora/v1/placement.proto",
@@ -17,6 +17,7 @@ const FILES: [&str; 8] = [
     "remora/v1/admin.proto",
     "remora/v1/journal.proto",
     "remora/v1/app.proto",
+    "remora/v1/training.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -10,3 +10,4 @@ pub mod panel;
 pub mod report;
 pub mod service;
 pub mod storage;
+pub mod training;

@@ -63,6 +63,9 @@ enum Command {
     /// Learn or judge Remora's own policy; the service starts this.
     #[command(hide = true)]
     Own,
+    /// The example application of quickstart; the service starts this.
+    #[command(subcommand, hide = true)]
+    SensorAnomaly(sensor_anomaly::Command),
 }
 
 impl Command {
@@ -94,7 +97,9 @@ impl Command {
             Command::Audit(args) => audit::run(args, json).await,
             Command::Report(args) => report::run(&args, json),
             Command::Bench(args) => bench::run(&args, json).await,
-            Command::Supervise | Command::Own => unreachable!("the service starts it without a runtime"),
+            Command::Supervise | Command::Own | Command::SensorAnomaly(_) => {
+                unreachable!("the service starts it without a runtime")
+            }
         }
     }
 }
@@ -107,6 +112,9 @@ fn main() -> ExitCode {
     }
     if let Command::Own = cli.command {
         return own::run();
+    }
+    if let Command::SensorAnomaly(command) = cli.command {
+        return command.run();
     }
     let (format, json) = (cli.command.log_format(), cli.json);
     let ran = tokio::runtime::Runtime::new().map_err(anyhow::Error::from).and_then(|runtime| {

@@ -5,7 +5,9 @@ mod access;
 mod act;
 mod application;
 mod assets;
+mod data;
 mod live;
+mod map;
 mod overview;
 mod page;
 mod placements;
@@ -13,7 +15,10 @@ mod policies;
 mod preview;
 mod run;
 mod session;
+mod settings;
+mod training;
 mod triggers;
+mod watched;
 
 use std::sync::Arc;
 
@@ -31,11 +36,13 @@ use tonic::{Code, Status};
 use crate::appcore::door::AppDoor;
 use crate::service::access::{Caller, Peer};
 use crate::service::gate::Gate;
-use crate::service::{Clock, Door};
+use crate::service::{Clock, Door, TrainingDoor};
 use crate::storage::{Role, Storage};
 pub use act::ACTIONS;
+use live::Pulse;
 use page::Page;
 use session::{Session, Sessions, Undo};
+use watched::Watched;
 
 /// The panel; clones are the same one.
 #[derive(Clone, Debug)]
@@ -50,7 +57,18 @@ pub struct Parts {
     pub clock: Clock,
     /// What stands before every path where a proxy passes on only a part of its own: empty, or as `/remora`.
     pub prefix: String,
+    pub training: TrainingDoor,
     sessions: Sessions,
+    pulse: Pulse,
+    watched: Watched,
+}
+
+/// The services that it is a client of.
+#[derive(Clone, Debug)]
+pub struct Doors {
+    pub clusters: Door,
+    pub apps: AppDoor,
+    pub training: TrainingDoor,
 }
 
 /// Somebody at a path of ours: who, what stands behind the question mark, and what the browser said.
@@ -175,19 +193,31 @@ pub struct Asking {
     code: Option<String>,
 }
 
+impl Asking {
+    /// The page, counted from 0; what is no number is the first.
+    fn number(&self) -> usize {
+        let page = self.page.as_ref().and_then(|page| page.parse().ok()).unwrap_or(0);
+        // So many pages of so many rows have no end.
+        page.min(1_000_000)
+    }
+}
+
 impl Panel {
     /// The panel before these services. `first` is a token that a one-time link gives away.
     pub fn new(
         gate: Gate,
-        door: Door,
-        apps: AppDoor,
+        doors: Doors,
         storage: Option<Arc<Storage>>,
         clock: Clock,
         prefix: String,
         first: Option<FirstLink>,
     ) -> Panel {
-        let sessions = Sessions::new(first);
-        Panel(Arc::new(Parts { gate, door, apps, storage, clock, prefix, sessions }))
+        let Doors { clusters: door, apps, training } = doors;
+        let (sessions, pulse, watched) = (Sessions::new(first), Pulse::new(), Watched::default());
+        let parts = Parts { gate, door, apps, storage, clock, prefix, training, sessions, pulse, watched };
+        let parts = Arc::new(parts);
+        live::start(&parts);
+        Panel(parts)
     }
 
     /// Every page and what belongs to it.
@@ -212,6 +242,10 @@ impl Panel {
             .route("/act/{service}/{method}", post(act::act))
             .route("/live", get(live::live))
             .route("/assets/{name}", get(assets::asset))
+            .merge(data::routes())
+            .merge(map::routes())
+            .merge(settings::routes())
+            .merge(training::routes())
             .fallback(nowhere)
             .with_state(self)
             .layer(axum::middleware::map_response(guard))

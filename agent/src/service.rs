@@ -26,10 +26,12 @@ mod restart;
 mod savings;
 mod scribe;
 mod serving;
+mod settings;
 pub(crate) mod tls;
 mod why;
 
 use std::future::{Future, pending};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -44,6 +46,7 @@ use remora_proto::v1::app_service_server::AppServiceServer;
 use remora_proto::v1::cluster_service_server::ClusterServiceServer;
 use remora_proto::v1::placement_service_server::PlacementServiceServer;
 use remora_proto::v1::policy_service_server::PolicyServiceServer;
+use remora_proto::v1::training_service_server::TrainingServiceServer;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -53,17 +56,20 @@ use tonic_health::ServingStatus;
 pub use access::{METHODS, Method, Rules, first_token};
 pub use doors::Door;
 pub(crate) use doors::champion::checkpoint;
+pub(crate) use doors::training::TrainingDoor;
 pub use limits::Limits;
 pub use policies::Alias;
 pub(crate) use restart::ITSELF;
 pub(crate) use serving::is_heuristic;
+pub use settings::{Setting, fixed};
 pub use tls::Files as TlsFiles;
 
 use crate::appcore::apps::{self, Apps};
 use crate::appcore::door::AppDoor;
 use crate::http;
-use crate::panel::{FirstLink, Panel};
+use crate::panel::{Doors, FirstLink, Panel};
 use crate::storage::{Keep, Storage};
+use crate::training::Runs;
 use access::Access;
 use connections::Connection;
 use gate::{Gate, Guards};
@@ -151,6 +157,8 @@ pub struct Config {
     pub http_prefix: String,
     /// A link that signs in to the panel once.
     pub first_link: Option<FirstLink>,
+    /// Folders below which training runs are shown.
+    pub runs: Vec<PathBuf>,
 }
 
 impl Config {
@@ -172,6 +180,7 @@ impl Config {
             http: None,
             http_prefix: String::new(),
             first_link: None,
+            runs: Vec::new(),
         }
     }
 }
@@ -193,6 +202,8 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send + 'static,
     config: Config,
 ) -> anyhow::Result<()> {
+    let fixed = Arc::new(fixed(&config, listener.local_addr().ok()));
+    let training = TrainingDoor(Runs::below(&config.runs).map(Arc::new));
     let Config { policy, alpha, seed, clock, storage, apps, clusters, rules, limits, tls, .. } = config;
     let keeping = keep_house(storage.clone(), config.keep, clock.clone());
     let (http, http_prefix, first_link) = (config.http, config.http_prefix, config.first_link);
@@ -211,7 +222,8 @@ pub async fn run(
         storage: storage.clone(),
         metrics,
     };
-    let (door, owning) = core.start(clusters).await?;
+    let (mut door, owning) = core.start(clusters).await?;
+    door.fixed = fixed;
     let (apps, mut owning_apps) = match (apps, storage.clone()) {
         (Some(options), Some(storage)) => {
             let (apps, owning) = Apps::start(options, storage, door.clone(), clock.clone()).await?;
@@ -232,7 +244,8 @@ pub async fn run(
             let tls = tls.clone().map(|files| files.watch(tls::Door::Http)).transpose()?;
             let (gate, door) = (gate.clone(), door.clone());
             let routes = http::routes(&gate, door.clone());
-            let panel = Panel::new(gate, door, apps.clone(), storage, clock, http_prefix, first_link);
+            let doors = Doors { clusters: door, apps: apps.clone(), training: training.clone() };
+            let panel = Panel::new(gate, doors, storage, clock, http_prefix, first_link);
             let routes = routes.merge(panel.routes());
             Some(http::serve(listener, tls, dropped(stopped.clone()), routes))
         }
@@ -245,7 +258,7 @@ pub async fn run(
         }
     };
     let tls = tls.map(|files| files.watch(tls::Door::Grpc)).transpose()?;
-    let grpc = serve(connections::accept(listener, tls), stop, (door, apps), gate);
+    let grpc = serve(connections::accept(listener, tls), stop, (door, apps, training), gate);
     let served = tokio::select! {
         served = async { tokio::try_join!(grpc, web).map(|_| ()) } => served,
         never = keeping => never,
@@ -298,7 +311,7 @@ async fn drained(stopped: watch::Receiver<()>) {
 async fn serve(
     connections: mpsc::Receiver<io::Result<Connection>>,
     stop: impl Future<Output = ()> + Send + 'static,
-    (door, apps): (Door, AppDoor),
+    (door, apps, training): (Door, AppDoor, TrainingDoor),
     gate: Gate,
 ) -> anyhow::Result<()> {
     let admin = AdminServiceServer::new(door.clone());
@@ -306,12 +319,14 @@ async fn serve(
     let clusters = ClusterServiceServer::new(door.clone()).max_decoding_message_size(MAX_CLUSTER_BYTES);
     let placement = PlacementServiceServer::new(door.clone()).max_decoding_message_size(MAX_PLACE_BYTES);
     let policies = PolicyServiceServer::new(door);
+    let training = TrainingServiceServer::new(training);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<AdminServiceServer<Door>>().await;
     health.set_serving::<AppServiceServer<AppDoor>>().await;
     health.set_serving::<ClusterServiceServer<Door>>().await;
     health.set_serving::<PlacementServiceServer<Door>>().await;
     health.set_serving::<PolicyServiceServer<Door>>().await;
+    health.set_serving::<TrainingServiceServer<TrainingDoor>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(remora_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -319,7 +334,14 @@ async fn serve(
         .context("the service's own descriptors do not decode")?;
     let stop = async move {
         stop.await;
-        let services = ["AdminService", "AppService", "ClusterService", "PlacementService", "PolicyService"];
+        let services = [
+            "AdminService",
+            "AppService",
+            "ClusterService",
+            "PlacementService",
+            "PolicyService",
+            "TrainingService",
+        ];
         health.set_service_status("", ServingStatus::NotServing).await;
         for service in services {
             health.set_service_status(format!("remora.v1.{service}"), ServingStatus::NotServing).await;
@@ -335,6 +357,7 @@ async fn serve(
         .add_service(clusters)
         .add_service(placement)
         .add_service(policies)
+        .add_service(training)
         .serve_with_incoming_shutdown(ReceiverStream::new(connections), stop)
         .await
         .context("the gRPC server ended")

@@ -10,6 +10,7 @@
 
 mod aliases;
 mod apps;
+mod archive;
 mod audit;
 mod blobs;
 mod database;
@@ -32,6 +33,7 @@ use tokio::task::JoinHandle;
 
 pub use aliases::AliasChange;
 pub use apps::{AppAliasRow, AppBatch, AppEntry, AppsBefore, FireRow, RunFilter, TransitionRow};
+pub use archive::{Archive, ArchivedApp, Place, Size};
 pub use audit::{AuditEntry, AuditFilter, AuditHead, Verdict, Who};
 pub use error::Error;
 pub use forget::RunsKept;
@@ -73,6 +75,7 @@ impl Options {
 /// What is kept; entries of the journal go in through its [`Recorder`].
 #[derive(Debug)]
 pub struct Storage {
+    options: Options,
     database: Arc<Database>,
     blobs: Blobs,
     tokens: watch::Sender<Tokens>,
@@ -91,7 +94,7 @@ impl Storage {
         schema::migrate(&database).await?;
         let tokens = watch::Sender::new(tokens::load(&database).await?);
         let (recorder, writer) = Recorder::start(database.clone(), options.room_kib).await?;
-        Ok(Storage { database, blobs, tokens, recorder, writer })
+        Ok(Storage { options, database, blobs, tokens, recorder, writer })
     }
 
     pub fn recorder(&self) -> Recorder {

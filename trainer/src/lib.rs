@@ -17,6 +17,7 @@ pub mod ppo;
 pub mod report;
 pub mod run;
 pub mod statistics;
+pub mod status;
 pub mod summary;
 pub mod timeline;
 pub mod tune;

@@ -33,6 +33,8 @@ pub struct Labels<'a> {
 pub enum Scale {
     /// From zero, or below.
     Linear,
+    /// Linear, and only as far as values go: for curves whose course matters more than their height.
+    Close,
     /// For positive values over several magnitudes.
     Logarithmic,
     /// So only the horizontal axis; the vertical one is linear.
@@ -44,6 +46,8 @@ const HEIGHT: u32 = 380;
 /// Width of the plot itself; the legend stands beside it.
 const PLOT_WIDTH: u32 = 470;
 const LEGEND_LINE: i32 = 22;
+/// Points that a line marks one by one; more would hide it.
+const MARKED: usize = 60;
 /// Colours that colour-blind readers tell apart (Okabe and Ito 2008).
 const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
@@ -83,7 +87,7 @@ fn draw(area: &Area<'_>, labels: &Labels<'_>, scale: Scale, series: &[Series]) -
     let mut builder = ChartBuilder::on(&left);
     builder.caption(labels.title, ("sans-serif", 18)).margin(14).x_label_area_size(44).y_label_area_size(56);
     match scale {
-        Scale::Linear => fill(&mut builder.build_cartesian_2d(x, y)?, labels, series)?,
+        Scale::Linear | Scale::Close => fill(&mut builder.build_cartesian_2d(x, y)?, labels, series)?,
         Scale::Logarithmic => {
             fill(&mut builder.build_cartesian_2d(logarithmic(x), logarithmic(y))?, labels, series)?;
         }
@@ -114,7 +118,9 @@ where
         .draw()?;
     for (index, series) in series.iter().enumerate() {
         let colour = colour(index);
-        chart.draw_series(series.points.iter().map(|&point| Circle::new(point, 4, colour.filled())))?;
+        if !series.joined || series.points.len() <= MARKED {
+            chart.draw_series(series.points.iter().map(|&point| Circle::new(point, 4, colour.filled())))?;
+        }
         if series.joined {
             chart.draw_series(LineSeries::new(series.points.iter().copied(), colour.stroke_width(2)))?;
         }
@@ -274,7 +280,11 @@ fn ticks(range: &Range<f64>) -> Vec<f64> {
 
 /// A number on an axis, without needless digits.
 fn tick(value: f64) -> String {
-    let rounded = format!("{value:.3}");
+    if (1e-9..0.01).contains(&value.abs()) {
+        return format!("{value:.1e}");
+    }
+    // Nothing has no sign.
+    let rounded = format!("{:.3}", if value.abs() < 1e-9 { 0.0 } else { value });
     rounded.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
@@ -285,6 +295,14 @@ fn span(values: impl Iterator<Item = f64>, scale: Scale) -> Range<f64> {
         Scale::Linear => {
             let (low, high) = finite.fold((0.0_f64, 0.0_f64), |(low, high), v| (low.min(v), high.max(v)));
             if high > low { low..high + 0.08 * (high - low) } else { low..low + 1.0 }
+        }
+        Scale::Close => {
+            let (low, high) =
+                finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
+            // A flat line has room above and below.
+            let flat = if high == 0.0 { 0.1 } else { 0.1 * high.abs() };
+            let margin = if high > low { 0.08 * (high - low) } else { flat };
+            if high >= low { low - margin..high + margin } else { 0.0..1.0 }
         }
         Scale::Logarithmic | Scale::LogarithmicX => {
             // Nothing at all has no place on the axis: it is drawn at the low end.

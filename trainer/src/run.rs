@@ -22,6 +22,7 @@ use crate::course::{Course, Lesson, Units, VALIDATION_SEEDS};
 use crate::labels::Labels;
 use crate::learner::{BadBatch, Learner, Metrics, Phase};
 use crate::statistics::geometric_mean;
+use crate::status::Notes;
 
 /// When to stop.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,6 +51,8 @@ pub enum RunError {
     Config(Vec<String>),
     #[error("{0} holds a run already: name another folder with --out, or go on with --resume")]
     Exists(PathBuf),
+    #[error("another process trains in {0}: wait for its end, or name another folder with --out")]
+    Taken(PathBuf),
     #[error("{0} holds no run to resume: its config.toml is missing")]
     Nothing(PathBuf),
     #[error("cannot write {path}: {source}; choose another folder with --out")]
@@ -167,6 +170,21 @@ pub fn train(
         Some(from) => prepare(&folder, continued(config, from))?,
         None => prepare(&folder, config)?,
     };
+    let notes = Notes::begin(&folder.0, options.budget);
+    let mut notes = notes.map_err(|_| RunError::Taken(folder.0.clone()))?;
+    let trained = go_on(config, folder, options, &mut notes, watch);
+    notes.end(&trained);
+    trained
+}
+
+/// Trains to the end of the budget.
+fn go_on(
+    config: Config,
+    folder: Folder,
+    options: &Options,
+    notes: &mut Notes,
+    watch: &mut dyn FnMut(&Report<'_>),
+) -> Result<Finished, RunError> {
     let mut run = Run::new(config, folder, options)?;
     let started = Instant::now();
     loop {
@@ -180,6 +198,7 @@ pub fn train(
         let metrics = run.learner.step(progress).map_err(|batch| run.diverged(&batch))?;
         let line = run.record(&metrics)?;
         let decisions_per_s = metrics.decisions as f64 / (metrics.collect_s + metrics.update_s);
+        notes.iteration(line.iteration, progress, decisions_per_s);
         watch(&Report { line: &line, progress, decisions_per_s });
         run.lines.push(line);
     }

@@ -3,6 +3,9 @@
 mod streams;
 mod told;
 
+pub(crate) use streams::pieces;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use remora_proto::v1 as wire;
@@ -14,7 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::apps::Apps;
 use super::core::{Alias, By, Input, Refused, good_name};
 use super::folder;
-use super::manifest::Manifest;
+use super::manifest::{Keep, Manifest};
 use super::own::NAME;
 use super::owner::{Denied, Done};
 use super::run::{Blob, REQUEST, Run, RunKind};
@@ -405,7 +408,7 @@ impl AppService for AppDoor {
             ))
         })?;
         let bytes = self.apps()?.handle.storage().blob(&blob.hash).await.map_err(kept)?;
-        Ok(Response::new(streams::pieces(bytes)))
+        Ok(Response::new(pieces(bytes)))
     }
 
     async fn cancel_run(
@@ -445,7 +448,7 @@ impl AppService for AppDoor {
             let code = |definition: &super::core::Definition| {
                 definition.code.as_ref().map_or_else(String::new, |code| code.hash.clone())
             };
-            let codes: std::collections::BTreeMap<u32, String> =
+            let codes: BTreeMap<u32, String> =
                 app.definitions.iter().map(|(number, definition)| (*number, code(definition))).collect();
             Ok::<_, Refused>((app.aliases.clone(), codes))
         });
@@ -513,13 +516,32 @@ impl AppService for AppDoor {
         Ok(Response::new(streams::events(feed, app)))
     }
 
+    async fn archive(
+        &self,
+        _: Request<wire::ArchiveRequest>,
+    ) -> Result<Response<wire::ArchiveResponse>, Status> {
+        let apps = self.apps()?;
+        let keeps = |core: &super::core::Core| -> BTreeMap<String, Keep> {
+            core.apps().iter().map(|(name, app)| (name.clone(), app.manifest().keep)).collect()
+        };
+        let keeps = apps.handle.ask(keeps).await?;
+        let archive = apps.handle.storage().archive().await.map_err(kept)?;
+        let app = |app: storage::ArchivedApp| {
+            let keep = keeps.get(&app.app).copied().unwrap_or_default();
+            told::archived(app, keep)
+        };
+        let (files, bytes) = (archive.files, archive.bytes);
+        let apps = archive.apps.into_iter().map(app).collect();
+        Ok(Response::new(wire::ArchiveResponse { apps, files, bytes }))
+    }
+
     async fn export_run(
         &self,
         request: Request<wire::GetRunRequest>,
     ) -> Result<Response<Self::ExportRunStream>, Status> {
         let run = self.run(&request.into_inner().id).await?;
         let bytes = streams::bundle(self.apps()?, &run).await?;
-        Ok(Response::new(streams::pieces(bytes)))
+        Ok(Response::new(pieces(bytes)))
     }
 }
 

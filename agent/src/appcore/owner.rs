@@ -209,10 +209,7 @@ pub fn replay(snapshot: Option<(i64, String)>, entries: &[AppEntry]) -> Result<(
 }
 
 /// Does it until the database lets it be done, however long that takes.
-async fn insist<T, F>(trouble: &'static str, work: impl Fn() -> F) -> T
-where
-    F: Future<Output = Result<T, Error>>,
-{
+async fn insist<T, F: Future<Output = Result<T, Error>>>(trouble: &'static str, work: impl Fn() -> F) -> T {
     let mut pause = PAUSE;
     loop {
         match work().await {

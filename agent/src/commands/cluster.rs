@@ -110,7 +110,7 @@ async fn list(args: ServerArgs, json: bool) -> anyhow::Result<()> {
 
 async fn show(args: IdArgs, json: bool) -> anyhow::Result<()> {
     let ask = |wire| {
-        let request = wire::GetClusterRequest { id: args.id.clone() };
+        let request = wire::GetClusterRequest { id: args.id.clone(), live: false };
         async move { client(wire).get(request).await }
     };
     let answer = args.server.connect().await?.ask(ask).await?;

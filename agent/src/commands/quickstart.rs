@@ -1,5 +1,6 @@
 //! `remora quickstart`: the whole product in a few minutes.
 
+pub mod application;
 mod demo;
 
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use remora_trainer::journal::Journal;
 use remora_trainer::run::{Budget, Finished, Options};
 use remora_trainer::summary::Evaluation;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 use super::{cluster, evaluate, print, serve, tables, train};
 use crate::appcore::apps;
@@ -190,17 +192,21 @@ async fn serve_policy(args: &Args, best: &Path, say: &dyn Fn(String) -> Result<(
     let (listener, http) = (free(args.listen).await?, free(args.http).await?);
     let (address, panel) = (listener.local_addr()?, http.local_addr()?);
     let scenario = Scenario::load(SERVED)?;
+    let runs = beside(&args.out);
     let clusters = vec![cluster::of_scenario(&scenario, None, 0)];
     say(format!(
         "4. Serving the trained policy on {address} (gRPC), with the cluster {SERVED} simulated beside it. Ctrl-C ends.\n\
          \x20  See it at work: the Control Panel is at http://{panel}/\n\
+         \x20  There two applications sleep and learn: sensor-anomaly, an example that gets new readings of a pump every\n\
+         \x20  minute, and remora-policy, which learns to place tasks better from what happens, after some 2000 of them.\n\
          \x20  Try, in another terminal:\n\
          \x20    remora place --cluster {SERVED} --task train --dry-run --server http://{address}\n\
-         \x20    remora app list --server http://{address}    (docs/applications.md is a tour of ten minutes)\n\
+         \x20    remora app show sensor-anomaly --server http://{address}    (docs/applications.md is a tour of ten minutes)\n\
          \x20    remora evaluate --policy kube-default,greedy-marginal,{} --alpha 0,0.5,1\n\
-         \x20    remora train --scenario {SERVED} --out runs/first --minutes 10\n\
+         \x20    remora train --scenario {SERVED} --out {} --minutes 10    (its curves appear under Training)\n\
          \x20  (remora is target/release/remora, or cargo run --release --)",
-        best.display()
+        best.display(),
+        runs.join("first").display(),
     ))?;
     let data = args.out.join("service");
     let storage = Arc::new(Storage::open(storage::Options::new(&data)).await?);
@@ -210,13 +216,32 @@ async fn serve_policy(args: &Args, best: &Path, say: &dyn Fn(String) -> Result<(
         storage: Some(storage),
         apps: Some(apps),
         http: Some(http),
+        runs: vec![runs],
         ..service::Config::new(policy)
     };
     let stop = serve::stop_signal()?;
-    let demonstrating = tokio::spawn(demo::play(address, scenario));
+    let demonstrating = [
+        tokio::spawn(told("the simulated cluster", demo::play(address, scenario))),
+        tokio::spawn(told("the example application", application::play(address, args.seed))),
+    ];
     service::run(listener, stop, config).await?;
-    demonstrating.abort();
+    demonstrating.iter().for_each(JoinHandle::abort);
     print("stopped")
+}
+
+/// Where further runs are looked for: beside this one where that is a folder for runs, and in it otherwise.
+fn beside(out: &Path) -> PathBuf {
+    match out.parent() {
+        Some(parent) if parent.file_name().is_some_and(|name| name == "runs") => parent.to_owned(),
+        _ => out.to_owned(),
+    }
+}
+
+/// Says why a part of the demonstration ended; the service goes on without it.
+async fn told(what: &str, part: impl Future<Output = Result<()>>) {
+    if let Err(error) = part.await {
+        tracing::warn!("{what} of the demonstration ended: {error:#}");
+    }
 }
 
 /// A listener at this address, or at a free port where it is in use.

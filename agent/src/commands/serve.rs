@@ -119,6 +119,7 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<()> {
         http,
         http_prefix: settings.http_prefix.clone().unwrap_or_default(),
         first_link,
+        runs: settings.runs.clone(),
         ..usual
     };
     let served = service::run(listener, stop, config).await;

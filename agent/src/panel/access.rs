@@ -4,11 +4,21 @@ use maud::html;
 use remora_proto::v1 as wire;
 use remora_proto::v1::admin_service_server::AdminService;
 
-use super::page::{Form, Page, badge, live, time};
-use super::{Asked, Asking, Shown};
+use super::page::{Form, Page, badge, empty, live, time};
+use super::{Asked, Asking, Part, Shown};
+
+fn nothing_kept() -> Part {
+    empty(
+        "The service keeps no tokens and no audit log.",
+        html! { "Start it with " code { "--data FOLDER" } ", and with " code { "--auth" } " where everybody is to say who they are." },
+    )
+}
 
 pub async fn audit(asked: &Asked<'_>, asking: &Asking) -> Shown {
     asked.demand("AdminService/Audit")?;
+    if asked.panel.storage.is_none() {
+        return Ok(Page::new("audit", "Audit log", html! { h1 { "Audit log" } (nothing_kept()) }));
+    }
     let request = wire::AuditRequest { page: asking.page.clone().unwrap_or_default(), limit: Some(100) };
     let answer = asked.panel.door.audit(asked.request(request)).await?.into_inner();
     let main = html! {
@@ -28,6 +38,9 @@ pub async fn audit(asked: &Asked<'_>, asking: &Asking) -> Shown {
 
 pub async fn tokens(asked: &Asked<'_>) -> Shown {
     asked.demand("AdminService/ListTokens")?;
+    if asked.panel.storage.is_none() {
+        return Ok(Page::new("access", "Access", html! { h1 { "Access" } (nothing_kept()) }));
+    }
     let tokens =
         asked.panel.door.list_tokens(asked.request(wire::ListTokensRequest {})).await?.into_inner().tokens;
     let form = |method, fields, label, inside| Form {

@@ -1,21 +1,19 @@
 //! All at a glance: clusters as they are loaded, applications as they stand, what runs.
 
-use std::collections::BTreeMap;
-
-use maud::html;
+use maud::{PreEscaped, html};
 use remora_proto::v1 as wire;
 use remora_proto::v1::app_service_server::AppService;
 use remora_proto::v1::cluster_service_server::ClusterService;
 use remora_proto::v1::policy_service_server::PolicyService;
 use tonic::Status;
 
+use super::map::count;
 use super::page::{Page, badge, empty, escaped, figures, live, time};
-use super::{Asked, Part, Shown};
+use super::{Asked, Part, Shown, map};
 use crate::commands::{bytes, seconds};
 
-/// Clusters that are drawn, and nodes of each.
+/// Clusters that are drawn.
 const DRAWN: usize = 6;
-const NODES: usize = 2000;
 
 pub async fn page(asked: &Asked<'_>) -> Shown {
     let listed = ClusterService::list(&asked.panel.door, asked.request(wire::ListClustersRequest {}))
@@ -26,10 +24,10 @@ pub async fn page(asked: &Asked<'_>) -> Shown {
     let sum =
         |count: fn(&wire::ClusterSummary) -> i64| listed.clusters.iter().map(count).sum::<i64>().to_string();
     let awake = apps.iter().filter(|app| app.state == "awake.executing").count();
+    asked.only(&listed.clusters);
     let mut drawn = Vec::new();
     for summary in listed.clusters.iter().take(DRAWN) {
-        let request = asked.request(wire::GetClusterRequest { id: summary.id.clone() });
-        drawn.push((summary, ClusterService::get(&asked.panel.door, request).await?.into_inner()));
+        drawn.push((summary, asked.cluster(&summary.id, Some(summary.version)).await?));
     }
     let saved = asked.panel.door.savings(asked.request(wire::SavingsRequest::default())).await?.into_inner();
     let main = html! {
@@ -52,7 +50,12 @@ pub async fn page(asked: &Asked<'_>) -> Shown {
                     code { "--scenario urban-sensing" } "."
                 }))
             }
-            @for (summary, got) in &drawn { (cluster(summary, got)) }
+            @for (summary, seen) in &drawn {
+                h3 { a href={ "clusters/" (escaped(&summary.id)) } { (summary.id) } " "
+                    span.faint { (count(summary.nodes as usize, "node")) ", " (count(summary.running as usize, "task")) " under way, " (summary.queued) " wait" } }
+                (PreEscaped(&seen.drawn))
+            }
+            @if !drawn.is_empty() { (map::key()) }
             @if listed.clusters.len() > DRAWN {
                 p { a href="placements" { "All " (listed.clusters.len()) " clusters" } }
             }
@@ -131,87 +134,4 @@ fn less(ours: f64, other: f64, told: fn(f64) -> String) -> String {
     };
     let share = if other > 0.0 { format!(" ({sign}{:.0} %)", 100.0 * off / other) } else { String::new() };
     format!("{sign}{}{share}", told(off))
-}
-
-/// A cluster by its sites: each node a square, darker the more of it is taken.
-fn cluster(summary: &wire::ClusterSummary, got: &wire::GetClusterResponse) -> Part {
-    let (Some(cluster), Some(facts)) = (&got.cluster, &got.facts) else { return html! {} };
-    let inner: BTreeMap<&str, &wire::Link> =
-        cluster.links.iter().map(|link| (link.outer.as_str(), link)).collect();
-    let known: BTreeMap<&str, &wire::NodeFacts> =
-        facts.nodes.iter().map(|facts| (facts.node.as_str(), facts)).collect();
-    let kinds: BTreeMap<&str, &wire::TaskKind> =
-        cluster.task_kinds.iter().map(|kind| (kind.name.as_str(), kind)).collect();
-    let flows: BTreeMap<&str, i64> = facts
-        .links
-        .iter()
-        .filter_map(|told| {
-            let link = cluster.links.get(usize::try_from(told.link?).ok()?)?;
-            Some((link.outer.as_str(), told.up_transfers + told.down_transfers))
-        })
-        .collect();
-    let mut sites: BTreeMap<&str, Vec<&wire::Node>> = BTreeMap::new();
-    for node in cluster.nodes.iter().take(NODES) {
-        let site = inner.get(node.name.as_str()).map_or("on its own", |link| link.inner.as_str());
-        sites.entry(site).or_default().push(node);
-    }
-    html! {
-        h3 { a href={ "placements/" (escaped(&summary.id)) } { (summary.id) } " "
-            span.faint { (count(summary.nodes, "node")) ", " (count(summary.running, "task")) " run, " (summary.queued) " wait" } }
-        div.sites {
-            @for (site, nodes) in sites {
-                div.site {
-                    h3 { (site) }
-                    @if let Some(link) = inner.get(site) {
-                        p.faint { "uplink " (bytes(link.up_bytes_per_s)) "/s"
-                            @if let Some(flows) = flows.get(site).filter(|flows| **flows > 0) { ", " (flows) " transfers" } }
-                    }
-                    ul.nodes { @for node in &nodes {
-                        @let facts = known.get(node.name.as_str()).copied();
-                        @let (class, told) = load(node, facts, &kinds);
-                        li class=(class) title=(told) { span.skip { (told) } }
-                    } }
-                    p.faint { (count(nodes.len() as i64, "node")) }
-                }
-            }
-        }
-    }
-}
-
-/// So many of something.
-fn count(number: i64, of: &str) -> String {
-    format!("{number} {of}{}", if number == 1 { "" } else { "s" })
-}
-
-/// How far a node is taken: a class, and words.
-fn load(
-    node: &wire::Node,
-    facts: Option<&wire::NodeFacts>,
-    kinds: &BTreeMap<&str, &wire::TaskKind>,
-) -> (&'static str, String) {
-    let placed = facts.map_or(&[][..], |facts| &facts.placed);
-    let cpu = |placed: &wire::PlacedTask| {
-        let kind = placed.task.as_ref().and_then(|task| kinds.get(task.kind.as_str()));
-        kind.and_then(|kind| kind.cpu_millis).unwrap_or_default()
-    };
-    let taken: i64 = placed.iter().filter(|placed| !placed.queued).map(cpu).sum();
-    let waiting = placed.iter().filter(|placed| placed.queued).count();
-    let share = taken as f64 / node.cpu_millis.max(1) as f64;
-    let away = facts.is_some_and(|facts| facts.unavailable);
-    let class = match share {
-        _ if away => "away",
-        share if share <= 0.0 => "",
-        share if share < 0.34 => "some",
-        share if share < 0.8 => "half",
-        _ => "full",
-    };
-    let state = if away { ", takes no tasks" } else { "" };
-    let tasks = placed.len() - waiting;
-    let told = format!(
-        "{} ({}): {tasks} tasks, {:.0} % of its CPU, {waiting} wait{state}",
-        node.name,
-        node.kind,
-        100.0 * share
-    );
-    (class, told)
 }

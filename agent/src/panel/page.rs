@@ -15,15 +15,19 @@ pub struct Page {
 }
 
 /// The menu: path and name.
-const MENU: [(&str, &str); 8] = [
+const MENU: [(&str, &str); 12] = [
     ("", "Overview"),
     ("apps", "Applications"),
     ("runs", "Runs"),
+    ("archive", "Archive"),
+    ("data", "Data"),
     ("placements", "Placements"),
     ("policies", "Policies"),
+    ("training", "Training"),
     ("triggers", "Triggers"),
     ("audit", "Audit"),
     ("access", "Access"),
+    ("settings", "Settings"),
 ];
 
 impl Page {
@@ -54,7 +58,7 @@ impl Page {
                         a.brand href="." { "Remora" }
                         nav aria-label="Main" {
                             @for (path, name) in MENU {
-                                @if !matches!(path, "audit" | "access") || asked.may(Role::Admin) {
+                                @if !matches!(path, "audit" | "access" | "settings") || asked.may(Role::Admin) {
                                     a href=(if path.is_empty() { "." } else { path })
                                         aria-current=[(path == self.place).then_some("page")] { (name) }
                                 }
@@ -215,4 +219,16 @@ pub fn escaped(text: &str) -> String {
     text.bytes()
         .map(|byte| if plain(byte) { (byte as char).to_string() } else { format!("%{byte:02X}") })
         .collect()
+}
+
+/// The pages before and after, where there are several.
+pub fn pager(path: &str, wanted: &str, page: usize, found: usize, of: usize) -> Part {
+    let to = |page: usize| format!("{path}?q={}&page={page}", escaped(wanted).replace('/', "%2F"));
+    html! { @if found > of {
+        nav.pager aria-label="Pages" {
+            "Page " (page + 1) " of " (found.div_ceil(of)) " "
+            @if page > 0 { a rel="prev" href=(to(page - 1)) { "earlier" } " " }
+            @if (page + 1) * of < found { a rel="next" href=(to(page + 1)) { "further" } }
+        }
+    } }
 }

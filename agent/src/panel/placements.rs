@@ -10,6 +10,7 @@ use remora_proto::v1::placement_service_server::PlacementService;
 use tokio_stream::StreamExt;
 use tonic::Status;
 
+use super::map::{node_path, version};
 use super::page::{Form, Page, badge, empty, escaped, figures, live, time};
 use super::policies::Names;
 use super::{Asked, Part, Shown};
@@ -43,12 +44,9 @@ pub async fn clusters(asked: &Asked<'_>) -> Shown {
 }
 
 pub async fn of(asked: &Asked<'_>, cluster: String) -> Shown {
-    let got = ClusterService::get(
-        &asked.panel.door,
-        asked.request(wire::GetClusterRequest { id: cluster.clone() }),
-    )
-    .await?;
-    let recent = recent(asked, &cluster, got.into_inner().version).await?;
+    let version = version(asked, &cluster).await?;
+    let version = version.ok_or_else(|| Status::not_found(format!("no cluster is called {cluster:?}")))?;
+    let recent = recent(asked, &cluster, version).await?;
     let names = Names::of(asked).await?;
     let main = html! {
         h1 { "Placements on " (cluster) }
@@ -75,7 +73,7 @@ fn row(
     let task = request.task.map_or_else(String::new, |task| task.kind);
     html! { tr {
         td { a href={ "placements/" (escaped(cluster)) "/" (escaped(&response.decision_id)) } { (time(receipt.at_ms)) } }
-        td { (task) } td { (response.node) } td { (names.show(&response.policy))
+        td { (task) } td { a href=(node_path(cluster, &response.node)) { (response.node) } } td { (names.show(&response.policy))
             @if !response.fallback.is_empty() { " " (badge("fallback")) } }
         td.number { (seconds(response.predicted_completion_s)) } td.number { (bytes(response.predicted_transfer_bytes as f64)) }
         td.number { (response.feasible) }
@@ -161,7 +159,7 @@ pub async fn receipt(asked: &Asked<'_>, cluster: String, decision: String) -> Sh
     let longest = response.candidates.iter().map(total).fold(1e-9, f64::max);
     let main = html! {
         h1 { "Decision " (decision) }
-        p { (task.kind) " was placed on " strong { (response.node) } " by " (names.show(&response.policy)) " at " (time(receipt.at_ms))
+        p { (task.kind) " was placed on " a href=(node_path(&cluster, &response.node)) { (response.node) } " by " (names.show(&response.policy)) " at " (time(receipt.at_ms))
             ", with the dial at " (format!("{:.2}", response.alpha)) "." }
         @if !response.fallback.is_empty() { p.told { "The configured policy did not decide: " (response.fallback) } }
         (figures([

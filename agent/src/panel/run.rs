@@ -8,7 +8,8 @@ use remora_proto::v1::app_service_server::AppService;
 use tokio_stream::StreamExt;
 use tonic::Status;
 
-use super::page::{Form, Page, badge, escaped, figures, live, time, time_or_none};
+use super::map::node_path;
+use super::page::{Form, Page, badge, empty, escaped, figures, live, time, time_or_none};
 use super::session::Session;
 use super::{Asked, Asking, Part, Parts, Shown, request};
 use crate::commands::{bytes, seconds};
@@ -41,6 +42,9 @@ pub fn table(runs: &[wire::Run]) -> Part {
 }
 
 pub async fn list(asked: &Asked<'_>, asking: &Asking) -> Shown {
+    if asked.panel.apps.0.is_none() {
+        return Ok(Page::new("runs", "Runs", html! { h1 { "Runs" } (super::application::none()) }));
+    }
     let request = wire::ListRunsRequest {
         before_ms: asking.before,
         limit: Some(100),
@@ -51,7 +55,10 @@ pub async fn list(asked: &Asked<'_>, asking: &Asking) -> Shown {
         h1 { "Runs" }
         label { "Search (press /)" input type="search" data-search; }
         (live("runs", html! {
-            @if runs.is_empty() { p.faint { "Nothing has run yet. A request, data or a schedule makes an application run." } }
+            @if runs.is_empty() {
+                (empty("Nothing has run yet.", html! { "A request, data or a schedule makes an application run: "
+                    code { "remora app run NAME --input FILE" } ", or the page of one of the " a href="apps" { "applications" } "." }))
+            }
             @else { (table(&runs)) }
         }))
         @if let Some(last) = runs.last().filter(|_| runs.len() == 100) {
@@ -93,7 +100,8 @@ pub async fn one(asked: &Asked<'_>, id: String) -> Shown {
                 " Seed " (run.seed) "." }
             (timeline(&run))
             @if !run.decision_id.is_empty() {
-                p { a href={ "placements/" (escaped(&cluster)) "/" (escaped(&run.decision_id)) } { "Why it ran on " (run.node) } }
+                p { a href={ "placements/" (escaped(&cluster)) "/" (escaped(&run.decision_id)) } { "Why it ran on " (run.node) }
+                    ", and " a href=(node_path(&cluster, &run.node)) { "what else is there" } }
             }
         }))
         @if asked.can("AppService/RepeatRun") { div.actions {
@@ -104,6 +112,8 @@ pub async fn one(asked: &Asked<'_>, id: String) -> Shown {
         (live("log", html! { @if log.is_empty() { p.faint { "It said nothing." } } @else { pre.log tabindex="0" { (log) } } }))
         h2 { "Read and written" }
         (live("files", html! { (artifacts(&run, "read", &run.inputs)) (artifacts(&run, "wrote", &run.outputs)) }))
+        p { a href={ "runs/" (escaped(&run.id)) "/export" } { "Save it with everything that is needed to check and repeat it" }
+            " (tar), or see the " a href={ "archive?q=" (run.app) } { "archive of " (run.app) } "." }
     };
     Ok(Page::new("runs", run.id.clone(), main))
 }

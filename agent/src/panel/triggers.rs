@@ -8,6 +8,10 @@ use super::page::{Form, Page, badge, empty, live, time, time_or_none};
 use super::{Asked, Part, Shown};
 
 pub async fn page(asked: &Asked<'_>) -> Shown {
+    if asked.panel.apps.0.is_none() {
+        let main = html! { h1 { "Triggers" } (super::application::none()) };
+        return Ok(Page::new("triggers", "Triggers", main));
+    }
     let request = wire::ListTriggersRequest { app: String::new(), limit: Some(100) };
     let listed = asked.panel.apps.list_triggers(asked.request(request)).await?.into_inner();
     let mut coming: Vec<_> = listed.triggers.clone();
@@ -23,13 +27,13 @@ pub async fn page(asked: &Asked<'_>) -> Shown {
         }))
         h2 { "What happened" }
         (live("fires", html! {
-            div.scroll { table.searched {
+            @if listed.fires.is_empty() { p.faint { "Nothing fired yet." } } @else { div.scroll { table.searched {
                 thead { tr { th { "At" } th { "Application" } th { "Trigger" } th { "Who" } th { "What" } } }
                 tbody { @for fire in &listed.fires { tr {
                     td { (time(fire.at_ms)) } td { a href={ "apps/" (fire.app) } { (fire.app) } } td { (fire.trigger) } td { (fire.actor) }
                     td { @if fire.skipped.is_empty() { (badge("fired")) } @else { (fire.skipped) } }
                 } } }
-            } }
+            } } }
         }))
     };
     Ok(Page::new("triggers", "Triggers", main))

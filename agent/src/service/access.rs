@@ -46,7 +46,7 @@ const fn open(path: &'static str) -> Method {
 }
 
 /// Every method that can be called, by path. What is not here is not answered.
-pub static METHODS: [Method; 54] = [
+pub static METHODS: [Method; 59] = [
     method("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Role::Viewer, Noted::Never),
     // Load balancers ask, and have no token.
     open("/grpc.health.v1.Health/Check"),
@@ -55,6 +55,8 @@ pub static METHODS: [Method; 54] = [
     method("/remora.v1.AdminService/CreateToken", Role::Admin, Noted::Stored),
     method("/remora.v1.AdminService/ListTokens", Role::Admin, Noted::Here),
     method("/remora.v1.AdminService/RevokeToken", Role::Admin, Noted::Stored),
+    method("/remora.v1.AdminService/Settings", Role::Admin, Noted::Here),
+    method("/remora.v1.AppService/Archive", Role::Viewer, Noted::Never),
     method("/remora.v1.AppService/CancelRun", Role::Author, Noted::Here),
     method("/remora.v1.AppService/Command", Role::Author, Noted::Here),
     method("/remora.v1.AppService/CommandTrigger", Role::Author, Noted::Here),
@@ -102,6 +104,9 @@ pub static METHODS: [Method; 54] = [
     method("/remora.v1.PolicyService/SetAlias", Role::Operator, Noted::Stored),
     method("/remora.v1.PolicyService/SetServing", Role::Operator, Noted::Stored),
     method("/remora.v1.PolicyService/Upload", Role::Operator, Noted::Stored),
+    method("/remora.v1.TrainingService/GetFile", Role::Viewer, Noted::Never),
+    method("/remora.v1.TrainingService/GetRun", Role::Viewer, Noted::Never),
+    method("/remora.v1.TrainingService/ListRuns", Role::Viewer, Noted::Never),
 ];
 
 impl Method {

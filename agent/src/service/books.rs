@@ -232,7 +232,13 @@ impl Books {
             running: placed - queued,
             queued,
             decisions: self.decided,
+            version: 0,
         }
+    }
+
+    /// The cluster as it stands, with all that follows from our own decisions, to be looked at.
+    pub fn seen(&self) -> Portrait {
+        self.portrait_of(self.cluster.clone())
     }
 
     /// The cluster as it stands, to be told elsewhere; transfers of our own decisions are left out.
@@ -246,6 +252,10 @@ impl Books {
                 cluster.set_accepting(node, accepting);
             }
         }
+        self.portrait_of(cluster)
+    }
+
+    fn portrait_of(&self, cluster: Cluster) -> Portrait {
         Portrait {
             id: self.id.clone(),
             cluster,

@@ -277,5 +277,6 @@ pub fn summary(summary: &Summary) -> wire::ClusterSummary {
         running: summary.running as i64,
         queued: summary.queued as i64,
         decisions: summary.decisions as i64,
+        version: summary.version as i64,
     }
 }

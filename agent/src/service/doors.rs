@@ -5,6 +5,7 @@ pub(crate) mod champion;
 mod clusters;
 mod placements;
 mod policies;
+pub(crate) mod training;
 
 use remora_proto::v1 as wire;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use super::limits::Limiter;
 use super::metrics::Metrics;
 use super::owner::{Command, Handle};
 use super::refusal::Refusal;
+use super::settings::Setting;
 use crate::storage::{Health, Storage};
 
 /// The way from the wire to the owner.
@@ -30,6 +32,8 @@ pub struct Door {
     /// The one whose preview is being made.
     pub(super) previewing: Arc<Mutex<()>>,
     pub(super) metrics: Arc<Metrics>,
+    /// What it was started with.
+    pub(super) fixed: Arc<Vec<Setting>>,
 }
 
 /// Says in the request's span which cluster it is about.

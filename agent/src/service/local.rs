@@ -40,8 +40,8 @@ impl Core {
         let known: Vec<String> = before.clusters.keys().cloned().collect();
         let Core { policies, clock, storage, metrics, .. } = self;
         let (owner, owning) = owner::start(policies, before, storage.clone(), clock.clone());
-        let (changing, previewing) = Default::default();
-        let door = Door { owner, clock, storage, changing, previewing, metrics };
+        let (changing, previewing, fixed) = Default::default();
+        let door = Door { owner, clock, storage, changing, previewing, metrics, fixed };
         let id = |request: &wire::RegisterClusterRequest| {
             request.cluster.as_ref().map_or_else(String::new, |cluster| cluster.id.clone())
         };
@@ -69,7 +69,9 @@ impl Door {
     /// # Errors
     /// As [`ClusterService.Get`](ClusterService::get).
     pub async fn get(&self, id: String) -> Result<wire::RegisterClusterRequest, Status> {
-        let got = ClusterService::get(self, Request::new(wire::GetClusterRequest { id })).await?.into_inner();
+        let got = ClusterService::get(self, Request::new(wire::GetClusterRequest { id, live: false }))
+            .await?
+            .into_inner();
         Ok(wire::RegisterClusterRequest { cluster: got.cluster, facts: got.facts })
     }
 }

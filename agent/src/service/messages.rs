@@ -134,4 +134,6 @@ pub struct Summary {
     pub running: usize,
     pub queued: usize,
     pub decisions: u64,
+    /// Of the cluster; 0 where that is told otherwise.
+    pub version: u64,
 }

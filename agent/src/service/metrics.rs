@@ -66,6 +66,8 @@ pub struct Metrics {
     /// Combinations that were told apart so far.
     combinations: AtomicUsize,
     decision_seconds: Histogram,
+    /// Clusters that were read for the Control Panel.
+    pub panel_reads: Counter,
 }
 
 impl Default for Metrics {
@@ -91,6 +93,12 @@ impl Default for Metrics {
             "Time from asking the owner of the clusters to its decision, with its queue",
             decision_seconds.clone(),
         );
+        let panel_reads = Counter::default();
+        registry.register(
+            "remora_panel_clusters_read",
+            "How often the Control Panel read a cluster, for all who look together",
+            panel_reads.clone(),
+        );
         let build = vec![("version", env!("CARGO_PKG_VERSION")), ("target", std::env::consts::ARCH)];
         registry.register("remora_build", "The program that runs", Info::new(build));
         Metrics {
@@ -100,6 +108,7 @@ impl Default for Metrics {
             decisions,
             combinations: AtomicUsize::new(0),
             decision_seconds,
+            panel_reads,
         }
     }
 }

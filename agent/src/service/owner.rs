@@ -114,9 +114,10 @@ impl Owner {
                 drop(reply.send(self.register(*registration, request)));
             }
             Command::List(reply) => {
-                drop(reply.send(self.clusters.values().map(|held| held.books.summary()).collect()))
+                let told = |held: &Held| Summary { version: held.feed.version(), ..held.books.summary() };
+                drop(reply.send(self.clusters.values().map(told).collect()))
             }
-            Command::Get(id, reply) => drop(reply.send(self.get(&id))),
+            Command::Get(id, live, reply) => drop(reply.send(self.get(&id, live))),
             Command::Remove(id, reply) => drop(reply.send(self.remove(&id))),
             Command::Update(update, request, reply) => drop(reply.send(self.update(&update, request))),
             Command::Watch(id, after, reply) => drop(reply.send(self.watch(&id, after))),
@@ -240,8 +241,9 @@ impl Owner {
         Ok(((summary, replaced), durable))
     }
 
-    fn get(&mut self, id: &str) -> Result<Snapshot, Refusal> {
-        let portrait = Box::new(self.books("id", id)?.portrait());
+    fn get(&mut self, id: &str, live: bool) -> Result<Snapshot, Refusal> {
+        let books = self.books("id", id)?;
+        let portrait = Box::new(if live { books.seen() } else { books.portrait() });
         Ok(Snapshot { portrait, version: self.held(id).feed.version() })
     }
 

@@ -9,9 +9,12 @@ use super::database::{Database, Dialect};
 const MIGRATIONS: [&str; 3] =
     [include_str!("schema/1.sql"), include_str!("schema/2.sql"), include_str!("schema/3.sql")];
 
+/// The newest version.
+pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
+
 /// Brings the database to the newest version, whole or not at all. Who calls owns the database.
 pub(super) async fn migrate(database: &Database) -> Result<(), Error> {
-    let known = MIGRATIONS.len() as i64;
+    let known = VERSION;
     let mut write = database.write().await?;
     sqlx::raw_sql("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT PRIMARY KEY)")
         .execute(write.connection())

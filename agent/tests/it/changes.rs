@@ -49,7 +49,7 @@ pub async fn chosen(server: &Server) -> wire::PlaceResponse {
 }
 
 pub async fn cluster(server: &Server) -> wire::GetClusterResponse {
-    let request = wire::GetClusterRequest { id: "small".to_owned() };
+    let request = wire::GetClusterRequest { id: "small".to_owned(), live: false };
     server.clusters().await.get(request).await.unwrap().into_inner()
 }
 

@@ -21,6 +21,7 @@ mod limits;
 mod looking_back;
 mod own_policy;
 mod panel;
+mod panel_screens;
 mod placing;
 mod policies;
 mod python;

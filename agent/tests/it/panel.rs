@@ -24,14 +24,14 @@ use crate::server::{Server, outcome, request, small_cluster, small_task};
 
 /// An answer of the panel.
 #[derive(Debug)]
-struct Answer {
-    code: u16,
+pub struct Answer {
+    pub code: u16,
     head: String,
-    body: String,
+    pub body: String,
 }
 
 impl Answer {
-    fn header(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
         lines.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
@@ -45,13 +45,13 @@ impl Answer {
 
 /// Somebody who looks at the panel.
 #[derive(Clone)]
-struct Client {
+pub struct Client {
     address: SocketAddr,
     headers: Vec<(String, String)>,
 }
 
 impl Client {
-    fn new(address: SocketAddr) -> Client {
+    pub fn new(address: SocketAddr) -> Client {
         Client { address, headers: Vec::new() }
     }
 
@@ -83,7 +83,7 @@ impl Client {
         Answer { code: head[9..12].parse().unwrap(), head: head.to_owned(), body: body.to_owned() }
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> Answer {
         self.send("GET", path, "").await
     }
 
@@ -99,7 +99,7 @@ fn escaped(text: &str) -> String {
 }
 
 /// A service with applications, and nobody who has to say who they are.
-async fn open(folder: &Path) -> (Server, Client) {
+pub async fn open(folder: &Path) -> (Server, Client) {
     let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = Client::new(http.local_addr().unwrap());
     let config = Config {
@@ -248,7 +248,7 @@ async fn forms_do_what_they_say_and_only_for_this_page() {
     server.stop().await;
 }
 
-async fn guarded(first: Option<&str>) -> (Guarded, Client) {
+pub async fn guarded(first: Option<&str>) -> (Guarded, Client) {
     let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = Client::new(http.local_addr().unwrap());
     let first = first.map(|token| FirstLink::new(token.to_owned()));
@@ -260,7 +260,7 @@ async fn guarded(first: Option<&str>) -> (Guarded, Client) {
 }
 
 /// The cookie of somebody who signed in.
-async fn sign_in(client: &Client, token: &str) -> Client {
+pub async fn sign_in(client: &Client, token: &str) -> Client {
     let answer = client.send("POST", "/sign-in", &format!("token={}", escaped(token))).await;
     assert_eq!(answer.code, 303, "{}", answer.body);
     let cookie = answer.header("set-cookie").unwrap();

@@ -18,7 +18,7 @@ async fn summary(server: &Server) -> wire::ClusterSummary {
 }
 
 async fn facts(server: &Server) -> wire::Facts {
-    let request = wire::GetClusterRequest { id: "small".to_owned() };
+    let request = wire::GetClusterRequest { id: "small".to_owned(), live: false };
     server.clusters().await.get(request).await.unwrap().into_inner().facts.unwrap()
 }
 
@@ -132,7 +132,11 @@ async fn clusters_are_listed_shown_replaced_and_removed() {
     let mut clusters = server.clusters().await;
     let placed = server.placements().await.place(request(small_task())).await.unwrap().into_inner();
     // What is shown can be registered again, and the decision lives on.
-    let shown = clusters.get(wire::GetClusterRequest { id: "small".to_owned() }).await.unwrap().into_inner();
+    let shown = clusters
+        .get(wire::GetClusterRequest { id: "small".to_owned(), live: false })
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(shown.cluster, small_cluster().cluster);
     let again = wire::RegisterClusterRequest { cluster: shown.cluster, facts: shown.facts };
     let registered = clusters.register(again).await.unwrap().into_inner();

@@ -221,7 +221,7 @@ async fn what_is_not_there() {
     assert_refused(&status, Code::NotFound, "decision_id: no decision \"0-0\" is known of cluster \"small\"");
     let elsewhere = wire::ReportOutcomeRequest { cluster_id: "big".to_owned(), ..outcome("0-0") };
     assert_eq!(placements.report_outcome(elsewhere).await.unwrap_err().code(), Code::NotFound);
-    let elsewhere = wire::GetClusterRequest { id: "big".to_owned() };
+    let elsewhere = wire::GetClusterRequest { id: "big".to_owned(), live: false };
     let status = server.clusters().await.get(elsewhere).await.unwrap_err();
     assert_refused(&status, Code::NotFound, "id: no cluster is called \"big\"");
     server.still_answers().await;

@@ -45,7 +45,7 @@ async fn stop(server: Server, storage: Arc<Storage>) {
 }
 
 async fn facts(server: &Server) -> wire::GetClusterResponse {
-    let request = wire::GetClusterRequest { id: "small".to_owned() };
+    let request = wire::GetClusterRequest { id: "small".to_owned(), live: false };
     server.clusters().await.get(request).await.unwrap().into_inner()
 }
 
@@ -227,7 +227,7 @@ async fn a_removed_cluster_stays_removed() {
     first.clusters().await.remove(wire::RemoveClusterRequest { id: "other".to_owned() }).await.unwrap();
     stop(first, storage).await;
     let (second, storage) = server(folder.path()).await;
-    let request = wire::GetClusterRequest { id: "other".to_owned() };
+    let request = wire::GetClusterRequest { id: "other".to_owned(), live: false };
     assert_eq!(second.clusters().await.get(request).await.unwrap_err().code(), Code::NotFound);
     stop(second, storage).await;
 }
@@ -309,7 +309,7 @@ async fn what_was_acknowledged_survives_being_killed() {
         let program = Program::start(folder.path(), &["--scenario", "urban-sensing"]);
         let channel = program.channel().await;
         let mut clusters = ClusterServiceClient::new(channel.clone());
-        let get = wire::GetClusterRequest { id: "urban-sensing".to_owned() };
+        let get = wire::GetClusterRequest { id: "urban-sensing".to_owned(), live: false };
         let cluster = clusters.get(get).await.unwrap().into_inner().cluster.unwrap();
         let task = wire::Task { kind: cluster.task_kinds[0].name.clone(), ..wire::Task::default() };
         // What was acknowledged before is known; of an alias the last change.

@@ -11,7 +11,8 @@ use remora_trainer::Config;
 use remora_trainer::device::Accelerator;
 use remora_trainer::evolution::EvolutionConfig;
 use remora_trainer::labels::LabelConfig;
-use remora_trainer::run::{Budget, Finished, Options, RunError, train};
+use remora_trainer::run::{Budget, Finished, Options, Report, RunError, train};
+use remora_trainer::status::{self, State, Status, is_running};
 
 fn small(iterations: u64) -> Config {
     let mut config = Config {
@@ -149,4 +150,35 @@ fn a_folder_that_cannot_be_written_is_named() {
     std::fs::write(folder.path().join("file"), "in the way").unwrap();
     let error = run(small(1), &folder.path().join("file/run"), false).unwrap_err().to_string();
     assert!(error.contains("cannot write") && error.contains("--out"), "{error}");
+}
+
+#[test]
+fn a_folder_says_how_its_run_fares_and_takes_one_trainer_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let run_folder = folder.path().join("run");
+    let read = || -> Status {
+        serde_json::from_slice(&std::fs::read(run_folder.join(status::FILE)).unwrap()).unwrap()
+    };
+    let options =
+        Options { folder: run_folder.clone(), budget: Budget::Iterations, resume: false, from: None };
+    let mut seen = Vec::new();
+    let mut watch = |_: &Report<'_>| {
+        let again = Options { resume: true, ..options.clone() };
+        let refused = train(small(2), &again, &mut |_| {}).unwrap_err().to_string();
+        assert!(refused.starts_with("another process trains in "), "{refused}");
+        seen.push((is_running(&run_folder), read().state));
+    };
+    train(small(2), &options, &mut watch).unwrap();
+    assert_eq!(seen, [(true, State::Running); 2]);
+    let ended = read();
+    assert!(!is_running(&run_folder));
+    assert_eq!((ended.state, ended.iteration, ended.progress), (State::Ended, 2, 1.0));
+    assert!(ended.decisions_per_s > 0.0 && ended.validation.is_some());
+
+    // What cannot go on says so.
+    std::fs::write(run_folder.join("checkpoints/latest.safetensors"), "torn").unwrap();
+    train(small(4), &Options { resume: true, ..options.clone() }, &mut |_| {}).unwrap_err();
+    let failed = read();
+    assert_eq!(failed.state, State::Failed);
+    assert!(failed.reason.contains("latest.safetensors"), "{}", failed.reason);
 }

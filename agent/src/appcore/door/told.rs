@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use remora_proto::v1 as wire;
 
 use crate::appcore::core::{Alias, App, TriggerState, Version};
+use crate::appcore::manifest::Keep;
 use crate::appcore::rows::Row;
 use crate::appcore::run::{Blob, Run};
-use crate::storage::{AppAliasRow, FireRow, TransitionRow};
+use crate::storage::{AppAliasRow, ArchivedApp, FireRow, TransitionRow};
 
 /// An application as it stands; its manifest only where it is told whole.
 pub fn app(name: &str, app: &App, whole: bool) -> wire::App {
@@ -173,4 +174,16 @@ pub fn event(row: &Row) -> Option<wire::AppEvent> {
         Row::App { .. } | Row::Definition { .. } | Row::Trigger { .. } | Row::Notice { .. } => return None,
     };
     Some(wire::AppEvent { app: name.clone(), event: Some(event) })
+}
+
+/// What is kept of an application, and what its app.toml says of that.
+pub fn archived(app: ArchivedApp, keep: Keep) -> wire::ArchivedApp {
+    wire::ArchivedApp {
+        app: app.app,
+        runs: app.runs,
+        artifacts: app.artifacts,
+        bytes: app.bytes,
+        keep_runs: keep.runs.map(i64::from),
+        keep_days: keep.days.map(i64::from),
+    }
 }

@@ -91,6 +91,9 @@ pub struct Settings {
     /// Most requests of one caller per second [default: 100000].
     #[arg(long, value_name = "NUMBER")]
     pub max_per_second_per_caller: Option<NonZeroU32>,
+    /// Show the training runs below this folder; may be given several times.
+    #[arg(long, value_name = "FOLDER")]
+    pub runs: Vec<PathBuf>,
     /// How log lines look [default: text].
     #[arg(long)]
     pub log_format: Option<Format>,
@@ -164,6 +167,7 @@ impl Settings {
             max_in_flight: self.max_in_flight.or(other.max_in_flight),
             max_in_flight_per_caller: self.max_in_flight_per_caller.or(other.max_in_flight_per_caller),
             max_per_second_per_caller: self.max_per_second_per_caller.or(other.max_per_second_per_caller),
+            runs: if self.runs.is_empty() { other.runs } else { self.runs },
             log_format: self.log_format.or(other.log_format),
             clients: [self.clients, other.clients].concat(),
             kubernetes_jobs: self.kubernetes_jobs.or(other.kubernetes_jobs),
@@ -320,6 +324,7 @@ mod tests {
     use clap::Args;
 
     use super::Settings;
+    use crate::service;
 
     const EXAMPLE: &str = super::super::EXAMPLE;
 
@@ -336,6 +341,22 @@ mod tests {
                 text.lines().any(|line| line.starts_with(&format!("{flag} = "))),
                 "{flag} is not in {text}"
             );
+        }
+    }
+
+    /// Those that only say what may be, or how the log looks, or what there is from the start; and those of applications,
+    /// which do not run here.
+    const UNTOLD: [&str; 5] = ["insecure", "log-format", "scenario", "apps-cluster", "apps-speed"];
+
+    #[tokio::test]
+    async fn the_service_tells_what_every_flag_came_to() {
+        let config = service::Config::new(remora_policies::by_name("random", 0).unwrap());
+        let told = service::fixed(&config, None);
+        let command = Settings::augment_args(clap::Command::new("serve"));
+        for flag in command.get_arguments().filter_map(|argument| argument.get_long()) {
+            let by = format!("--{flag}");
+            let known = told.iter().any(|setting| setting.by == by);
+            assert!(known != UNTOLD.contains(&flag), "{by} in {told:?}");
         }
     }
 

@@ -41,7 +41,9 @@ const refresh = async () => {
       if (other && !busy(part) && other.innerHTML !== part.innerHTML) {
         const log = part.querySelector("pre.log");
         const atEnd = log && log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+        const open = [...part.querySelectorAll("details[id][open]")].map((details) => details.id);
         part.replaceChildren(...other.childNodes);
+        for (const id of open) document.getElementById(id)?.setAttribute("open", "");
         const now = part.querySelector("pre.log");
         if (now && atEnd) now.scrollTop = now.scrollHeight;
       }

@@ -10,6 +10,7 @@ use super::Door;
 use crate::service::access::{Caller, Subject};
 use crate::service::convert::Field;
 use crate::service::refusal::Refusal;
+use crate::service::settings::Setting;
 use crate::storage::{AuditEntry, AuditFilter, Error, MAX_LIMIT, Paging, Role, Storage, Token};
 
 /// Longest time for which a token may be made, seconds.
@@ -75,6 +76,18 @@ impl AdminService for Door {
             Response::new(wire::AuditResponse { entries, next_page: read.next.unwrap_or_default() });
         answer.extensions_mut().insert(Subject("audit log".to_owned()));
         Ok(answer)
+    }
+
+    async fn settings(
+        &self,
+        _: Request<wire::SettingsRequest>,
+    ) -> Result<Response<wire::SettingsResponse>, Status> {
+        let told = |setting: Setting| {
+            let Setting { subject, name, value, by } = setting;
+            wire::Setting { subject: subject.to_owned(), name: name.to_owned(), value, by: by.to_owned() }
+        };
+        let settings = Door::settings(self).await.into_iter().map(told).collect();
+        Ok(Response::new(wire::SettingsResponse { settings }))
     }
 }
 

@@ -52,9 +52,9 @@ impl ClusterService for Door {
         &self,
         request: Request<wire::GetClusterRequest>,
     ) -> Result<Response<wire::GetClusterResponse>, Status> {
-        let id = request.into_inner().id;
+        let wire::GetClusterRequest { id, live } = request.into_inner();
         about(&id);
-        let Snapshot { portrait, version } = self.owner.ask(|reply| Command::Get(id, reply)).await?;
+        let Snapshot { portrait, version } = self.owner.ask(|reply| Command::Get(id, live, reply)).await?;
         let wire::RegisterClusterRequest { cluster, facts } = portrait.registration();
         Ok(Response::new(wire::GetClusterResponse { cluster, facts, version: version as i64 }))
     }

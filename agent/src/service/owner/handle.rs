@@ -74,7 +74,8 @@ pub type Amend = Box<dyn FnOnce(&mut Serving) + Send>;
 pub enum Command {
     Register(Box<Registration>, Arc<wire::RegisterClusterRequest>, Reply<Durably<(Summary, bool)>>),
     List(oneshot::Sender<Vec<Summary>>),
-    Get(String, Reply<Snapshot>),
+    /// With what follows from our own decisions, or to be registered again.
+    Get(String, bool, Reply<Snapshot>),
     Remove(String, Reply<Durably<()>>),
     Update(Update, Arc<wire::UpdateClusterRequest>, Reply<Durably<(u64, bool)>>),
     Watch(String, Option<u64>, Reply<Watch>),

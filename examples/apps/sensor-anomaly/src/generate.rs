@@ -55,8 +55,26 @@ enum Anomaly {
 
 const ANOMALIES: [Anomaly; 4] = [Anomaly::Stuck, Anomaly::Leak, Anomaly::Bearing, Anomaly::Friction];
 
+/// Readings as CSV.
+///
+/// # Errors
+/// When a number is out of its range.
+pub fn readings(seed: u64, rows: usize, drift: f64, anomalies: usize) -> Result<String> {
+    let (out, labels) = (PathBuf::new(), None);
+    Generate { seed, rows, drift, anomalies, out, labels }.make().map(|(text, _)| text)
+}
+
 impl Generate {
     pub fn run(&self) -> Result<()> {
+        let (text, labels) = self.make()?;
+        write(&self.out, &text)?;
+        let Some(path) = &self.labels else { return Ok(()) };
+        let marks = labels.into_iter().map(|label| if label { "1\n" } else { "0\n" });
+        write(path, &("anomaly\n".to_owned() + &marks.collect::<String>()))
+    }
+
+    /// The readings as CSV, and which rows are anomalies.
+    fn make(&self) -> Result<(String, Vec<bool>)> {
         let Generate { rows, anomalies, drift, .. } = *self;
         ensure!((1..=10_000_000).contains(&rows), "--rows is {rows}; want 1 to 10000000");
         ensure!((-0.9..=10.0).contains(&drift), "--drift is {drift}; want -0.9 to 10");
@@ -77,10 +95,7 @@ impl Generate {
         for [flow, pressure, current, vibration] in values {
             writeln!(text, "{flow:.2},{pressure:.3},{current:.3},{vibration:.3}")?;
         }
-        write(&self.out, &text)?;
-        let Some(path) = &self.labels else { return Ok(()) };
-        let marks = labels.into_iter().map(|label| if label { "1\n" } else { "0\n" });
-        write(path, &("anomaly\n".to_owned() + &marks.collect::<String>()))
+        Ok((text, labels))
     }
 
     /// A series without anomalies. All channels follow the load, which has its course of the day and wanders slowly.
