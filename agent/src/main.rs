@@ -6,8 +6,7 @@ use clap::{Parser, Subcommand};
 use remora_agent::appcore::executor::process::{SUPERVISE, supervise};
 use remora_agent::commands::{
     ablate, app, audit, bench, cluster, evaluate, kubernetes, learn, outcome, own, place, policy, quickstart,
-    report,
-    scenario, serve, token, trace, train, tune,
+    report, scenario, serve, token, trace, train, tune,
 };
 use remora_agent::logs::{self, Format};
 

@@ -5,7 +5,9 @@ mod access;
 mod act;
 mod application;
 mod assets;
+mod compress;
 mod data;
+mod fields;
 mod live;
 mod map;
 mod overview;
@@ -13,6 +15,7 @@ mod page;
 mod placements;
 mod policies;
 mod preview;
+mod register;
 mod run;
 mod session;
 mod settings;
@@ -23,7 +26,7 @@ mod watched;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, FromRequestParts, Path, Query, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts, Path, Query, State};
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::request::Parts as Head;
 use axum::http::{StatusCode, Uri};
@@ -194,8 +197,8 @@ pub struct Asking {
 }
 
 impl Asking {
-    /// The page, counted from 0; what is no number is the first.
-    fn number(&self) -> usize {
+    /// The page of a list, counted from 0; what is no number is the first.
+    pub fn number(&self) -> usize {
         let page = self.page.as_ref().and_then(|page| page.parse().ok()).unwrap_or(0);
         // So many pages of so many rows have no end.
         page.min(1_000_000)
@@ -239,7 +242,7 @@ impl Panel {
             .route("/access", get(access_page))
             .route("/sign-in", get(sign_in).post(signed_in))
             .route("/sign-out", post(sign_out))
-            .route("/act/{service}/{method}", post(act::act))
+            .route("/act/{service}/{method}", post(act::act).layer(DefaultBodyLimit::disable()))
             .route("/live", get(live::live))
             .route("/assets/{name}", get(assets::asset))
             .merge(data::routes())
@@ -249,6 +252,7 @@ impl Panel {
             .fallback(nowhere)
             .with_state(self)
             .layer(axum::middleware::map_response(guard))
+            .layer(axum::middleware::from_fn(compress::compress))
     }
 
     /// Who asks, or where they are sent instead.
@@ -332,7 +336,7 @@ async fn preview_page(visit: Visit) -> Response {
 }
 
 async fn triggers_page(visit: Visit) -> Response {
-    visit.page(triggers::page).await
+    visit.page(async |asked: &Asked<'_>| triggers::page(asked, &visit.asking).await).await
 }
 
 async fn audit(visit: Visit) -> Response {

@@ -187,18 +187,20 @@ fn go_on(
 ) -> Result<Finished, RunError> {
     let mut run = Run::new(config, folder, options)?;
     let started = Instant::now();
+    let used = |learner: &Learner| match options.budget {
+        Budget::Iterations => learner.iteration as f64 / learner.config.iterations as f64,
+        Budget::Minutes(minutes) => started.elapsed().as_secs_f64() / 60.0 / minutes,
+    };
+    notes.begun(used(&run.learner));
     loop {
-        let progress = match options.budget {
-            Budget::Iterations => run.learner.iteration as f64 / run.learner.config.iterations as f64,
-            Budget::Minutes(minutes) => started.elapsed().as_secs_f64() / 60.0 / minutes,
-        };
+        let progress = used(&run.learner);
         if progress >= 1.0 {
             break;
         }
         let metrics = run.learner.step(progress).map_err(|batch| run.diverged(&batch))?;
         let line = run.record(&metrics)?;
         let decisions_per_s = metrics.decisions as f64 / (metrics.collect_s + metrics.update_s);
-        notes.iteration(line.iteration, progress, decisions_per_s);
+        notes.iteration(line.iteration, used(&run.learner), decisions_per_s);
         watch(&Report { line: &line, progress, decisions_per_s });
         run.lines.push(line);
     }

@@ -62,7 +62,7 @@ pub struct Notes {
     began: Instant,
     written: Option<Instant>,
     /// Progress with which this process began.
-    before: Option<f64>,
+    before: f64,
     status: Status,
     /// Locked as long as this lives; nothing where the file system knows no locks.
     _lock: Option<File>,
@@ -90,7 +90,7 @@ impl Notes {
             budget,
             began: Instant::now(),
             written: None,
-            before: None,
+            before: 0.0,
             status,
             _lock: lock(folder)?,
         };
@@ -98,9 +98,14 @@ impl Notes {
         Ok(notes)
     }
 
-    /// An iteration ended; `progress` was used up before it began.
+    /// It begins, or goes on, with so much used up.
+    pub fn begun(&mut self, progress: f64) {
+        (self.before, self.began) = (progress, Instant::now());
+    }
+
+    /// An iteration ended, with so much used up.
     pub fn iteration(&mut self, iteration: u64, progress: f64, decisions_per_s: f64) {
-        let before = *self.before.get_or_insert(progress);
+        let before = self.before;
         let took_s = self.began.elapsed().as_secs_f64();
         let left_s = match self.budget {
             Budget::Minutes(minutes) => Some((60.0 * minutes - took_s).max(0.0)),

@@ -28,8 +28,8 @@ use crate::storage::{self, Role, RunFilter, random};
 
 /// Largest app.toml, code archive, request and notice, bytes.
 const MANIFEST_BYTES: usize = 256 << 10;
-const CODE_BYTES: usize = 128 << 20;
-const INPUT_BYTES: usize = 16 << 20;
+pub const CODE_BYTES: usize = 128 << 20;
+pub const INPUT_BYTES: usize = 16 << 20;
 const MOST_FILES: usize = 1000;
 
 /// AppCore as gRPC sees it; nothing where the service keeps no data.
@@ -129,6 +129,36 @@ impl AppDoor {
         run.ok_or_else(|| Status::not_found(format!("no run is called {id:?}")))
     }
 
+    /// Registers an application, of whom these extensions say who asks.
+    ///
+    /// # Errors
+    /// What is wrong with app.toml or the archive, all of it; or it is retired.
+    pub async fn take_in(
+        &self,
+        extensions: &tonic::Extensions,
+        text: &str,
+        why: &str,
+        code: Vec<u8>,
+    ) -> Result<Response<wire::App>, Status> {
+        if text.len() > MANIFEST_BYTES {
+            return Err(Status::invalid_argument(format!(
+                "manifest: is larger than {} KiB",
+                MANIFEST_BYTES >> 10
+            )));
+        }
+        let manifest = Manifest::read(text).map_err(|wrong| Status::invalid_argument(wrong.to_string()))?;
+        let by = by(extensions, reason(why)?);
+        let name = manifest.name.clone();
+        // Its gate says who decides.
+        if name == NAME && Caller::of(extensions).role < Role::Operator {
+            return Err(Status::permission_denied(format!(
+                "{name} places tasks: only operators register it"
+            )));
+        }
+        let code = self.keep_code(code).await?;
+        self.done(&name, Input::Register { manifest: Box::new(manifest), code, by }).await
+    }
+
     async fn keep_code(&self, code: Vec<u8>) -> Result<Option<Blob>, Status> {
         if code.is_empty() {
             return Ok(None);
@@ -167,23 +197,7 @@ impl AppService for AppDoor {
             }
         }
         let (text, why) = first.ok_or_else(|| Status::invalid_argument("manifest: is missing"))?;
-        if text.len() > MANIFEST_BYTES {
-            return Err(Status::invalid_argument(format!(
-                "manifest: is larger than {} KiB",
-                MANIFEST_BYTES >> 10
-            )));
-        }
-        let manifest = Manifest::read(&text).map_err(|wrong| Status::invalid_argument(wrong.to_string()))?;
-        let by = by(&extensions, reason(&why)?);
-        let name = manifest.name.clone();
-        // Its gate says who decides.
-        if name == NAME && Caller::of(&extensions).role < Role::Operator {
-            return Err(Status::permission_denied(format!(
-                "{name} places tasks: only operators register it"
-            )));
-        }
-        let code = self.keep_code(code).await?;
-        self.done(&name, Input::Register { manifest: Box::new(manifest), code, by }).await
+        self.take_in(&extensions, &text, &why, code).await
     }
 
     async fn list(

@@ -1,10 +1,7 @@
 //! What the panel does. Every action is a method of a service, called with the rights of whoever asks for it and noted as
 //! every other call.
 
-use std::collections::BTreeMap;
-
-use axum::Form;
-use axum::extract::Path;
+use axum::extract::{Path, Request};
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use remora_proto::v1 as wire;
@@ -12,19 +9,22 @@ use remora_proto::v1::admin_service_server::AdminService;
 use remora_proto::v1::app_service_server::AppService;
 use remora_proto::v1::placement_service_server::PlacementService;
 use remora_proto::v1::policy_service_server::PolicyService;
+use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio_stream::StreamExt;
 use tonic::Status;
 
+use super::fields::{self, Fields, File};
 use super::page::{Page, escaped};
 use super::policies::short;
 use super::session::{Undo, same_origin};
-use super::{Asked, Visit, plain};
+use super::{Asked, Visit, plain, register};
 use crate::service::METHODS;
-use crate::service::access::{Method, Subject};
+use crate::service::access::{Denial, Method, Peer, Subject};
+use crate::service::refusal::Refusal;
 
 /// Every action, by the method that it calls.
-pub const ACTIONS: [&str; 14] = [
+pub const ACTIONS: [&str; 15] = [
     "AdminService/CreateToken",
     "AdminService/RevokeToken",
     "AppService/CancelRun",
@@ -32,6 +32,7 @@ pub const ACTIONS: [&str; 14] = [
     "AppService/CommandTrigger",
     "AppService/Execute",
     "AppService/Notify",
+    "AppService/Register",
     "AppService/RepeatRun",
     "AppService/RollBackVersion",
     "AppService/SetVersionAlias",
@@ -41,9 +42,6 @@ pub const ACTIONS: [&str; 14] = [
     "PolicyService/SetServing",
 ];
 
-/// What was filled in.
-type Fields = BTreeMap<String, String>;
-
 /// What an action says when it is done: words, what it was about, and what is told only this once.
 struct Done {
     told: String,
@@ -51,6 +49,8 @@ struct Done {
     once: Option<String>,
     /// What would undo it.
     undo: Option<Inverse>,
+    /// The page that shows what was done, where that is not the one that it was done from.
+    page: Option<String>,
 }
 
 /// An action, with its fields.
@@ -58,7 +58,7 @@ type Inverse = (&'static str, Vec<(&'static str, String)>);
 
 impl Done {
     fn new(told: impl Into<String>) -> Done {
-        Done { told: told.into(), subject: None, once: None, undo: None }
+        Done { told: told.into(), subject: None, once: None, undo: None, page: None }
     }
 
     fn undone_by(self, undo: Option<Inverse>) -> Done {
@@ -86,36 +86,66 @@ impl Asked<'_> {
     }
 }
 
-pub async fn act(
-    visit: Visit,
-    Path((service, name)): Path<(String, String)>,
-    Form(fields): Form<Fields>,
-) -> Response {
+pub async fn act(visit: Visit, Path((service, name)): Path<(String, String)>, request: Request) -> Response {
+    let (asked, peer) = (visit.asked(), &visit.peer);
+    let name = format!("{service}/{name}");
+    let method = match action(&asked, &name) {
+        Ok(method) => method,
+        Err(status) => {
+            if status.code() == tonic::Code::PermissionDenied {
+                note(&asked, &name, status.message(), peer).await;
+            }
+            return asked.refused(&status);
+        }
+    };
     if let Err(why) = same_origin(&visit.headers) {
+        note(&asked, &name, &why, peer).await;
         return plain(StatusCode::FORBIDDEN, &why);
     }
+    let fields = match fields::read(request).await {
+        Ok(fields) => fields,
+        Err((code, why)) => return trouble(&asked, code, &why),
+    };
     let csrf = fields.get("csrf").map_or("", String::as_str);
     if !bool::from(csrf.as_bytes().ct_eq(visit.session.csrf.as_bytes())) {
-        return plain(StatusCode::FORBIDDEN, "this form is from another session; load the page again");
+        let why = "this form is from another session; load the page again";
+        note(&asked, &name, why, peer).await;
+        return plain(StatusCode::FORBIDDEN, why);
     }
-    let asked = visit.asked();
-    let done = carry_out(&asked, &format!("{service}/{name}"), &fields).await;
     let back = fields.get("back").map_or("", String::as_str);
-    // Only to pages of ours.
-    let back = if back.contains("//") || back.contains(':') || back.starts_with('/') { "" } else { back };
-    match done {
+    let back = if is_ours(back) { back } else { "" };
+    match carry_out(&asked, method, &name, &fields).await {
         Ok(Done { once: Some(secret), told, .. }) => once(&asked, &told, &secret, back),
-        Ok(Done { told, undo, .. }) => {
+        Ok(Done { told, undo, page, .. }) => {
+            let to = page.as_deref().unwrap_or(back);
             let offer = undo.map_or_else(String::new, |(method, fields)| {
-                let undo = Undo { method, fields, back: back.to_owned() };
+                let undo = Undo { method, fields, back: to.to_owned() };
                 format!("undo={}&", asked.panel.sessions.offer(&asked.session.csrf, undo))
             });
-            let mark = if back.contains('?') { '&' } else { '?' };
-            let to = format!("{}/{back}{mark}{offer}told={}", asked.panel.prefix, escaped(&told));
+            let mark = if to.contains('?') { '&' } else { '?' };
+            let to = format!("{}/{to}{mark}{offer}told={}", asked.panel.prefix, escaped(&told));
             Redirect::to(&to).into_response()
         }
         Err(status) => asked.refused(&status),
     }
+}
+
+/// Whether somebody is sent to a page of ours: a path from its root, and nothing that browsers take for more.
+fn is_ours(back: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte);
+    back.is_empty() || back.split('/').all(|part| !part.is_empty() && part.bytes().all(plain))
+}
+
+fn trouble(asked: &Asked<'_>, code: StatusCode, why: &str) -> Response {
+    (code, Html(Page::trouble(why).render(asked).into_string())).into_response()
+}
+
+/// What was tried and refused is in the audit log too.
+async fn note(asked: &Asked<'_>, name: &str, why: &str, peer: &Peer) {
+    let action = method(name).map_or("", Method::name);
+    let caller = Some(asked.session.caller.clone());
+    let denial = Denial { refusal: Refusal::Forbidden(why.to_owned()), caller };
+    asked.panel.gate.0.access.note_denial(action, &denial, peer).await;
 }
 
 /// A secret is shown once, in the answer itself.
@@ -129,11 +159,15 @@ fn once(asked: &Asked<'_>, told: &str, secret: &str, back: &str) -> Response {
     Html(Page::new("access", told, main).render(asked).into_string()).into_response()
 }
 
-async fn carry_out(asked: &Asked<'_>, name: &str, fields: &Fields) -> Result<Done, Status> {
+/// The method behind an action that whoever asks may call.
+fn action(asked: &Asked<'_>, name: &str) -> Result<&'static Method, Status> {
     if !ACTIONS.contains(&name) {
         return Err(Status::not_found(format!("the panel has no action {name:?}")));
     }
-    let method = asked.demand(name)?;
+    asked.demand(name)
+}
+
+async fn carry_out(asked: &Asked<'_>, method: &Method, name: &str, fields: &Fields) -> Result<Done, Status> {
     let done = match name.split_once('/') {
         Some(("AppService", name)) => applications(asked, name, fields).await,
         Some(("PlacementService", "Dispute")) => dispute(asked, fields).await,
@@ -219,11 +253,26 @@ async fn applications(asked: &Asked<'_>, name: &str, fields: &Fields) -> Result<
                 door.cancel_run(asked.request(wire::CancelRunRequest { id: get("id"), reason })).await?;
             Ok(done(&answer, "it is told to stop".to_owned()))
         }
+        "Register" => {
+            let handed = register::handed(&fields.files)?;
+            let request = asked.request(());
+            let answer = door.take_in(request.extensions(), &handed.manifest, &reason, handed.code).await?;
+            let app = answer.get_ref();
+            let told = match (app.unchanged, app.state.as_str()) {
+                (true, _) => format!("{} was registered so already", app.name),
+                (false, "registered") => format!("{} is registered; enable it to let it run", app.name),
+                (false, _) => format!("{} has a new version", app.name),
+            };
+            Ok(Done { page: Some(format!("apps/{}", escaped(&app.name))), ..done(&answer, told) })
+        }
         "RepeatRun" => {
             let answer =
                 door.repeat_run(asked.request(wire::RepeatRunRequest { id: get("id"), reason })).await?;
-            let told = format!("repeated as {}", answer.get_ref().id);
-            Ok(done(&answer, told))
+            let id = answer.get_ref().id.clone();
+            Ok(Done {
+                page: Some(format!("runs/{}", escaped(&id))),
+                ..done(&answer, format!("repeated as {id}"))
+            })
         }
         "SetVersionAlias" => {
             let (app, alias) = (get("app"), get("alias"));
@@ -248,7 +297,7 @@ async fn applications(asked: &Asked<'_>, name: &str, fields: &Fields) -> Result<
             let request = wire::ExecuteRequest {
                 app: get("app"),
                 request_id: String::new(),
-                input: get("input").into_bytes(),
+                input: fields.lines("input").into_bytes(),
             };
             let mut steps = door.execute(asked.request(request)).await?.into_inner();
             // Its page tells how it goes on.
@@ -257,12 +306,11 @@ async fn applications(asked: &Asked<'_>, name: &str, fields: &Fields) -> Result<
             Ok(Done::new(format!("run {} was made", run.id)))
         }
         "Notify" => {
-            let content = get("content").into_bytes();
-            let key = crate::storage::hex(&<sha2::Sha256 as sha2::Digest>::digest(&content));
+            let files = data(fields)?;
             let request = wire::NotifyRequest {
                 app: get("app"),
-                key,
-                files: vec![wire::DataFile { name: get("file"), content }],
+                key: key(&files),
+                files,
                 ..wire::NotifyRequest::default()
             };
             let answer = door.notify(asked.request(request)).await?.into_inner();
@@ -327,6 +375,24 @@ fn serving_back(before: &wire::Serving) -> Inverse {
         ("alpha", number(before.alpha)),
     ];
     ("PolicyService/SetServing", fields)
+}
+
+/// Data that was chosen as files, or else typed.
+fn data(fields: &Fields) -> Result<Vec<wire::DataFile>, Status> {
+    let typed = wire::DataFile { name: text(fields, "file"), content: fields.lines("content").into_bytes() };
+    let chosen = |file: &File| wire::DataFile { name: file.name.clone(), content: file.content.to_vec() };
+    match (fields.files.is_empty(), typed.content.is_empty()) {
+        (false, _) => Ok(fields.files.iter().map(chosen).collect()),
+        (true, false) => Ok(vec![typed]),
+        (true, true) => Err(Status::invalid_argument("content: is empty, want files or something typed")),
+    }
+}
+
+/// The same data is the same notice.
+fn key(files: &[wire::DataFile]) -> String {
+    let mut hash = Sha256::new();
+    files.iter().for_each(|file| hash.update(&file.content));
+    crate::storage::hex(&hash.finalize())
 }
 
 async fn policies(asked: &Asked<'_>, name: &str, fields: &Fields) -> Result<Done, Status> {

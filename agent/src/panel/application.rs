@@ -6,18 +6,19 @@ use remora_proto::v1::app_service_server::AppService;
 
 use super::overview::applications;
 use super::page::{Form, Page, badge, empty, escaped, figures, live, time, time_or_none};
-use super::{Asked, Asking, Part, Shown, run, triggers};
+use super::{Asked, Asking, Part, Shown, register, run, triggers};
+use crate::appcore::door::INPUT_BYTES;
 use crate::appcore::own::NAME;
 use crate::appcore::states::{State, TABLE};
 
 /// Applications on one page.
-const PAGE: usize = 200;
+pub const PAGE: usize = 100;
 
 pub fn none() -> Part {
     empty(
         "No applications yet.",
-        html! { "Register one with " code { "remora app register FOLDER" } "; applications need a service with "
-        code { "--data" } "." },
+        html! { "Register one under Applications, or with " code { "remora app register FOLDER" }
+        "; applications need a service with " code { "--data" } "." },
     )
 }
 
@@ -30,8 +31,8 @@ pub async fn list(asked: &Asked<'_>, asking: &Asking) -> Shown {
             || app.about.to_lowercase().contains(&wanted)
     };
     let found: Vec<_> = all.iter().filter(|app| fits(app)).cloned().collect();
-    let page: usize = asking.page.as_ref().and_then(|page| page.parse().ok()).unwrap_or(0);
-    let shown: Vec<_> = found.iter().skip(page * PAGE).take(PAGE).cloned().collect();
+    let page: usize = asking.number();
+    let shown: Vec<_> = found.iter().skip(page.saturating_mul(PAGE)).take(PAGE).cloned().collect();
     let main = html! {
         h1 { "Applications" }
         form method="get" action="apps" role="search" {
@@ -42,14 +43,23 @@ pub async fn list(asked: &Asked<'_>, asking: &Asking) -> Shown {
             @else if shown.is_empty() { p { "None of " (all.len()) " is called so." } }
             @else { (table(&shown)) }
         }))
-        @if found.len() > PAGE {
-            p { "Page " (page + 1) " of " (found.len().div_ceil(PAGE)) " "
-                @if page > 0 { a href={ "apps?q=" (escaped(&wanted)) "&page=" (page - 1) } { "earlier" } " " }
-                @if (page + 1) * PAGE < found.len() { a href={ "apps?q=" (escaped(&wanted)) "&page=" (page + 1) } { "further" } }
-            }
-        }
+        @if asked.can("AppService/Register") && asked.panel.apps.0.is_some() { div.actions { (register::form(asked)) } }
+        (pages("apps", &wanted, page, found.len()))
     };
     Ok(Page::new("apps", "Applications", main))
+}
+
+/// Where one page of what was found leads on.
+pub fn pages(path: &str, wanted: &str, page: usize, found: usize) -> Part {
+    let to = |page: usize| format!("{path}?q={}&page={page}", escaped(wanted));
+    html! {
+        @if found > PAGE {
+            p { "Page " (page + 1) " of " (found.div_ceil(PAGE)) " "
+                @if page > 0 { a href=(to(page - 1)) { "earlier" } " " }
+                @if page.saturating_add(1).saturating_mul(PAGE) < found { a href=(to(page + 1)) { "further" } }
+            }
+        }
+    }
 }
 
 pub fn table(apps: &[wire::App]) -> Part {
@@ -164,8 +174,9 @@ fn actions(asked: &Asked<'_>, app: &wire::App) -> Part {
         back: format!("apps/{}", app.name),
         label: "Give data",
         inside: html! {
-            label { "Name of the file" input name="file" value="data.csv" required; }
-            label { "Contents" textarea name="content" rows="4" required {} }
+            label { "Files" input type="file" name="files" multiple data-most=(INPUT_BYTES); }
+            label { "Or typed: name of the file" input name="file" value="data.csv" required; }
+            label { "Contents" textarea name="content" rows="4" {} }
         },
     };
     let state = app.state.as_str();
@@ -176,7 +187,7 @@ fn actions(asked: &Asked<'_>, app: &wire::App) -> Part {
         @if state == "quarantined" { (form(wire::AppCommand::Release, "Release").confirmed("It may run again, and its failures are forgotten.", false)) }
         @if !matches!(state, "registered" | "quarantined" | "retired") {
             details.confirm { summary { "Execute…" } (execute.button()) }
-            details.confirm { summary { "Give data…" } (notify.button()) }
+            (notify.with_files("What waits for data hears of it; the same data again counts once."))
         }
         @if state != "retired" {
             (form(wire::AppCommand::Retire, "Retire").confirmed(

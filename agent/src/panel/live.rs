@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use remora_proto::v1 as wire;
@@ -79,7 +80,9 @@ async fn versions(panel: &Parts) -> Vec<(String, i64)> {
     clusters.into_iter().map(|told| (told.id, told.version)).collect()
 }
 
-pub async fn live(Visit { panel, headers, peer, .. }: Visit) -> Response {
+pub async fn live(visit: Result<Visit, Response>) -> Response {
+    // Browsers take this for the end and ask no more; a page would be no answer to them.
+    let Ok(Visit { panel, headers, peer, .. }) = visit else { return StatusCode::NO_CONTENT.into_response() };
     let (sender, events) = mpsc::channel::<Result<Event, Infallible>>(4);
     let mut pulse = panel.0.pulse.0.subscribe();
     tokio::spawn(async move {

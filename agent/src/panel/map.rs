@@ -51,7 +51,7 @@ pub fn count(number: usize, of: &str) -> String {
 }
 
 pub fn node_path(cluster: &str, node: &str) -> String {
-    format!("clusters/{}/nodes/{}", escaped(cluster), escaped(node))
+    format!("clusters/{}/nodes/{}", escaped_whole(cluster), escaped(node))
 }
 
 /// How far a node is taken: a class for its colour, and a word.
@@ -111,7 +111,7 @@ pub fn overview(seen: &Seen) -> Part {
             @for (name, site) in seen.sites.iter().take(SITES) { (site_card(seen, name, site)) }
         }
         @if seen.sites.len() > SITES {
-            p { a href={ "clusters/" (escaped(id)) } { "All " (seen.sites.len()) " sites" } }
+            p { a href={ "clusters/" (escaped_whole(id)) } { "All " (seen.sites.len()) " sites" } }
         }
     }
 }
@@ -131,7 +131,7 @@ fn site_card(seen: &Seen, name: &str, site: &Site) -> Part {
         .sum();
     html! {
         div.site {
-            h3 { a href={ "clusters/" (escaped(id)) "?q=" (escaped_whole(name)) } { (name) } }
+            h3 { a href={ "clusters/" (escaped_whole(id)) "?q=" (escaped_whole(name)) } { (name) } }
             @if let Some(link) = site.uplink { (wire_part(seen, link)) }
             (squares(seen, site))
             @if inside > 0 { p.faint { (count(inside as usize, "transfer")) " between its nodes and its switch" } }
@@ -226,12 +226,12 @@ async fn cluster(asked: &Asked<'_>, asking: &Asking, id: String) -> Shown {
     let found: Vec<_> = all.filter(|(site, place)| fits(site, *place)).collect();
     let page = asking.number();
     let shown = found.iter().skip(page * PAGE).take(PAGE);
-    let here = format!("clusters/{}", escaped(&id));
+    let here = format!("clusters/{}", escaped_whole(&id));
     let main = html! {
         h1 { "Cluster " (id) }
-        p { a href={ "placements/" (escaped(&id)) } { "Decisions" } " · "
+        p { a href={ "placements/" (escaped_whole(&id)) } { "Decisions" } " · "
             a href={ (here) "/links" } { (count(seen.links.len(), "link")) } " · "
-            a href={ "data/" (escaped(&id)) } { (count(seen.cluster.datasets.len(), "dataset")) " and "
+            a href={ "data/" (escaped_whole(&id)) } { (count(seen.cluster.datasets.len(), "dataset")) " and "
                 (count(seen.cluster.images.len(), "image")) } }
         form method="get" action=(here) role="search" {
             label { "Search nodes, their kinds and sites (press /)" input type="search" name="q" data-search value=(wanted); }
@@ -274,9 +274,9 @@ async fn links(asked: &Asked<'_>, asking: &Asking, id: String) -> Shown {
         .collect();
     // The busiest come first.
     found.sort_by_key(|place| -seen.links[*place].transfers());
-    let (page, here) = (asking.number(), format!("clusters/{}/links", escaped(&id)));
+    let (page, here) = (asking.number(), format!("clusters/{}/links", escaped_whole(&id)));
     let main = html! {
-        h1 { "Links of " a href={ "clusters/" (escaped(&id)) } { (id) } }
+        h1 { "Links of " a href={ "clusters/" (escaped_whole(&id)) } { (id) } }
         form method="get" action=(here) role="search" {
             label { "Search (press /)" input type="search" name="q" data-search value=(wanted); }
         }
@@ -317,7 +317,7 @@ async fn node(asked: &Asked<'_>, id: String, name: String) -> Shown {
     let disk: i64 = node.disk_bytes.unwrap_or_default();
     let main = html! {
         h1 { "Node " (name) }
-        p { "Of " a href={ "clusters/" (escaped(&id)) } { (id) }
+        p { "Of " a href={ "clusters/" (escaped_whole(&id)) } { (id) }
             @if let Some(link) = now.link { ", behind " (seen.cluster.links[link].inner) } ". " (told(&seen, place)) "." }
         (live("node", html! {
             @if now.facts.unavailable { p.told { "It takes no tasks for now: it was said to, or nothing was heard of it." } }
@@ -358,7 +358,7 @@ fn tasks(cluster: &str, now: &super::watched::Node) -> Part {
                     td { (badge(if placed.queued { "queued" } else { "running" })) }
                     td.number { (seconds(placed.expected_remaining_s.unwrap_or_default())) }
                     td { @if !placed.decision_id.is_empty() {
-                        a href={ "placements/" (escaped(cluster)) "/" (escaped(&placed.decision_id)) } { "why here" }
+                        a href={ "placements/" (escaped_whole(cluster)) "/" (escaped(&placed.decision_id)) } { "why here" }
                     } }
                 }
             } }

@@ -7,11 +7,13 @@ use remora_proto::v1::cluster_service_server::ClusterService;
 use remora_proto::v1::policy_service_server::PolicyService;
 use tonic::Status;
 
-use super::map::count;
+use super::map::{count, escaped_whole};
 use super::page::{Page, badge, empty, escaped, figures, live, time};
 use super::{Asked, Part, Shown, map};
 use crate::commands::{bytes, seconds};
 
+/// Applications that are told of, those first that are at something.
+const APPS: usize = 20;
 /// Clusters that are drawn.
 const DRAWN: usize = 6;
 
@@ -19,7 +21,10 @@ pub async fn page(asked: &Asked<'_>) -> Shown {
     let listed = ClusterService::list(&asked.panel.door, asked.request(wire::ListClustersRequest {}))
         .await?
         .into_inner();
-    let apps = applications(asked).await?;
+    let mut apps = applications(asked).await?;
+    apps.sort_by_key(|app| {
+        (matches!(app.state.as_str(), "asleep.idle" | "registered" | "retired"), -app.since_ms)
+    });
     let running = under_way(asked).await?;
     let sum =
         |count: fn(&wire::ClusterSummary) -> i64| listed.clusters.iter().map(count).sum::<i64>().to_string();
@@ -51,7 +56,7 @@ pub async fn page(asked: &Asked<'_>) -> Shown {
                 }))
             }
             @for (summary, seen) in &drawn {
-                h3 { a href={ "clusters/" (escaped(&summary.id)) } { (summary.id) } " "
+                h3 { a href={ "clusters/" (escaped_whole(&summary.id)) } { (summary.id) } " "
                     span.faint { (count(summary.nodes as usize, "node")) ", " (count(summary.running as usize, "task")) " under way, " (summary.queued) " wait" } }
                 (PreEscaped(&seen.drawn))
             }
@@ -62,7 +67,10 @@ pub async fn page(asked: &Asked<'_>) -> Shown {
         }))
         h2 { "Applications" }
         (live("apps", html! {
-            @if apps.is_empty() { (super::application::none()) } @else { (super::application::table(&apps)) }
+            @if apps.is_empty() { (super::application::none()) } @else {
+                (super::application::table(&apps[..apps.len().min(APPS)]))
+                @if apps.len() > APPS { p { a href="apps" { "All " (apps.len()) " applications" } } }
+            }
         }))
         h2 { "Under way" }
         (live("runs", html! {
@@ -111,8 +119,8 @@ fn saved_part(saved: &wire::SavingsResponse) -> Part {
     let (took_s, usual_s) = (total.response_s, total.kube_default_response_s);
     html! {
         (figures([
-            ("Data", less(moved, usual, bytes)),
-            ("Waiting for results", less(took_s, usual_s, seconds)),
+            ("Data to move", less(moved, usual, bytes)),
+            ("Response time", less(took_s, usual_s, seconds)),
             ("Decisions", total.decisions.to_string()),
             ("Of them placed elsewhere", total.differ.to_string()),
         ]))

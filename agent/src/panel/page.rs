@@ -159,6 +159,21 @@ impl Form<'_> {
         }
     }
 
+    /// One that sends files along.
+    pub fn with_files(&self, consequence: &str) -> Part {
+        html! {
+            details.confirm {
+                summary { (self.label) "…" }
+                form method="post" action={ "act/" (self.method) } enctype="multipart/form-data" {
+                    p { (consequence) }
+                    (self.hidden())
+                    (self.inside)
+                    button { (self.label) }
+                }
+            }
+        }
+    }
+
     /// A button that first says what follows and asks why.
     pub fn confirmed(&self, consequence: &str, required: bool) -> Part {
         html! {
@@ -213,9 +228,9 @@ pub fn live(id: &str, part: impl Render) -> Part {
     html! { section id=(id) data-live { (part) } }
 }
 
-/// Text as part of a path.
+/// Text as one part of a path, whatever is in it.
 pub fn escaped(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     text.bytes()
         .map(|byte| if plain(byte) { (byte as char).to_string() } else { format!("%{byte:02X}") })
         .collect()

@@ -62,7 +62,8 @@ pub async fn all(asked: &Asked<'_>) -> Result<Vec<wire::Policy>, Status> {
 
 /// An id for people: of a hash the beginning.
 pub fn short(policy: &str) -> &str {
-    if policy.len() == 64 { policy.get(..12).unwrap_or(policy) } else { policy }
+    let hash = policy.len() >= 16 && policy.bytes().all(|byte| byte.is_ascii_hexdigit());
+    policy.get(..8).filter(|_| hash).unwrap_or(policy)
 }
 
 /// What policies are called, and the roles that they have now.
@@ -112,12 +113,12 @@ fn table(asked: &Asked<'_>, policies: &[wire::Policy], history: &[wire::AliasCha
         div.scroll { table {
             thead { tr { th { "Policy" } th { "Roles" } th { "Kind" } th { "Uploaded" } th { "Note" } th {} } }
             tbody { @for policy in policies { tr {
-                td { (policy.name) @if policy.id.len() == 64 { " " code.faint { (short(&policy.id)) } } }
+                td { (short(&policy.name)) @if policy.id != policy.name { " " code.faint title=(policy.id) { (short(&policy.id)) } } }
                 td { @for alias in &policy.aliases { (badge(alias)) " " } }
                 td { @if policy.learned { "learned" } @else { "heuristic" } }
                 td { (time(policy.uploaded_at_ms)) @if !policy.uploaded_by.is_empty() { " by " (policy.uploaded_by) } }
                 td.faint { (policy.note) }
-                td { @if operator { (give(policy).confirmed("With the next request it has this role. No request is dropped.", true)) } }
+                td { (preview_link(&policy.id)) @if operator { (give(policy).confirmed("With the next request it has this role. No request is dropped.", true)) } }
             } } }
         } }
         @if operator { div.actions { (back("champion").confirmed("Whoever was champion before decides again, with the next request.", true)) } }
@@ -138,7 +139,6 @@ pub fn give<'a>(asked: &'a Asked<'a>, policy: &str, champion: bool) -> Form<'a> 
                 option value="candidate" { "candidate: decides a share" }
                 option value="champion" selected[champion] { "champion: decides" }
             } }
-            @if !champion { p { (preview_link(policy)) } }
         },
     }
 }

@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_millis(150);
 pub fn table(runs: &[wire::Run]) -> Part {
     html! {
         div.scroll { table.searched {
-            thead { tr { th { "Run" } th { "Kind" } th { "Status" } th { "Version" } th { "Node" } th { "Queued" } th.number { "Took" } th { "Cause" } th { "Why" } } }
+            thead { tr { th { "Run" } th { "Kind" } th { "Status" } th.number { "Version" } th { "Node" } th { "Queued" } th.number { "Took" } th { "Cause" } th { "Why" } } }
             tbody { @for run in runs {
                 @let took = run.started_ms.zip(run.ended_ms).map(|(from, to)| (to - from) as f64 / 1000.0);
                 tr {

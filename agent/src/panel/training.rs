@@ -155,7 +155,7 @@ async fn one(asked: &Asked<'_>, id: String) -> Shown {
             @if !run.reason.is_empty() { p.trouble { (run.reason) } }
             @if run.status == "stopped" { p.told { "Nobody trains here, and it does not say that it ended. It goes on with "
                 code { "remora train --resume --out " (run.folder) } "." } }
-            p { (progress(&run)) }
+            @if run.progress.is_some() { p { (progress(&run)) } }
             @if run.damaged_lines > 0 { p.told { (run.damaged_lines) " lines of metrics.jsonl are damaged and left out." } }
             @if !run.by_alpha.is_empty() { p { "Cost over that of greedy-marginal on worlds that training does not see, at each position of the dial: "
                 @for at in &run.by_alpha { "α = " (at.alpha) ": " strong { (format!("{:.3}", at.cost)) } " " } } }

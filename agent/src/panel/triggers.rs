@@ -4,27 +4,36 @@ use maud::html;
 use remora_proto::v1 as wire;
 use remora_proto::v1::app_service_server::AppService;
 
+use super::application::{PAGE, pages};
 use super::page::{Form, Page, badge, empty, live, time, time_or_none};
-use super::{Asked, Part, Shown};
+use super::{Asked, Asking, Part, Shown};
 
-pub async fn page(asked: &Asked<'_>) -> Shown {
+pub async fn page(asked: &Asked<'_>, asking: &Asking) -> Shown {
     if asked.panel.apps.0.is_none() {
         let main = html! { h1 { "Triggers" } (super::application::none()) };
         return Ok(Page::new("triggers", "Triggers", main));
     }
     let request = wire::ListTriggersRequest { app: String::new(), limit: Some(100) };
     let listed = asked.panel.apps.list_triggers(asked.request(request)).await?.into_inner();
-    let mut coming: Vec<_> = listed.triggers.clone();
+    let wanted = asking.q.clone().unwrap_or_default().to_lowercase();
+    let fits = |trigger: &wire::Trigger| trigger.app.contains(&wanted) || trigger.name.contains(&wanted);
+    let mut coming: Vec<_> = listed.triggers.iter().filter(|trigger| fits(trigger)).cloned().collect();
     coming.sort_by_key(|trigger| (trigger.next_ms.is_none(), trigger.next_ms));
+    let (page, found) = (asking.number(), coming.len());
+    let shown: Vec<_> = coming.into_iter().skip(page * PAGE).take(PAGE).collect();
     let main = html! {
         h1 { "Triggers" }
-        label { "Search (press /)" input type="search" data-search; }
+        form method="get" action="triggers" role="search" {
+            label { "Search (press /)" input type="search" name="q" data-search value=(wanted); }
+        }
         h2 { "To come" }
         (live("coming", html! {
-            @if coming.is_empty() {
+            @if listed.triggers.is_empty() {
                 (empty("No application has a trigger.", html! { "They stand in " code { "app.toml" } ", under " code { "[[trigger]]" } "." }))
-            } @else { (table(asked, &coming, "triggers")) }
+            } @else if shown.is_empty() { p { "None of " (listed.triggers.len()) " is called so." } }
+            @else { (table(asked, &shown, "triggers")) }
         }))
+        (pages("triggers", &wanted, page, found))
         h2 { "What happened" }
         (live("fires", html! {
             @if listed.fires.is_empty() { p.faint { "Nothing fired yet." } } @else { div.scroll { table.searched {

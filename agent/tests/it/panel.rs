@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use remora_agent::appcore::apps;
 use remora_agent::appcore::executor::process::Processes;
 use remora_agent::panel::{ACTIONS, FirstLink};
-use remora_agent::service::{Config, METHODS};
+use remora_agent::service::{Clock, Config, METHODS};
 use remora_agent::storage::{Options, Role, Storage};
+use remora_env::Time;
 use remora_policies::by_name;
 use remora_proto::v1 as wire;
 use remora_proto::v1::app_service_client::AppServiceClient;
@@ -19,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::StreamExt;
 use tonic::transport::Channel;
 
-use crate::access::{Guarded, bearer, tester, with};
+use crate::access::{Guarded, NOW_MS, bearer, tester, with};
 use crate::server::{Server, outcome, request, small_cluster, small_task};
 
 /// An answer of the panel.
@@ -63,13 +65,13 @@ impl Client {
 
     async fn send(&self, method: &str, path: &str, body: &str) -> Answer {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let host = self.headers.iter().any(|(name, _)| name == "host");
+        let told = |wanted: &str| self.headers.iter().any(|(name, _)| name == wanted);
         let mut head =
             format!("{method} {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
-        if !host {
+        if !told("host") {
             head += &format!("host: {}\r\n", self.address);
         }
-        if method == "POST" {
+        if method == "POST" && !told("content-type") {
             head += "content-type: application/x-www-form-urlencoded\r\n";
         }
         for (name, value) in &self.headers {
@@ -248,6 +250,86 @@ async fn forms_do_what_they_say_and_only_for_this_page() {
     server.stop().await;
 }
 
+/// A form with files, as browsers send it.
+fn with_files(csrf: &str, files: &[(&str, &str)]) -> String {
+    let field = format!("--edge\r\ncontent-disposition: form-data; name=\"csrf\"\r\n\r\n{csrf}\r\n");
+    let file = |(name, content): &(&str, &str)| {
+        format!(
+            "--edge\r\ncontent-disposition: form-data; name=\"files\"; filename=\"{name}\"\r\n\
+             content-type: application/octet-stream\r\n\r\n{content}\r\n"
+        )
+    };
+    let files: String = files.iter().map(file).collect();
+    format!("{field}{files}--edge--\r\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_comes_with_a_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, client) = open(folder.path()).await;
+    let csrf = client.get("/apps").await.csrf();
+    let sending = client.with("content-type", "multipart/form-data; boundary=edge");
+    let send = async |files: &[(&str, &str)]| {
+        sending.send("POST", "/act/AppService/Register", &with_files(&csrf, files)).await
+    };
+    let manifest = "name = \"told\"\nfiles = [\"told.sh\"]\n[execute]\ncommand = [\"./told.sh\"]\n";
+    let script = "#!/bin/sh\necho told > $REMORA_OUTPUT/response\n";
+    for (files, expected) in [
+        (&[("told.sh", script)][..], "app.toml is not among them"),
+        (&[("app.toml", manifest)], "told.sh was not chosen"),
+        (&[("app.toml", "name = \"told\"")], "execute: is missing"),
+        (&[("app.toml", manifest), ("../told.sh", script)], "is no name of a file"),
+        (&[("all.tar", "nothing")], "the archive"),
+    ] {
+        let refused = send(files).await;
+        assert_eq!(refused.code, 400, "{expected}");
+        assert!(refused.body.contains(expected), "{expected}: {}", refused.body);
+    }
+    let done = send(&[("app.toml", manifest), ("told.sh", script)]).await;
+    assert_eq!(done.code, 303, "{}", done.body);
+    assert!(done.header("location").unwrap().starts_with("/apps/told?told="), "{done:?}");
+    let enable = [("csrf", csrf.as_str()), ("name", "told"), ("command", "1"), ("back", "/\\evil.example")];
+    let done = client.act("AppService/Command", &enable).await;
+    assert!(done.header("location").unwrap().starts_with("/?told="), "{done:?}");
+    // Scripts that say who runs them are programs.
+    let ask = wire::ExecuteRequest { app: "told".to_owned(), ..wire::ExecuteRequest::default() };
+    let mut apps = AppServiceClient::new(server.channel().await);
+    let mut steps = apps.execute(ask).await.unwrap().into_inner();
+    let mut answer = None;
+    while let Some(step) = steps.next().await {
+        answer = step.unwrap().response;
+    }
+    assert_eq!(answer.as_deref(), Some("told\n".as_bytes()));
+    // What is too large is heard out, and refused.
+    let large = "0".repeat(22 << 20);
+    let refused = client.act("AppService/Notify", &[("csrf", &csrf), ("app", "told")]).await;
+    assert_eq!(refused.code, 400);
+    let body = with_files(&csrf, &[("large", &large)]);
+    let refused = sending.send("POST", "/act/AppService/Notify", &body).await;
+    assert_eq!(refused.code, 413);
+    assert!(refused.body.contains("20 MiB"), "{}", refused.body);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_are_compressed_for_those_who_can_read_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, client) = open(folder.path()).await;
+    let plain = client.get("/policies").await;
+    assert_eq!(plain.header("content-encoding"), None);
+    for refuses in ["identity", "gzip;q=0", "br"] {
+        let answer = client.with("accept-encoding", refuses).get("/policies").await;
+        assert_eq!(answer.header("content-encoding"), None, "{refuses}");
+    }
+    let small = client.with("accept-encoding", "br, gzip").get("/policies").await;
+    assert_eq!(small.header("content-encoding"), Some("gzip"));
+    assert_eq!(small.header("vary"), Some("accept-encoding"));
+    let length = |answer: &Answer| answer.header("content-length").unwrap().parse::<usize>().unwrap();
+    assert!(4 * length(&small) < length(&plain), "{} of {}", length(&small), length(&plain));
+    assert!(small.header("content-security-policy").is_some());
+    server.stop().await;
+}
+
 pub async fn guarded(first: Option<&str>) -> (Guarded, Client) {
     let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = Client::new(http.local_addr().unwrap());
@@ -307,6 +389,12 @@ async fn only_who_signed_in_sees_and_only_who_may_acts() {
     let looks = sign_in(&client, &admin.secret).await;
     let audit = looks.get("/audit").await;
     assert!(audit.body.contains("alias.set") && audit.body.contains("operator"), "{}", audit.body);
+    // So is what was tried in vain.
+    assert!(
+        audit.body.contains("PolicyService/SetAlias") && audit.body.contains("refused"),
+        "{}",
+        audit.body
+    );
     // A token that is revoked takes its sessions along; who signs out is out.
     guarded.storage.revoke_token(&viewer.token.id, &tester()).await.unwrap();
     assert_eq!(sees.get("/").await.code, 303);
@@ -490,7 +578,7 @@ async fn policies_are_called_by_their_names() {
     let placed = server.placements().await.place(request(small_task())).await.unwrap().into_inner();
     for path in ["/placements/small", &format!("/placements/small/{}", placed.decision_id), "/policies"] {
         let page = client.get(path).await.body;
-        let told = format!("<span title=\"{id}\">mine</span> <code class=\"faint\">{}</code>", &id[..12]);
+        let told = format!("<span title=\"{id}\">mine</span> <code class=\"faint\">{}</code>", &id[..8]);
         assert!(page.contains(&told), "{path} lacks {told}: {page}");
         assert!(page.contains("data-word=\"champion\""), "{path}");
     }
@@ -531,5 +619,36 @@ async fn authors_run_applications_and_do_not_say_who_decides() {
     assert_eq!(page.act("AppService/SetVersionAlias", &promote).await.code, 403);
     let alias = [("csrf", csrf.as_str()), ("alias", "shadow"), ("policy", "random"), ("reason", "to see")];
     assert_eq!(page.act("PolicyService/SetAlias", &alias).await.code, 403);
+    guarded.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_end() {
+    const HOUR: u64 = 3_600_000_000_000;
+    let now = Arc::new(AtomicU64::new(NOW_MS as u64 * 1_000_000));
+    let (told, http) = (now.clone(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let client = Client::new(http.local_addr().unwrap());
+    let guarded = Guarded::with(|config| {
+        config.http = Some(http);
+        config.clock = Clock::new(move || Time(told.load(Ordering::SeqCst)));
+    })
+    .await;
+    let viewer = guarded.token(Role::Viewer).await;
+    let pass = |hours: f64| now.fetch_add((hours * HOUR as f64) as u64, Ordering::SeqCst);
+    // Two hours without a request.
+    let sees = sign_in(&client, &viewer.secret).await;
+    pass(1.9);
+    assert_eq!(sees.get("/").await.code, 200);
+    pass(2.1);
+    assert_eq!(sees.get("/").await.code, 303);
+    // Twelve in all.
+    let sees = sign_in(&client, &viewer.secret).await;
+    for _ in 0..8 {
+        pass(1.4);
+        assert_eq!(sees.get("/").await.code, 200);
+    }
+    pass(1.4);
+    assert_eq!(sees.get("/").await.code, 303);
+    assert_eq!(sees.get("/live").await.code, 204);
     guarded.stop().await;
 }

@@ -184,8 +184,8 @@ impl Books {
         let heuristic = if budgeted { other(&|_| Some(serving.fallback.clone())) } else { None };
         let shadow =
             if serving.shadowed(number) { other(&|chooser| chooser.who(Alias::Shadow)) } else { None };
-        let kube_default =
-            (!order.dry_run).then(|| chooser.kube_default((&policy, choice.index), &observation));
+        let compared = !order.dry_run && !hasty;
+        let kube_default = compared.then(|| chooser.kube_default((&policy, choice.index), &observation));
         let ranked = |&index: &usize| Ranked {
             candidate: observation.candidates()[index],
             score: choice.scores[index],
