@@ -176,6 +176,11 @@ pub async fn connect(server: &str) -> Result<Channel> {
     reach(&endpoint(server, PATIENCE)?).await.with_context(|| unreachable(server))
 }
 
+/// The same, connected by and by, and again whenever the service was away.
+pub fn lazy(server: &str) -> Result<Channel> {
+    Ok(endpoint(server, PATIENCE)?.connect_lazy())
+}
+
 fn endpoint(server: &str, patience: Duration) -> Result<Endpoint> {
     let address = if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
     Ok(Endpoint::from_shared(address)

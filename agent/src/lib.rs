@@ -10,4 +10,5 @@ pub mod panel;
 pub mod report;
 pub mod service;
 pub mod storage;
+pub mod testbed;
 pub mod training;

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use remora_agent::appcore::executor::process::{SUPERVISE, supervise};
 use remora_agent::commands::{
-    ablate, app, audit, bench, cluster, evaluate, kubernetes, learn, outcome, own, place, policy, quickstart,
-    report, scenario, serve, token, trace, train, tune,
+    ablate, app, audit, bench, cluster, evaluate, kubernetes, learn, node, outcome, own, place, policy,
+    quickstart, report, scenario, serve, testbed, token, trace, train, tune,
 };
 use remora_agent::logs::{self, Format};
+use remora_agent::testbed::{burn, tether};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -56,6 +57,10 @@ enum Command {
     Audit(audit::Args),
     Bench(bench::Args),
     Report(report::Args),
+    Testbed(testbed::Args),
+    Node(node::Args),
+    #[command(name = burn::BURN, hide = true)]
+    Burn(burn::Args),
     /// Run one job; the service starts this.
     #[command(name = SUPERVISE, hide = true)]
     Supervise,
@@ -96,7 +101,9 @@ impl Command {
             Command::Audit(args) => audit::run(args, json).await,
             Command::Report(args) => report::run(&args, json),
             Command::Bench(args) => bench::run(&args, json).await,
-            Command::Supervise | Command::Own | Command::SensorAnomaly(_) => {
+            Command::Testbed(args) => testbed::run(args, json).await,
+            Command::Node(args) => node::run(args).await,
+            Command::Supervise | Command::Own | Command::Burn(_) | Command::SensorAnomaly(_) => {
                 unreachable!("the service starts it without a runtime")
             }
         }
@@ -115,6 +122,10 @@ fn main() -> ExitCode {
     if let Command::SensorAnomaly(command) = cli.command {
         return command.run();
     }
+    if let Command::Burn(args) = &cli.command {
+        return burn::run(args);
+    }
+    tether::tie();
     let (format, json) = (cli.command.log_format(), cli.json);
     let ran = tokio::runtime::Runtime::new().map_err(anyhow::Error::from).and_then(|runtime| {
         runtime.block_on(async {

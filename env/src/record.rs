@@ -38,6 +38,33 @@ impl Recorder {
     /// what is drawn about the cluster differs: where datasets live, what is warm, what fails.
     pub fn finish(self, scenario: &Scenario, episode: &Episode) -> Imported {
         let world = episode.world();
+        let source = format!(
+            "{} under {} at α = {}, seed {}",
+            scenario.name(),
+            self.policy,
+            episode.alpha(),
+            world.seed
+        );
+        let played =
+            Played { source, policy: self.policy, alpha: episode.alpha(), decisions: self.decisions };
+        played.on(scenario, world, episode.outcomes())
+    }
+}
+
+/// What was decided in a world, in the simulator or elsewhere.
+#[derive(Clone, Debug)]
+pub struct Played {
+    /// Where it comes from, for people.
+    pub source: String,
+    pub policy: String,
+    pub alpha: f64,
+    /// When which task went to which node, in any order.
+    pub decisions: Vec<(Time, u32, NodeId)>,
+}
+
+impl Played {
+    /// A trace of a world's arrivals with these decisions and outcomes, and the scenario that it replays on.
+    pub fn on(self, scenario: &Scenario, world: &World, outcomes: &[Outcome]) -> Imported {
         let names = names(world);
         let mut records = arrivals(scenario, world, &names);
         records.extend(self.decisions.iter().map(|&(at, task, node)| {
@@ -46,30 +73,23 @@ impl Recorder {
                 task: names[task as usize].clone(),
                 node: world.topology.nodes[node as usize].name.clone(),
                 policy: self.policy.clone(),
-                alpha: episode.alpha(),
+                alpha: self.alpha,
                 score: None,
                 fallback: String::new(),
             };
             (at, Record::Decision(decision))
         }));
-        let outcomes = episode.outcomes().iter();
-        records.extend(outcomes.map(|outcome| (outcome.completed, ended(world, &names, outcome))));
+        let ended = |outcome| ended(world, &names, outcome);
+        records.extend(outcomes.iter().map(|outcome| (outcome.completed, ended(outcome))));
         // At the same moment the order stays: a task arrives, is placed, and ends.
         records.sort_by_key(|(at, _)| *at);
-        let source = format!(
-            "{} under {} at α = {}, seed {}",
-            scenario.name(),
-            self.policy,
-            episode.alpha(),
-            world.seed
-        );
         let mut file = scenario.file.clone();
         file.workload.streams.clear();
         file.workload.tasks = None;
         Imported {
             scenario: file,
             trace: Trace {
-                header: Header { remora_trace: VERSION, source },
+                header: Header { remora_trace: VERSION, source: self.source },
                 records: records.into_iter().map(|(_, record)| record).collect(),
             },
             notes: vec![format!("the recorded world comes back under seed {}", world.seed)],

@@ -6,6 +6,7 @@
 //! and a seed into a [`World`], and from then on nothing can fail.
 
 mod describe;
+mod faster;
 mod format;
 
 use std::borrow::Cow;
@@ -54,9 +55,17 @@ pub const BUILT_IN: [(&str, &str); 3] = [
     ("cloud-regions", include_str!("../scenarios/cloud-regions.toml")),
 ];
 
+/// The scenario that is small enough to be run for real: it ships too, and is not evaluated on by default.
+pub const TESTBED: (&str, &str) = ("testbed", include_str!("../scenarios/testbed.toml"));
+
 /// Names of the scenarios that ship with Remora.
 pub fn built_in() -> impl Iterator<Item = &'static str> {
     BUILT_IN.iter().map(|(name, _)| *name)
+}
+
+/// The text of a scenario that ships with Remora.
+pub fn shipped(name: &str) -> Option<&'static str> {
+    BUILT_IN.iter().chain([&TESTBED]).find(|(shipped, _)| *shipped == name).map(|(_, text)| *text)
 }
 
 /// An accepted scenario.
@@ -78,7 +87,7 @@ impl Scenario {
     }
 
     fn load_one(name: &str) -> Result<Scenario, ScenarioError> {
-        if let Some((_, text)) = BUILT_IN.iter().find(|(built_in, _)| *built_in == name) {
+        if let Some(text) = shipped(name) {
             return Scenario::parse(text, name, None);
         }
         let path = Path::new(name);
@@ -222,7 +231,7 @@ fn read_recordings(
 }
 
 fn unknown(name: &str) -> ScenarioError {
-    let names: Vec<_> = built_in().chain(Family::ALL.map(Family::name)).collect();
+    let names: Vec<_> = built_in().chain([TESTBED.0]).chain(Family::ALL.map(Family::name)).collect();
     let nearest =
         names.iter().max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)));
     let hint = match nearest {

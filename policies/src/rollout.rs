@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use remora_env::observation::Reference;
-use remora_env::outcome::End;
+use remora_env::outcome::{End, Outcome};
 use remora_env::{Episode, Next, Scenario, World};
 
 use crate::heuristics::KubeDefault;
@@ -35,7 +35,12 @@ pub struct Figures {
 impl Figures {
     /// Sums up the outcomes of an episode.
     pub fn of(episode: &Episode) -> Figures {
-        let all = || episode.outcomes().iter();
+        Figures::of_outcomes(episode.outcomes())
+    }
+
+    /// Sums up outcomes, wherever they come from.
+    pub fn of_outcomes(outcomes: &[Outcome]) -> Figures {
+        let all = || outcomes.iter();
         let completed = || all().filter(|outcome| outcome.is_completed());
         let mut responses: Vec<f64> = completed().map(|outcome| outcome.response_s()).collect();
         responses.sort_unstable_by(f64::total_cmp);

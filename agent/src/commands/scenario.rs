@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::{Args as ClapArgs, Subcommand};
 use remora_env::family::Family;
 use remora_env::outcome::End;
+use remora_env::scenario::{TESTBED, built_in, shipped};
 use remora_env::{Scenario, World, contract};
 
 use serde_json::Value;
@@ -57,7 +58,7 @@ pub fn run(args: &Args, json: bool) -> Result<()> {
 
 fn list(json: bool) -> Result<()> {
     let mut rows = Vec::new();
-    for name in remora_env::scenario::built_in() {
+    for name in built_in().chain([TESTBED.0]) {
         rows.push(describe(&Scenario::load(name)?));
     }
     for family in Family::ALL {
@@ -81,9 +82,8 @@ fn list(json: bool) -> Result<()> {
 
 fn show(name: &str) -> Result<()> {
     let scenario = Scenario::load(name)?;
-    let built_in = remora_env::scenario::BUILT_IN.iter().find(|(built_in, _)| *built_in == name);
-    match built_in {
-        Some((_, text)) => print(text.trim_end()),
+    match shipped(name) {
+        Some(text) => print(text.trim_end()),
         None if Family::of(name).is_some() => print(scenario.to_toml().trim_end()),
         None => print(std::fs::read_to_string(name)?.trim_end()),
     }

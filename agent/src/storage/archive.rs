@@ -92,16 +92,22 @@ impl Storage {
     }
 }
 
-/// A URL without what may be secret: the password, and all that is behind a question mark.
+/// A URL without what may be secret: the password, and all that is behind a question mark. Where it cannot be told what
+/// belongs to a password, only its kind is told.
 fn told(url: &str) -> String {
-    let bare = url.split('?').next().unwrap_or_default();
-    let Some((scheme, rest)) = bare.split_once("://") else { return "somewhere".to_owned() };
-    match rest.rsplit_once('@') {
-        Some((who, place)) => {
+    let Some((scheme, rest)) = url.split_once("://") else { return "somewhere".to_owned() };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    if path.contains('@') {
+        return format!("{scheme}://…");
+    }
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    match authority.rsplit_once('@') {
+        Some((who, host)) => {
             let user = who.split(':').next().unwrap_or_default();
-            format!("{scheme}://{user}@{place}")
+            format!("{scheme}://{user}@{host}{path}")
         }
-        None => format!("{scheme}://{rest}"),
+        None => format!("{scheme}://{authority}{path}"),
     }
 }
 
@@ -133,7 +139,10 @@ mod tests {
     fn urls_are_told_without_secrets() {
         let cases = [
             ("postgres://remora:s3cret@db.local:5432/remora", "postgres://remora@db.local:5432/remora"),
-            ("postgres://remora:a@b/c:d@db/remora?password=x&sslkey=y", "postgres://remora@db/remora"),
+            ("postgres://remora:a@b@db/remora?password=x&sslkey=y", "postgres://remora@db/remora"),
+            ("postgres://remora:a/b@db/remora", "postgres://…"),
+            ("postgres://remora:a?b@db/remora", "postgres://…"),
+            ("postgres://db/remora?password=a@b", "postgres://…"),
             ("postgres://db/remora?password=x", "postgres://db/remora"),
             ("secret", "somewhere"),
         ];

@@ -275,7 +275,7 @@ fn scenarios_are_listed_shown_and_checked() {
     std::fs::write(folder.path().join("mine.toml"), shown).unwrap();
     let checked = succeeds(folder.path(), &["scenario", "check", "mine.toml"]);
     assert!(checked.contains("is accepted: 91 nodes"), "{checked}");
-    assert_eq!(json(folder.path(), &["scenario", "list", "--json"])["rows"].as_array().unwrap().len(), 6);
+    assert_eq!(json(folder.path(), &["scenario", "list", "--json"])["rows"].as_array().unwrap().len(), 7);
     assert_eq!(json(folder.path(), &["scenario", "schema"])["title"], "ScenarioFile");
 }
 

@@ -34,6 +34,7 @@ mod restart;
 mod server;
 mod standard;
 mod storage;
+mod testbed;
 mod tls;
 mod tutorial;
 mod twin;

@@ -6,6 +6,7 @@ mod batch;
 mod calibrate;
 mod describe;
 mod family;
+mod faster;
 mod faults;
 mod fuzz;
 mod import;
