@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use super::{Config, Door};
 use crate::commands::bytes;
-use crate::storage::{Role, Size};
+use crate::storage::{Keep, Role, Size};
+
+const DAY_MS: i64 = 86_400_000;
 
 /// Something that holds, and what changes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,12 +106,20 @@ fn storage(config: &Config) -> Vec<Setting> {
         return vec![
             setting("storage", "data folder", "none: nothing survives the service", "--data"),
             setting("storage", "database", "none", "--database"),
+            setting("storage", "large files", "none", "--blobs"),
+            setting("storage", "the journal is kept", "no", "--keep-days"),
         ];
     };
     let place = storage.place();
+    let kept = match config.keep {
+        Keep::Forever => "for ever".to_owned(),
+        Keep::Millis(ms) => format!("{} days", ms / DAY_MS),
+    };
     vec![
         setting("storage", "data folder", place.folder.display(), "--data"),
         setting("storage", "database", place.database, "--database"),
+        setting("storage", "large files", place.blobs, "--blobs"),
+        setting("storage", "the journal is kept", kept, "--keep-days"),
         setting("version", "database schema", place.schema, ""),
     ]
 }

@@ -36,6 +36,8 @@ pub struct Place {
     pub folder: PathBuf,
     /// The database for people.
     pub database: String,
+    /// Where large files lie, for people.
+    pub blobs: String,
     pub schema: i64,
 }
 
@@ -82,7 +84,8 @@ impl Storage {
             (Dialect::Sqlite, _) => "SQLite in the data folder".to_owned(),
             (Dialect::Postgres, url) => format!("PostgreSQL, {}", told(url.as_deref().unwrap_or_default())),
         };
-        Place { folder: self.options.folder.clone(), database, schema: schema::VERSION }
+        let blobs = self.options.blobs_url.clone().unwrap_or_else(|| "in the data folder".to_owned());
+        Place { folder: self.options.folder.clone(), database, blobs, schema: schema::VERSION }
     }
 
     /// What the data folder takes.

@@ -18,9 +18,9 @@ pub const BURN: &str = "burn";
 const TICK: Duration = Duration::from_millis(4);
 /// What the machine kept from it for longer, it does not catch up on: a slower node is slower.
 const CATCH_UP: Duration = Duration::from_millis(100);
-/// Names of control groups begin so. Those of a run that was killed are removed by a later one, when no run is so long.
+/// Names of control groups begin so. A run holds the lock on a file of its group's name; groups that nobody holds are
+/// of a run that was killed, and the next removes them.
 const PREFIX: &str = "remora-testbed-";
-const OLD: Duration = Duration::from_secs(6 * 3600);
 /// The least that a group can be given of a period, microseconds.
 const LEAST_QUOTA_US: f64 = 1_000.0;
 
@@ -91,6 +91,9 @@ fn work(seconds: f64, pace: f64) -> Duration {
 pub struct Groups {
     folder: PathBuf,
     unified: bool,
+    /// Held as long as this is.
+    #[expect(dead_code, reason = "it is held, not read")]
+    lock: fs::File,
 }
 
 impl Groups {
@@ -98,18 +101,22 @@ impl Groups {
     pub fn new() -> Option<Groups> {
         let (mounted, unified) = mounted()?;
         for left in fs::read_dir(&mounted).ok()?.flatten() {
-            let ours = left.file_name().to_string_lossy().starts_with(PREFIX);
-            let made = left.metadata().and_then(|facts| facts.modified()).ok();
-            if ours && made.and_then(|made| made.elapsed().ok()).is_some_and(|age| age > OLD) {
+            let name = left.file_name().to_string_lossy().into_owned();
+            if name.starts_with(PREFIX) && abandoned(&name) {
                 remove(&left.path());
+                // Whose file it is may remove it.
+                let _ = fs::remove_file(lock_of(&name));
             }
         }
         let mut random = [0; 6];
         getrandom::fill(&mut random).ok()?;
         let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        let folder = mounted.join(format!("{PREFIX}{name}"));
+        let name = format!("{PREFIX}{name}");
+        let lock = fs::File::create(lock_of(&name)).ok()?;
+        lock.lock().ok()?;
+        let folder = mounted.join(name);
         fs::create_dir(&folder).ok()?;
-        let groups = Groups { folder, unified };
+        let groups = Groups { folder, unified, lock };
         let usable = !unified || fs::write(groups.folder.join("cgroup.subtree_control"), "+cpu").is_ok();
         // What is dropped is removed.
         let usable = usable && groups.make("probe", 0.5).is_some();
@@ -133,9 +140,22 @@ impl Groups {
     }
 }
 
+/// The file whose lock says that a group is in use.
+fn lock_of(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("{name}.lock"))
+}
+
+fn abandoned(name: &str) -> bool {
+    fs::File::open(lock_of(name)).map_or(true, |lock| lock.try_lock().is_ok())
+}
+
 impl Drop for Groups {
     fn drop(&mut self) {
         remove(&self.folder);
+        if let Some(name) = self.folder.file_name() {
+            // It is gone already where somebody tidied up.
+            let _ = fs::remove_file(lock_of(&name.to_string_lossy()));
+        }
     }
 }
 

@@ -21,6 +21,11 @@ class Screen:
 
 SCREENS = [
     Screen("overview", "/", "Clusters"),
+    Screen("cluster", "/clusters/urban-sensing", "Cluster urban-sensing"),
+    Screen("links", "/clusters/urban-sensing/links", "Links of"),
+    Screen("data", "/data", "urban-sensing"),
+    Screen("data-of-a-cluster", "/data/urban-sensing", "Data of"),
+    Screen("archive", "/archive", "learner"),
     Screen("applications", "/apps", "learner"),
     Screen("application", "/apps/learner", "What moved it"),
     Screen("set-aside", "/apps/fails", "quarantined"),
@@ -31,8 +36,11 @@ SCREENS = [
     Screen("decisions", "/placements/urban-sensing", "the node lost power"),
     Screen("receipt", "/placements/urban-sensing/{decision}", "What was chosen from"),
     Screen("policies", "/policies", "greedy-marginal"),
+    Screen("preview", "/policies/preview?policy=random", "Had it decided"),
+    Screen("training", "/training", "Training"),
     Screen("triggers", "/triggers", "weekly"),
     Screen("audit", "/audit", "AppService/Register"),
     Screen("access", "/access", "without --auth"),
+    Screen("settings", "/settings", "--data"),
     Screen("nowhere", "/nowhere", "That did not work", code=404),
 ]

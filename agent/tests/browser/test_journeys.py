@@ -160,6 +160,32 @@ def test_a_policy_proves_itself_and_is_taken_back(guarded: Service, visitor) -> 
     wait("the audit log", lambda: admin.text().count("alias.set") == 3)
 
 
+def test_a_decision_is_disputed(guarded: Service, visitor) -> None:
+    admin = visitor(guarded.url)
+    admin.signs_in(guarded.token)
+    with guarded.client(guarded.token) as client:
+        decision = place(client, count=2)[0]
+    admin.goes(f"/placements/urban-sensing/{decision}")
+    form = admin.opens("Dispute")
+    form.get_by_label("Reason").fill("that board stands in the sun")
+    form.locator("button").click()
+    admin.sees(f"decision {decision} is disputed")
+    admin.sees("that board stands in the sun")
+    # It is one of two in the feed.
+    admin.goes("/placements/urban-sensing")
+    assert admin.page.get_by_text("disputed", exact=True).count() == 1
+    admin.goes(f"/placements/urban-sensing/{decision}")
+    form = admin.opens("Dispute no more")
+    form.get_by_label("Reason").fill("it was in the shade")
+    form.locator("button").click()
+    admin.sees(f"decision {decision} is not disputed any more")
+    # What was just done can be undone.
+    admin.page.get_by_role("button", name="Undo").click()
+    admin.sees(f"decision {decision} is disputed")
+    admin.goes("/audit")
+    wait("the audit log", lambda: admin.text().count("PlacementService/Dispute") == 3)
+
+
 def test_a_viewer_sees_everything_and_changes_nothing(guarded: Service, visitor, tmp_path) -> None:
     admin = visitor(guarded.url)
     admin.signs_in(guarded.token)
@@ -173,7 +199,7 @@ def test_a_viewer_sees_everything_and_changes_nothing(guarded: Service, visitor,
         if "{run}" in path or "{failed}" in path or path == "/apps/learner":
             continue
         answer = viewer.goes(path.format(decision=decision))
-        assert answer.status == (403 if path in ("/audit", "/access") else 200), path
+        assert answer.status == (403 if path in ("/audit", "/access", "/settings") else 200), path
         offered = viewer.page.locator("form[method=post]").evaluate_all("all => all.map(one => one.action)")
         assert offered == [f"{guarded.url}/sign-out"], path
         assert viewer.page.get_by_role("link", name="Audit").count() == 0
