@@ -142,7 +142,7 @@ def test_a_policy_proves_itself_and_is_taken_back(guarded: Service, visitor) -> 
     with guarded.client(guarded.token) as client:
         place(client, count=20)
     # It is compared while somebody looks.
-    admin.sees("The shadow random decided 20 times beside greedy-marginal")
+    admin.sees("decided 20 times beside")
     gives("greedy-completion", "champion", "sooner is better here")
     admin.sees("champion is greedy-completion")
     with guarded.client(guarded.token) as client:
