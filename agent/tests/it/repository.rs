@@ -133,6 +133,25 @@ fn every_command_in_the_documents_is_one() {
     assert!(known.len() > 30, "{} commands were found", known.len());
 }
 
+/// `cargo run -- quickstart`, the first thing that anybody does, knows which program is meant.
+#[test]
+fn there_is_one_program_to_run() {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let told = Command::new(cargo)
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let told: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    let usual = told["workspace_default_members"].as_array().unwrap();
+    let packages =
+        told["packages"].as_array().unwrap().iter().filter(|package| usual.contains(&package["id"]));
+    let targets = packages.flat_map(|package| package["targets"].as_array().unwrap());
+    let programs: Vec<_> = targets.filter(|target| target["kind"] == serde_json::json!(["bin"])).collect();
+    assert_eq!(programs.len(), 1, "{programs:?}");
+    assert_eq!(programs[0]["name"], "remora");
+}
+
 /// Nothing depends upwards.
 #[test]
 fn packages_depend_only_on_those_below_them() {
