@@ -109,20 +109,17 @@ pub fn calibrate(recording: &Scenario, seed: u64) -> Option<(Scenario, Calibrati
     Some((scenario, calibration))
 }
 
-/// Every task that completed as recorded and as simulated under the same decisions, on the same node.
-fn pairs<'a>(world: &'a Arc<World>, trace: &'a Trace) -> Vec<Pair<'a>> {
+/// What becomes of recorded decisions in the simulator: each try of a task goes to the node that it went to. Where that
+/// node is no candidate, or no decision is left, the cheapest is taken.
+pub fn replay(world: &Arc<World>, trace: &Trace) -> Vec<Outcome> {
     let mut decided: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    let mut ended: BTreeMap<&str, &Ended> = BTreeMap::new();
     for record in &trace.records {
-        match record {
-            Record::Decision(decision) => decided.entry(&decision.task).or_default().push(&decision.node),
-            Record::Outcome(outcome) => drop(ended.insert(&outcome.task, outcome)),
-            Record::Arrival(_) => {}
+        if let Record::Decision(decision) = record {
+            decided.entry(&decision.task).or_default().push(&decision.node);
         }
     }
     let names: Vec<&str> = trace.arrivals().map(|arrival| arrival.name.as_str()).collect();
-    let nodes: BTreeMap<&str, NodeId> =
-        (0..).zip(&world.topology.nodes).map(|(id, node)| (node.name.as_str(), id)).collect();
+    let nodes = nodes(world);
     let mut episode = Episode::new(Arc::clone(world), 0.5, Reference::new(1.0, 1e6));
     let mut tries: BTreeMap<u64, usize> = BTreeMap::new();
     while let Next::Decide(observation) = episode.next() {
@@ -140,6 +137,23 @@ fn pairs<'a>(world: &'a Arc<World>, trace: &'a Trace) -> Vec<Pair<'a>> {
             node.filter(|node| observation.nodes().any(|other| other == *node)).unwrap_or_else(cheapest);
         episode.step(node);
     }
+    episode.outcomes().to_vec()
+}
+
+fn nodes(world: &World) -> BTreeMap<&str, NodeId> {
+    (0..).zip(&world.topology.nodes).map(|(id, node)| (node.name.as_str(), id)).collect()
+}
+
+/// Every task that completed as recorded and as simulated under the same decisions, on the same node.
+fn pairs<'a>(world: &'a Arc<World>, trace: &'a Trace) -> Vec<Pair<'a>> {
+    let mut ended: BTreeMap<&str, &Ended> = BTreeMap::new();
+    for record in &trace.records {
+        if let Record::Outcome(outcome) = record {
+            ended.insert(&outcome.task, outcome);
+        }
+    }
+    let names: Vec<&str> = trace.arrivals().map(|arrival| arrival.name.as_str()).collect();
+    let nodes = nodes(world);
     let pair = |simulated: &Outcome| {
         let recorded: &Ended = ended.get(names[simulated.task as usize])?;
         let node = *nodes.get(recorded.node.as_deref()?)?;
@@ -148,7 +162,7 @@ fn pairs<'a>(world: &'a Arc<World>, trace: &'a Trace) -> Vec<Pair<'a>> {
         let kind = &world.catalogue.kinds[kind as usize].name;
         same.then(|| Pair { kind, node, recorded, simulated: simulated.clone() })
     };
-    episode.outcomes().iter().filter_map(pair).collect()
+    replay(world, trace).iter().filter_map(pair).collect()
 }
 
 fn response_error(pair: &Pair<'_>) -> f64 {

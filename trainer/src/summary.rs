@@ -135,8 +135,8 @@ fn fronts(evaluation: &Evaluation) -> Vec<Front> {
     fronts
 }
 
-/// Pairs every policy with every other, scenario by scenario and α by α.
-fn compare(rows: &[Row]) -> Vec<Comparison> {
+/// Scenario, policy and α of rows, each once, in order of first appearance.
+pub fn cases(rows: &[Row]) -> Vec<(&str, &str, f64)> {
     let mut keys: Vec<(&str, &str, f64)> = Vec::new();
     for row in rows {
         let key = (row.scenario.as_str(), row.policy.as_str(), row.alpha);
@@ -144,6 +144,12 @@ fn compare(rows: &[Row]) -> Vec<Comparison> {
             keys.push(key);
         }
     }
+    keys
+}
+
+/// Pairs every policy with every other, scenario by scenario and α by α.
+fn compare(rows: &[Row]) -> Vec<Comparison> {
+    let keys = cases(rows);
     // Worlds of one member are alike: it counts once.
     let costs = |scenario: &str, policy: &str, alpha: f64| -> Vec<f64> {
         let of = |row: &&Row| row.scenario == scenario && row.policy == policy && row.alpha == alpha;

@@ -75,10 +75,7 @@ fn reason(text: &str) -> Result<&str, Status> {
 
 /// Something said about why, which must be there.
 fn good_reason(text: &str) -> Result<&str, Status> {
-    match reason(text)? {
-        "" => Err(Refusal::from(Field::root("reason").refuse("is empty, want why")).into()),
-        text => Ok(text),
-    }
+    Ok(convert::reason_given(text).map_err(Refusal::from)?.trim())
 }
 
 fn by(request_extensions: &tonic::Extensions, reason: &str) -> By {

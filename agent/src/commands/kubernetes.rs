@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::print;
-use super::serve::stop_signal;
+use super::serve::{bind, stop_signal};
 use crate::http;
 use crate::kubernetes::configuration::{self, Tls};
 use crate::kubernetes::extender::{self, Extender};
@@ -110,9 +110,7 @@ impl Guard {
         let client_ca = self.tls_client_ca.clone();
         let tls =
             files.map(|(cert, key)| TlsFiles { cert, key, client_ca }.watch(tls::Door::Http)).transpose()?;
-        let listener = TcpListener::bind(listen)
-            .await
-            .with_context(|| format!("cannot listen on {listen}; choose another address with --listen"))?;
+        let listener = bind("listen", listen).await?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         let url = format!("{scheme}://{}", listener.local_addr()?);
         Ok(Listening { listener, tls, certified: self.tls_client_ca.is_some(), url })

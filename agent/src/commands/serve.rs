@@ -136,7 +136,7 @@ async fn keep(storage: &Storage, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+pub(crate) async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(address).await;
     listener.with_context(|| format!("cannot listen on {address}; choose another address with --{flag}"))
 }

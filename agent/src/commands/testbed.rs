@@ -164,11 +164,13 @@ pub async fn run(args: Args, json: bool) -> Result<()> {
 
 /// Whether to use namespaces.
 async fn namespaces(choice: Choice) -> Result<bool> {
+    if choice == Choice::Loopback {
+        return Ok(false);
+    }
     match (choice, network::obstacle().await) {
-        (Choice::Loopback, _) => Ok(false),
         (_, None) => Ok(true),
         (Choice::Namespaces, Some(why)) => bail!("namespaces cannot be used here: {why}"),
-        (Choice::Auto, Some(why)) => {
+        (_, Some(why)) => {
             eprintln!("on the loopback network, whose links are shaped in user space: {why}");
             Ok(false)
         }

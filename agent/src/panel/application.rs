@@ -5,7 +5,7 @@ use remora_proto::v1 as wire;
 use remora_proto::v1::app_service_server::AppService;
 
 use super::overview::applications;
-use super::page::{Form, Page, badge, empty, escaped, figures, live, time, time_or_none};
+use super::page::{Form, Page, badge, empty, figures, live, pager, search, time, time_or_none};
 use super::{Asked, Asking, Part, Shown, register, run, triggers};
 use crate::appcore::door::INPUT_BYTES;
 use crate::appcore::own::NAME;
@@ -30,36 +30,21 @@ pub async fn list(asked: &Asked<'_>, asking: &Asking) -> Shown {
             || app.state.contains(&wanted)
             || app.about.to_lowercase().contains(&wanted)
     };
-    let found: Vec<_> = all.iter().filter(|app| fits(app)).cloned().collect();
-    let page: usize = asking.number();
-    let shown: Vec<_> = found.iter().skip(page.saturating_mul(PAGE)).take(PAGE).cloned().collect();
+    let found: Vec<_> = all.iter().filter(|app| fits(app)).collect();
+    let page = asking.number();
+    let shown: Vec<_> = found.iter().skip(page * PAGE).take(PAGE).copied().cloned().collect();
     let main = html! {
         h1 { "Applications" }
-        form method="get" action="apps" role="search" {
-            label { "Search (press /)" input type="search" name="q" data-search value=(wanted); }
-        }
+        (search("apps", "Search (press /)", &wanted))
         (live("apps", html! {
             @if all.is_empty() { (none()) }
             @else if shown.is_empty() { p { "None of " (all.len()) " is called so." } }
             @else { (table(&shown)) }
         }))
         @if asked.can("AppService/Register") && asked.panel.apps.0.is_some() { div.actions { (register::form(asked)) } }
-        (pages("apps", &wanted, page, found.len()))
+        (pager("apps", &wanted, page, found.len(), PAGE))
     };
     Ok(Page::new("apps", "Applications", main))
-}
-
-/// Where one page of what was found leads on.
-pub fn pages(path: &str, wanted: &str, page: usize, found: usize) -> Part {
-    let to = |page: usize| format!("{path}?q={}&page={page}", escaped(wanted));
-    html! {
-        @if found > PAGE {
-            p { "Page " (page + 1) " of " (found.div_ceil(PAGE)) " "
-                @if page > 0 { a href=(to(page - 1)) { "earlier" } " " }
-                @if page.saturating_add(1).saturating_mul(PAGE) < found { a href=(to(page + 1)) { "further" } }
-            }
-        }
-    }
 }
 
 pub fn table(apps: &[wire::App]) -> Part {

@@ -11,8 +11,8 @@ use remora_proto::v1::app_service_server::AppService;
 use remora_proto::v1::cluster_service_server::ClusterService;
 use tokio_stream::StreamExt;
 
-use super::map::{count, escaped_whole, node_path, seen};
-use super::page::{Page, badge, empty, escaped, figures, live, pager, time};
+use super::map::{count, node_path, seen};
+use super::page::{Page, badge, empty, escaped, figures, live, pager, search, time};
 use super::watched::{Seen, image_bytes};
 use super::{Asked, Asking, Panel, Part, Shown, Visit, code, plain};
 use crate::commands::bytes;
@@ -84,7 +84,7 @@ async fn clusters(asked: &Asked<'_>, asking: &Asking) -> Shown {
                 tbody { @for (told, seen) in &all {
                     @let (once, copies) = sizes(seen);
                     tr {
-                        td { a href={ "data/" (escaped_whole(&told.id)) } { (told.id) } }
+                        td { a href={ "data/" (escaped(&told.id)) } { (told.id) } }
                         td.number { (told.datasets) } td.number { (bytes(once)) } td.number { (bytes(copies)) }
                         td.number { (told.images) } td.number { (seen.pulled.iter().map(Vec::len).sum::<usize>()) }
                     }
@@ -113,12 +113,10 @@ async fn one(asked: &Asked<'_>, asking: &Asking, id: String) -> Shown {
     let images = seen.cluster.images.iter().enumerate().map(|(place, it)| (false, place, &it.name));
     let found: Vec<_> =
         datasets.chain(images).filter(|(.., name)| name.to_lowercase().contains(&lower)).collect();
-    let (page, here) = (asking.number(), format!("data/{}", escaped_whole(&id)));
+    let (page, here) = (asking.number(), format!("data/{}", escaped(&id)));
     let main = html! {
-        h1 { "Data of " a href={ "clusters/" (escaped_whole(&id)) } { (id) } }
-        form method="get" action=(here) role="search" {
-            label { "Search datasets and images (press /)" input type="search" name="q" data-search value=(wanted); }
-        }
+        h1 { "Data of " a href={ "clusters/" (escaped(&id)) } { (id) } }
+        (search(&here, "Search datasets and images (press /)", &wanted))
         (live("data", html! {
             @if found.is_empty() && wanted.is_empty() {
                 (empty("This cluster has no datasets and no images.", "They are part of its registration: the tables datasets and images of a scenario."))
@@ -186,7 +184,7 @@ async fn archive(asked: &Asked<'_>, asking: &Asking) -> Shown {
         @if runs.is_empty() { (empty("Nothing is kept here.", html! { "What an application reads and writes is kept with each of its " a href="runs" { "runs" } "." })) }
         @else { (files(&runs, &cluster)) }
         @if let Some(last) = runs.last().filter(|_| runs.len() as i64 == RUNS) {
-            p { a href={ "archive?q=" (escaped_whole(&app)) "&before=" (last.queued_ms) } { "Earlier ones" } }
+            p { a href={ "archive?q=" (escaped(&app)) "&before=" (last.queued_ms) } { "Earlier ones" } }
         }
     };
     Ok(Page::new("archive", "Archive", main))

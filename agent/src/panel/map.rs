@@ -12,7 +12,7 @@ use remora_proto::v1 as wire;
 use remora_proto::v1::app_service_server::AppService;
 use remora_proto::v1::cluster_service_server::ClusterService;
 
-use super::page::{Page, badge, empty, escaped, figures, live, pager, time};
+use super::page::{Page, badge, empty, escaped, figures, live, pager, search, time};
 use super::watched::{Load, Seen, Site, image_bytes};
 use super::{Asked, Asking, Panel, Part, Shown, Visit};
 use crate::commands::{bytes, seconds};
@@ -51,7 +51,7 @@ pub fn count(number: usize, of: &str) -> String {
 }
 
 pub fn node_path(cluster: &str, node: &str) -> String {
-    format!("clusters/{}/nodes/{}", escaped_whole(cluster), escaped(node))
+    format!("clusters/{}/nodes/{}", escaped(cluster), escaped(node))
 }
 
 /// How far a node is taken: a class for its colour, and a word.
@@ -111,7 +111,7 @@ pub fn overview(seen: &Seen) -> Part {
             @for (name, site) in seen.sites.iter().take(SITES) { (site_card(seen, name, site)) }
         }
         @if seen.sites.len() > SITES {
-            p { a href={ "clusters/" (escaped_whole(id)) } { "All " (seen.sites.len()) " sites" } }
+            p { a href={ "clusters/" (escaped(id)) } { "All " (seen.sites.len()) " sites" } }
         }
     }
 }
@@ -131,7 +131,7 @@ fn site_card(seen: &Seen, name: &str, site: &Site) -> Part {
         .sum();
     html! {
         div.site {
-            h3 { a href={ "clusters/" (escaped_whole(id)) "?q=" (escaped_whole(name)) } { (name) } }
+            h3 { a href={ "clusters/" (escaped(id)) "?q=" (escaped(name)) } { (name) } }
             @if let Some(link) = site.uplink { (wire_part(seen, link)) }
             (squares(seen, site))
             @if inside > 0 { p.faint { (count(inside as usize, "transfer")) " between its nodes and its switch" } }
@@ -226,16 +226,14 @@ async fn cluster(asked: &Asked<'_>, asking: &Asking, id: String) -> Shown {
     let found: Vec<_> = all.filter(|(site, place)| fits(site, *place)).collect();
     let page = asking.number();
     let shown = found.iter().skip(page * PAGE).take(PAGE);
-    let here = format!("clusters/{}", escaped_whole(&id));
+    let here = format!("clusters/{}", escaped(&id));
     let main = html! {
         h1 { "Cluster " (id) }
-        p { a href={ "placements/" (escaped_whole(&id)) } { "Decisions" } " · "
+        p { a href={ "placements/" (escaped(&id)) } { "Decisions" } " · "
             a href={ (here) "/links" } { (count(seen.links.len(), "link")) } " · "
-            a href={ "data/" (escaped_whole(&id)) } { (count(seen.cluster.datasets.len(), "dataset")) " and "
+            a href={ "data/" (escaped(&id)) } { (count(seen.cluster.datasets.len(), "dataset")) " and "
                 (count(seen.cluster.images.len(), "image")) } }
-        form method="get" action=(here) role="search" {
-            label { "Search nodes, their kinds and sites (press /)" input type="search" name="q" data-search value=(wanted); }
-        }
+        (search(&here, "Search nodes, their kinds and sites (press /)", &wanted))
         (live("nodes", html! {
             @if found.is_empty() { (empty("No node is called so.", html! { a href=(here) { "Show all " (count(seen.nodes.len(), "node")) } })) }
             @else { div.scroll { table.searched {
@@ -274,12 +272,10 @@ async fn links(asked: &Asked<'_>, asking: &Asking, id: String) -> Shown {
         .collect();
     // The busiest come first.
     found.sort_by_key(|place| -seen.links[*place].transfers());
-    let (page, here) = (asking.number(), format!("clusters/{}/links", escaped_whole(&id)));
+    let (page, here) = (asking.number(), format!("clusters/{}/links", escaped(&id)));
     let main = html! {
-        h1 { "Links of " a href={ "clusters/" (escaped_whole(&id)) } { (id) } }
-        form method="get" action=(here) role="search" {
-            label { "Search (press /)" input type="search" name="q" data-search value=(wanted); }
-        }
+        h1 { "Links of " a href={ "clusters/" (escaped(&id)) } { (id) } }
+        (search(&here, "Search (press /)", &wanted))
         (live("links", html! {
             @if found.is_empty() { (empty("No link begins or ends there.", html! { a href=(here) { "Show all" } })) }
             @else { div.scroll { table.searched {
@@ -317,7 +313,7 @@ async fn node(asked: &Asked<'_>, id: String, name: String) -> Shown {
     let disk: i64 = node.disk_bytes.unwrap_or_default();
     let main = html! {
         h1 { "Node " (name) }
-        p { "Of " a href={ "clusters/" (escaped_whole(&id)) } { (id) }
+        p { "Of " a href={ "clusters/" (escaped(&id)) } { (id) }
             @if let Some(link) = now.link { ", behind " (seen.cluster.links[link].inner) } ". " (told(&seen, place)) "." }
         (live("node", html! {
             @if now.facts.unavailable { p.told { "It takes no tasks for now: it was said to, or nothing was heard of it." } }
@@ -358,7 +354,7 @@ fn tasks(cluster: &str, now: &super::watched::Node) -> Part {
                     td { (badge(if placed.queued { "queued" } else { "running" })) }
                     td.number { (seconds(placed.expected_remaining_s.unwrap_or_default())) }
                     td { @if !placed.decision_id.is_empty() {
-                        a href={ "placements/" (escaped_whole(cluster)) "/" (escaped(&placed.decision_id)) } { "why here" }
+                        a href={ "placements/" (escaped(cluster)) "/" (escaped(&placed.decision_id)) } { "why here" }
                     } }
                 }
             } }
@@ -416,9 +412,4 @@ async fn runs(asked: &Asked<'_>, cluster: &str, node: &str) -> Result<Part, toni
         @if here.is_empty() { p.faint { "None of the last " (RUNS) " runs was here." } }
         @else { ul { @for run in &here { li { a href={ "runs/" (escaped(&run.id)) } { (run.id) } " " (badge(&run.status)) " " (time(run.queued_ms)) } } } }
     })
-}
-
-/// Text as part of a query, slashes too.
-pub fn escaped_whole(text: &str) -> String {
-    escaped(text).replace('/', "%2F")
 }

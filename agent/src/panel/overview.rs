@@ -7,7 +7,7 @@ use remora_proto::v1::cluster_service_server::ClusterService;
 use remora_proto::v1::policy_service_server::PolicyService;
 use tonic::Status;
 
-use super::map::{count, escaped_whole};
+use super::map::count;
 use super::page::{Page, badge, empty, escaped, figures, live, time};
 use super::{Asked, Part, Shown, map};
 use crate::commands::{bytes, seconds};
@@ -56,7 +56,7 @@ pub async fn page(asked: &Asked<'_>) -> Shown {
                 }))
             }
             @for (summary, seen) in &drawn {
-                h3 { a href={ "clusters/" (escaped_whole(&summary.id)) } { (summary.id) } " "
+                h3 { a href={ "clusters/" (escaped(&summary.id)) } { (summary.id) } " "
                     span.faint { (count(summary.nodes as usize, "node")) ", " (count(summary.running as usize, "task")) " under way, " (summary.queued) " wait" } }
                 (PreEscaped(&seen.drawn))
             }

@@ -236,9 +236,16 @@ pub fn escaped(text: &str) -> String {
         .collect()
 }
 
+/// Where a list is searched, all pages of it.
+pub fn search(path: &str, label: &str, wanted: &str) -> Part {
+    html! { form method="get" action=(path) role="search" {
+        label { (label) input type="search" name="q" data-search value=(wanted); }
+    } }
+}
+
 /// The pages before and after, where there are several.
 pub fn pager(path: &str, wanted: &str, page: usize, found: usize, of: usize) -> Part {
-    let to = |page: usize| format!("{path}?q={}&page={page}", escaped(wanted).replace('/', "%2F"));
+    let to = |page: usize| format!("{path}?q={}&page={page}", escaped(wanted));
     html! { @if found > of {
         nav.pager aria-label="Pages" {
             "Page " (page + 1) " of " (found.div_ceil(of)) " "

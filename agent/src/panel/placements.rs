@@ -118,12 +118,15 @@ async fn recent(asked: &Asked<'_>, cluster: &str, version: i64) -> Result<Recent
         match event.event {
             Some(Event::Decided(receipt)) => decided.push((receipt, None)),
             Some(Event::Ended(outcome)) => {
-                if let Some(known) = decided.iter_mut().find(|known| is(&known.0, &outcome.decision_id)) {
+                if let Some(known) = decided.iter_mut().rev().find(|known| is(&known.0, &outcome.decision_id))
+                {
                     known.1 = Some(outcome);
                 }
             }
             Some(Event::Disputed(disputed)) => {
-                if let Some(known) = decided.iter_mut().find(|known| is(&known.0, &disputed.decision_id)) {
+                if let Some(known) =
+                    decided.iter_mut().rev().find(|known| is(&known.0, &disputed.decision_id))
+                {
                     known.0.disputed = (!disputed.withdrawn).then_some(disputed);
                 }
             }

@@ -11,7 +11,7 @@ use remora_proto::v1::training_service_server::TrainingService;
 use remora_trainer::plot::{Labels, Scale, Series, plot};
 use tokio_stream::StreamExt;
 
-use super::page::{Page, badge, empty, escaped, figures, live, pager, time};
+use super::page::{Page, badge, empty, escaped, figures, live, pager, search, time};
 use super::{Asked, Asking, Panel, Part, Shown, Visit, code, plain};
 use crate::commands::seconds;
 
@@ -73,9 +73,7 @@ async fn list(asked: &Asked<'_>, asking: &Asking) -> Shown {
     let listed = asked.panel.training.list_runs(asked.request(request)).await?.into_inner();
     let main = html! {
         h1 { "Training" }
-        form method="get" action="training" role="search" {
-            label { "Search (press /)" input type="search" name="q" data-search value=(wanted); }
-        }
+        (search("training", "Search (press /)", &wanted))
         (live("runs", html! {
             @if listed.runs.is_empty() && wanted.is_empty() {
                 (empty("Nothing was trained here yet.", html! { "Try " code { "remora train --scenario urban-sensing --minutes 10 --out "

@@ -4,8 +4,8 @@ use maud::html;
 use remora_proto::v1 as wire;
 use remora_proto::v1::app_service_server::AppService;
 
-use super::application::{PAGE, pages};
-use super::page::{Form, Page, badge, empty, live, time, time_or_none};
+use super::application::PAGE;
+use super::page::{Form, Page, badge, empty, live, pager, search, time, time_or_none};
 use super::{Asked, Asking, Part, Shown};
 
 pub async fn page(asked: &Asked<'_>, asking: &Asking) -> Shown {
@@ -23,9 +23,7 @@ pub async fn page(asked: &Asked<'_>, asking: &Asking) -> Shown {
     let shown: Vec<_> = coming.into_iter().skip(page * PAGE).take(PAGE).collect();
     let main = html! {
         h1 { "Triggers" }
-        form method="get" action="triggers" role="search" {
-            label { "Search (press /)" input type="search" name="q" data-search value=(wanted); }
-        }
+        (search("triggers", "Search (press /)", &wanted))
         h2 { "To come" }
         (live("coming", html! {
             @if listed.triggers.is_empty() {
@@ -33,7 +31,7 @@ pub async fn page(asked: &Asked<'_>, asking: &Asking) -> Shown {
             } @else if shown.is_empty() { p { "None of " (listed.triggers.len()) " is called so." } }
             @else { (table(asked, &shown, "triggers")) }
         }))
-        (pages("triggers", &wanted, page, found))
+        (pager("triggers", &wanted, page, found, PAGE))
         h2 { "What happened" }
         (live("fires", html! {
             @if listed.fires.is_empty() { p.faint { "Nothing fired yet." } } @else { div.scroll { table.searched {

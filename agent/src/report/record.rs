@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use remora_env::file::write_whole;
 use remora_trainer::evaluate::Row;
-use remora_trainer::summary::{Comparison, Evaluation, Front};
+use remora_trainer::summary::{Comparison, Evaluation, Front, cases};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -123,13 +123,6 @@ pub fn run(experiment: &Experiment, command: &str) -> Result<Record> {
 }
 
 fn means(evaluation: &Evaluation) -> Vec<Means> {
-    let mut keys: Vec<(&str, &str, f64)> = Vec::new();
-    for row in &evaluation.rows {
-        let key = (row.scenario.as_str(), row.policy.as_str(), row.alpha);
-        if !keys.contains(&key) {
-            keys.push(key);
-        }
-    }
     let of = |&(scenario, policy, alpha): &(&str, &str, f64)| {
         let mean = |figure: fn(&Row) -> f64| rounded(evaluation.mean(scenario, policy, alpha, figure));
         let same = |row: &&Row| row.scenario == scenario && row.policy == policy && row.alpha == alpha;
@@ -148,7 +141,7 @@ fn means(evaluation: &Evaluation) -> Vec<Means> {
             decision_us: mean(|row| row.decision_us),
         }
     };
-    keys.iter().map(of).collect()
+    cases(&evaluation.rows).iter().map(of).collect()
 }
 
 /// Six digits, which is more than any figure here is worth.

@@ -144,15 +144,15 @@ pub fn dispute(request: wire::DisputeRequest) -> Result<Dispute, Invalid> {
     Ok(Dispute {
         cluster_id: Field::root("cluster_id").name(&cluster_id)?,
         decision_id: Field::root("decision_id").name(&decision_id)?,
-        reason: reason_given(reason)?,
+        reason: reason_given(&reason)?.to_owned(),
         withdraw,
     })
 }
 
 /// Why somebody does something, which has to be said.
-pub fn reason_given(reason: String) -> Result<String, Invalid> {
+pub fn reason_given(reason: &str) -> Result<&str, Invalid> {
     let at = Field::root("reason");
-    at.text(&reason)?;
+    at.text(reason)?;
     if reason.trim().is_empty() { Err(at.refuse("is empty, want why")) } else { Ok(reason) }
 }
 

@@ -30,8 +30,7 @@ pub async fn fresh(storage: &Storage, id: &str, seed: u64) -> Result<Box<dyn Pol
         return by_name(id, seed).map_err(|error| unusable(&error));
     }
     if let Some(checkpoint) = checkpoint(storage, id).await.map_err(|error| unusable(&error))? {
-        let network = checkpoint.network(&burn::tensor::Device::flex()).map_err(|error| unusable(&error))?;
-        return Ok(Box::new(Learned::from_network(id, network)));
+        return Ok(Box::new(Learned::new(id, &checkpoint).map_err(|error| unusable(&error))?));
     }
     by_name(id, seed).map_err(|error| unusable(&error))
 }
@@ -49,9 +48,9 @@ pub async fn version(storage: &Storage, number: u64) -> Result<(String, Box<dyn 
     let model = found.ok_or_else(unknown)?.model.ok_or_else(|| unusable(&"it has no model"))?;
     let checkpoint = Checkpoint::from_bytes(&storage.blob(&model.hash).await.map_err(unreadable)?);
     let checkpoint = checkpoint.map_err(|error| unusable(&error))?;
-    let network = checkpoint.network(&burn::tensor::Device::flex()).map_err(|error| unusable(&error))?;
     let id = checkpoint.id();
-    Ok((id.clone(), Box::new(Learned::from_network(&id, network))))
+    let policy = Learned::new(&id, &checkpoint).map_err(|error| unusable(&error))?;
+    Ok((id, Box::new(policy)))
 }
 
 /// Takes the last decisions about a cluster up again.

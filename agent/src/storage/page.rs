@@ -76,6 +76,14 @@ impl Select {
         read: impl Fn(&AnyRow) -> Result<T, Error>,
     ) -> Result<Vec<T>, Error> {
         self.sql.push_str(" ORDER BY sequence");
+        self.fetch(connection, read).await
+    }
+
+    async fn fetch<T>(
+        self,
+        connection: &mut AnyConnection,
+        read: impl Fn(&AnyRow) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
         let rows = sqlx::query_with(AssertSqlSafe(self.sql), self.arguments).fetch_all(connection).await?;
         rows.iter().map(read).collect()
     }
@@ -102,10 +110,7 @@ impl Select {
             return Err(Error::Invalid(format!("limit: is {limit}, want 1 to {MAX_LIMIT}")));
         }
         self.sql.push_str(&format!(" ORDER BY {order} LIMIT {limit}"));
-        let mut connection = database.read().await?;
-        let rows =
-            sqlx::query_with(AssertSqlSafe(self.sql), self.arguments).fetch_all(&mut *connection).await?;
-        rows.iter().map(read).collect()
+        self.fetch(&mut *database.read().await?, read).await
     }
 
     pub async fn page<T>(

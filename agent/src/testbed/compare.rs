@@ -4,13 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use remora_env::calibrate::{Calibration, calibrate};
+use remora_env::Scenario;
+use remora_env::calibrate::{Calibration, calibrate, replay};
 use remora_env::import::Imported;
-use remora_env::observation::Reference;
 use remora_env::outcome::Outcome;
-use remora_env::topology::NodeId;
-use remora_env::trace::Record;
-use remora_env::{Episode, Next, Scenario};
 use remora_policies::by_name;
 use remora_policies::rollout::{self, Figures};
 use serde::Serialize;
@@ -132,11 +129,11 @@ fn replayable(scenario: &Scenario, recording: &Imported) -> Scenario {
 fn row(plan: &Plan, played: &Played, learnt: &Scenario) -> Result<Row> {
     let scenario = &plan.scenario;
     let measured = played.outcomes();
+    // What the dial is measured in is what the service was told, whatever was calibrated.
+    let reference = rollout::reference(scenario);
     let simulate = |scenario: &Scenario| -> Result<Vec<Outcome>> {
         let mut policy = by_name(&plan.policy, plan.seed)?;
         let world = Arc::new(scenario.world(plan.seed));
-        // What the dial is measured in is what the service was told, whatever was calibrated.
-        let reference = rollout::reference(&plan.scenario);
         Ok(rollout::play(&world, &mut *policy, plan.alpha, reference).outcomes().to_vec())
     };
     let (simulated, calibrated) = (simulate(scenario)?, simulate(learnt)?);
@@ -144,9 +141,8 @@ fn row(plan: &Plan, played: &Played, learnt: &Scenario) -> Result<Row> {
         let mut recording = replayable(scenario, &played.recording);
         recording.file.topology = links.file.topology.clone();
         recording.file.catalogue = links.file.catalogue.clone();
-        replay(&recording, plan.seed)
+        replay(&Arc::new(recording.world(plan.seed)), &played.recording.trace)
     };
-    let reference = rollout::reference(scenario);
     let figures = [&simulated, &measured, &calibrated].map(|outcomes| Figures::of_outcomes(outcomes));
     let [of_simulated, of_measured, of_calibrated] = figures;
     let cost = |figures: &Figures| figures.cost_per_task(plan.alpha, reference);
@@ -170,34 +166,6 @@ fn row(plan: &Plan, played: &Played, learnt: &Scenario) -> Result<Row> {
         calibrated_moved_bytes: of_calibrated.moved_bytes,
         calibrated_cost: cost(&of_calibrated),
     })
-}
-
-/// What becomes of the recorded decisions in the simulator; where a node is no candidate there, the cheapest is taken.
-fn replay(recording: &Scenario, seed: u64) -> Vec<Outcome> {
-    let world = Arc::new(recording.world(seed));
-    let records = recording.trace.iter().flat_map(|trace| &trace.records);
-    let mut decided: BTreeMap<&str, Vec<NodeId>> = BTreeMap::new();
-    for record in records {
-        if let Record::Decision(decision) = record {
-            let node = world.topology.node_named(&decision.node);
-            decided.entry(&decision.task).or_default().extend(node);
-        }
-    }
-    let mut tries = vec![0; world.tasks.len()];
-    let mut episode = Episode::new(Arc::clone(&world), 0.5, Reference::new(1.0, 1e6));
-    while let Next::Decide(observation) = episode.next() {
-        let task = observation.id as usize;
-        let recorded = decided.get(&*world.tasks[task].name).and_then(|nodes| nodes.get(tries[task]));
-        tries[task] += 1;
-        let node = recorded.copied().filter(|node| observation.nodes().any(|other| other == *node));
-        let cheapest = || {
-            let costs = observation.candidates().iter().map(|c| (observation.cost(c), c.node));
-            costs.min_by(|a, b| a.0.total_cmp(&b.0)).map_or(0, |(_, node)| node)
-        };
-        let node = node.unwrap_or_else(cheapest);
-        episode.step(node);
-    }
-    episode.outcomes().to_vec()
 }
 
 /// Tasks that completed in both.

@@ -42,7 +42,7 @@ impl Measured {
 /// Measures every uplink both ways, and of the links of nodes one of each sort.
 pub async fn measure(topology: &Topology, controls: &Controls) -> Result<Vec<Measured>> {
     let mut measured = Vec::new();
-    for (channel, [from, to]) in ways(topology) {
+    for (index, channel, [from, to]) in ways(topology) {
         let rate = topology.channels()[channel as usize].capacity_bytes_per_s;
         let bytes = (rate * SECONDS).min(MOST_BYTES) as u64;
         let name = |vertex| topology.vertex_name(vertex).to_owned();
@@ -55,13 +55,10 @@ pub async fn measure(topology: &Topology, controls: &Controls) -> Result<Vec<Mea
                 break;
             }
         }
-        let link = topology.links.iter().enumerate().find_map(|(index, link)| {
-            topology.link_channels(index).contains(&channel).then(|| name(link.from))
-        });
         measured.push(Measured {
             from: name(from),
             to: name(to),
-            link: link.context("a channel is of a link")?,
+            link: name(topology.links[index].from),
             shaped_mbps: rate * 8e-6,
             measured_mbps: best * 8e-6,
         });
@@ -69,8 +66,8 @@ pub async fn measure(topology: &Topology, controls: &Controls) -> Result<Vec<Mea
     Ok(measured)
 }
 
-/// Channels to measure, each with two ends between which it is the narrowest.
-fn ways(topology: &Topology) -> Vec<(ChannelId, [VertexId; 2])> {
+/// Links and channels to measure, each with two ends between which it is the narrowest.
+fn ways(topology: &Topology) -> Vec<(usize, ChannelId, [VertexId; 2])> {
     let leaves = (topology.nodes.len() + topology.registries.len()) as VertexId;
     let mut ways = Vec::new();
     let mut sorts = BTreeSet::new();
@@ -87,7 +84,7 @@ fn ways(topology: &Topology) -> Vec<(ChannelId, [VertexId; 2])> {
             let way = ends.into_iter().find(|&[from, to]| narrowest(topology, channel, from, to));
             if let Some(way) = way {
                 sorts.insert(sort);
-                ways.push((channel, way));
+                ways.push((index, channel, way));
             }
         }
     }

@@ -121,8 +121,9 @@ pub async fn run(args: Options) -> Result<()> {
     };
     std::fs::create_dir_all(&args.folder)
         .with_context(|| format!("cannot make {}", args.folder.display()))?;
-    // A registry has no disk in the model: its shelf stays empty, and what it gives follows from the names.
-    let shelf = Shelf::open(&world, vertex.min(topology.nodes.len() as NodeId - 1), &args.folder)?;
+    // A registry has no disk in the model: what it gives follows from the names.
+    let node = (vertex < topology.nodes.len() as NodeId).then_some(vertex);
+    let shelf = Shelf::open(&world, node, &args.folder)?;
     let (jobs, untold) = ended(&args.folder)?;
     let node = Node {
         vertex,

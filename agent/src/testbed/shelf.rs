@@ -32,13 +32,14 @@ pub struct Shelf {
 }
 
 impl Shelf {
-    /// The disk as it was left, or, the first time, as the world says it is at the start.
-    pub fn open(world: &World, node: NodeId, folder: &Path) -> io::Result<Shelf> {
+    /// The disk as it was left, or, the first time, as the world says it is at the start. Registries are no nodes: theirs
+    /// stay empty.
+    pub fn open(world: &World, node: Option<NodeId>, folder: &Path) -> io::Result<Shelf> {
         let folder = folder.join("items");
         let cluster = Cluster::new(Arc::clone(&world.topology), Arc::clone(&world.catalogue));
         let layers = world.catalogue.layer_names();
         let (held, fetching) = (BTreeMap::new(), BTreeMap::new());
-        let mut shelf = Shelf { folder, node, cluster, layers, held, fetching };
+        let mut shelf = Shelf { folder, node: node.unwrap_or_default(), cluster, layers, held, fetching };
         if shelf.folder.exists() {
             shelf.find()?;
         } else {
@@ -46,7 +47,9 @@ impl Shelf {
             let initial = world.initial_cluster();
             let layers = (0..world.catalogue.layers.len() as u32).map(Item::Layer);
             let datasets = (0..world.catalogue.datasets.len() as u32).map(Item::Dataset);
-            for item in layers.chain(datasets).filter(|&item| initial.has_item(item, node)) {
+            for item in
+                layers.chain(datasets).filter(|&item| node.is_some_and(|node| initial.has_item(item, node)))
+            {
                 shelf.make(item, 0)?;
             }
         }

@@ -23,7 +23,7 @@ use kube::api::{DeleteParams, ListParams, LogParams, PostParams};
 use kube::{Api, Client};
 use serde::Deserialize;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
 use super::{Executor, Exit, Job, OUTPUT, Stop};
@@ -113,7 +113,7 @@ impl Jobs {
             if let Some(exit) = ends::exit(&object, pod.as_ref()) {
                 return Ok(exit);
             }
-            if written(&job.folder) > u64::from(job.limits.output_mib) << 20 {
+            if written(&job.folder).await > u64::from(job.limits.output_mib) << 20 {
                 return Ok(Exit::Output);
             }
             sleep(self.look).await;
@@ -184,7 +184,7 @@ impl Jobs {
             self.remove(&name, &how).await?;
             self.copied(log).await;
         }
-        let much = written(&job.folder) > u64::from(job.limits.output_mib) << 20;
+        let much = written(&job.folder).await > u64::from(job.limits.output_mib) << 20;
         Ok(if much && exit == Exit::Code(0) { Exit::Output } else { exit })
     }
 
@@ -227,10 +227,15 @@ fn passes(error: &kube::Error) -> bool {
 }
 
 /// Bytes of output and log.
-fn written(folder: &Path) -> u64 {
-    let mut files = folder::files(&folder.join(OUTPUT)).unwrap_or_default();
-    files.push((LOG.to_owned(), folder.join(LOG)));
-    files.iter().filter_map(|(_, path)| Some(path.metadata().ok()?.len())).sum()
+async fn written(folder: &Path) -> u64 {
+    let folder = folder.to_owned();
+    let sum = move || {
+        let mut files = folder::files(&folder.join(OUTPUT)).unwrap_or_default();
+        files.push((LOG.to_owned(), folder.join(LOG)));
+        files.iter().filter_map(|(_, path)| Some(path.metadata().ok()?.len())).sum()
+    };
+    // The folder may lie on a volume that other machines use too.
+    spawn_blocking(sum).await.unwrap_or_default()
 }
 
 /// Copies what a pod says while it says it, as far as it may write.
@@ -260,7 +265,7 @@ impl Executor for Jobs {
             return (Exit::Stopped, Usage::default());
         }
         let exit = self.carry_out(job, stop).await.unwrap_or_else(Exit::Broken);
-        (exit, Usage { output_bytes: written(&job.folder), ..Usage::default() })
+        (exit, Usage { output_bytes: written(&job.folder).await, ..Usage::default() })
     }
 
     async fn reap(&self, folder: &Path) {

@@ -44,7 +44,6 @@ pub(super) struct Args {
     server: ServerArgs,
 }
 
-/// Milliseconds since 1970 of a time on the command line.
 pub(super) async fn run(args: &Args, json: bool) -> Result<()> {
     if let (Some(from), Some(until)) = (args.from, args.until)
         && from >= until

@@ -76,7 +76,7 @@ pub(crate) async fn checkpoint(storage: &Storage, id: &str) -> Result<Option<Che
         return Ok(Some(shipped));
     }
     for policy in storage.policies().await? {
-        let checkpoint = Checkpoint::from_bytes(&storage.policy_bytes(&policy.id).await?);
+        let checkpoint = Checkpoint::from_bytes(&storage.blob(&policy.id).await?);
         if let Some(found) = checkpoint.ok().filter(|checkpoint| checkpoint.id() == id) {
             return Ok(Some(found));
         }

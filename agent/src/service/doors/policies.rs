@@ -25,8 +25,8 @@ const PREVIEWED: u64 = 200;
 const DAY_MS: i64 = 24 * 3_600_000;
 
 /// Who changes something, who has to say why.
-fn by(caller: &Caller, reason: String) -> Result<By, Invalid> {
-    Ok(By { actor: caller.name.to_string(), reason: convert::reason_given(reason)? })
+fn by(caller: &Caller, reason: &str) -> Result<By, Invalid> {
+    Ok(By { actor: caller.name.to_string(), reason: convert::reason_given(reason)?.to_owned() })
 }
 
 impl Door {
@@ -119,7 +119,7 @@ impl PolicyService for Door {
         let caller = Caller::of(request.extensions());
         let wire::SetAliasRequest { alias, policy, reason, expected } = request.into_inner();
         let alias = convert::alias(Field::root("alias"), &alias).map_err(Refusal::from)?;
-        let by = by(&caller, reason).map_err(Refusal::from)?;
+        let by = by(&caller, &reason).map_err(Refusal::from)?;
         let change = |reply| PolicyCommand::SetAlias { alias, policy, expected, by, reply };
         Ok(Response::new(self.enact(&caller.who(&self.clock), change).await?))
     }
@@ -131,7 +131,7 @@ impl PolicyService for Door {
         let caller = Caller::of(request.extensions());
         let wire::RollBackRequest { alias, reason } = request.into_inner();
         let alias = convert::alias(Field::root("alias"), &alias).map_err(Refusal::from)?;
-        let by = by(&caller, reason).map_err(Refusal::from)?;
+        let by = by(&caller, &reason).map_err(Refusal::from)?;
         let change = |reply| PolicyCommand::RollBack { alias, by, reply };
         Ok(Response::new(self.enact(&caller.who(&self.clock), change).await?))
     }
@@ -174,7 +174,7 @@ impl PolicyService for Door {
         let at = Field::root("serving");
         let serving = at.given(&serving).map_err(Refusal::from)?;
         let amend = Box::new(convert::amend(serving).map_err(Refusal::from)?);
-        let by = by(&caller, reason).map_err(Refusal::from)?;
+        let by = by(&caller, &reason).map_err(Refusal::from)?;
         let (cluster, id) = (serving.cluster_id.clone(), serving.cluster_id.clone());
         let _turn = self.changing.lock().await;
         let of = cluster.clone();

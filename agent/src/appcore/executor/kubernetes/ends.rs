@@ -35,19 +35,19 @@ pub fn exit(job: &Object, pod: Option<&Pod>) -> Option<Exit> {
     if over.type_ == "Complete" {
         return Some(Exit::Code(0));
     }
-    let words = [&over.reason, &over.message].into_iter().flatten().cloned();
-    Some(Exit::Broken(format!("its Job failed: {}", words.collect::<Vec<_>>().join(": "))))
+    broken("its Job failed", &over.reason, &over.message)
+}
+
+fn broken(what: &str, reason: &Option<String>, message: &Option<String>) -> Option<Exit> {
+    let words: Vec<_> = [reason, message].into_iter().flatten().cloned().collect();
+    Some(Exit::Broken(format!("{what}: {}", words.join(": "))))
 }
 
 fn of_pod(status: &PodStatus) -> Option<Exit> {
-    let why = |what: &str, reason: &Option<String>, message: &Option<String>| {
-        let words = [reason, message].into_iter().flatten().cloned();
-        Some(Exit::Broken(format!("its pod {what}: {}", words.collect::<Vec<_>>().join(": "))))
-    };
     if status.phase.as_deref() == Some("Failed") && status.reason.is_some() {
         return match status.reason.as_deref() {
             Some("DeadlineExceeded") => Some(Exit::TimedOut),
-            _ => why("was put out", &status.reason, &status.message),
+            _ => broken("its pod was put out", &status.reason, &status.message),
         };
     }
     let disrupted = status.conditions.iter().flatten();
@@ -56,14 +56,14 @@ fn of_pod(status: &PodStatus) -> Option<Exit> {
     if let Some(waiting) = &state.waiting
         && HOPELESS.contains(&waiting.reason.as_deref().unwrap_or_default())
     {
-        return why("cannot start", &waiting.reason, &waiting.message);
+        return broken("its pod cannot start", &waiting.reason, &waiting.message);
     }
     let ended = state.terminated.as_ref()?;
     if ended.reason.as_deref() == Some("OOMKilled") {
         return Some(Exit::Memory);
     }
     if let Some(disrupted) = disrupted.next().filter(|_| ended.exit_code != 0) {
-        return why("was put out", &disrupted.reason, &disrupted.message);
+        return broken("its pod was put out", &disrupted.reason, &disrupted.message);
     }
     Some(Exit::Code(ended.exit_code))
 }
