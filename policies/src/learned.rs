@@ -6,6 +6,7 @@ use remora_env::observation::{FEATURE_COUNT, FEATURES, Feature, feature_schema, 
 
 use crate::Policy;
 use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::forward::Forward;
 use crate::network::ActorCritic;
 use crate::prices::{PARTS, SITUATIONS};
 
@@ -88,6 +89,13 @@ impl Inputs {
         values.zip(&self.mask).filter(|(_, present)| **present > 0.0).map(|(value, _)| *value)
     }
 
+    /// Takes away all decisions.
+    fn clear(&mut self) {
+        self.shortlists.clear();
+        self.features.clear();
+        self.mask.clear();
+    }
+
     /// Takes away the first decisions.
     pub fn forget(&mut self, count: usize) {
         let size = self.mask.len() / self.shortlists.len().max(1);
@@ -136,6 +144,10 @@ pub fn pick(values: &[f32], rows: &[usize], width: usize) -> Vec<f32> {
 pub struct Learned {
     name: String,
     network: ActorCritic,
+    /// The network without tensors, where it can do without.
+    forward: Option<Forward>,
+    /// What it was asked last: only the room is used again.
+    inputs: Inputs,
 }
 
 impl Learned {
@@ -146,7 +158,8 @@ impl Learned {
 
     /// A network in training, as it stands.
     pub fn from_network(name: &str, network: ActorCritic) -> Learned {
-        Learned { name: name.to_owned(), network }
+        let forward = Forward::of(&network);
+        Learned { name: name.to_owned(), network, forward, inputs: Inputs::default() }
     }
 }
 
@@ -158,11 +171,17 @@ impl Policy for Learned {
     /// Logits of the shortlist; the rest is not considered.
     fn score(&mut self, observation: &Observation<'_>, scores: &mut Vec<f64>) {
         scores.resize(observation.count(), f64::NEG_INFINITY);
-        let mut inputs = Inputs::default();
-        inputs.push(observation, &self.network);
-        let logits = inputs.logits(&self.network);
-        for (&index, &logit) in inputs.shortlists[0].iter().zip(&logits) {
-            scores[index] = f64::from(logit);
+        let Learned { network, forward, inputs, .. } = self;
+        inputs.clear();
+        inputs.push(observation, network);
+        let shortlist = inputs.shortlists[0].iter();
+        let Some(forward) = forward else {
+            let logits = inputs.logits(network);
+            shortlist.zip(logits).for_each(|(&index, logit)| scores[index] = f64::from(logit));
+            return;
+        };
+        for (&index, row) in shortlist.zip(inputs.features.chunks_exact(INPUT_COUNT)) {
+            scores[index] = f64::from(forward.logit(row));
         }
     }
 }

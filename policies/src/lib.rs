@@ -6,6 +6,8 @@
 pub mod bounds;
 #[cfg(feature = "network")]
 pub mod checkpoint;
+#[cfg(feature = "network")]
+pub mod forward;
 pub mod graph;
 pub mod heuristics;
 #[cfg(feature = "network")]

@@ -13,10 +13,11 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use remora_env::observation::Reference;
 use remora_env::{Episode, Next, Scenario, World};
+use remora_policies::forward::Forward;
 use remora_policies::learned::{INPUT_COUNT, Inputs};
 use remora_policies::network::{ActorCritic, NetworkConfig};
 use remora_policies::rollout::{Figures, play};
-use remora_policies::{HEURISTICS, by_name, choose};
+use remora_policies::{Checkpoint, HEURISTICS, Learned, by_name, choose};
 
 fn world(name: &str, seed: u64) -> Arc<World> {
     Arc::new(Scenario::load(name).unwrap().world(seed))
@@ -131,6 +132,39 @@ fn the_network_judges_each_candidate_on_its_own() {
         let backwards = logits(&reversed);
         for (a, b) in own.iter().zip(backwards.iter().rev()) {
             assert!((a - b).abs() < 1e-5, "reversed: {a} and {b}");
+        }
+    }
+}
+
+/// One decision scored without tensors is scored as with them, whatever the width; the shipped network then
+/// chooses the same.
+#[test]
+fn scoring_without_tensors_changes_nothing() {
+    let device = Device::flex();
+    let drawn = |hidden| {
+        let config = NetworkConfig { hidden, shortlist: 12, advised: false, ..NetworkConfig::default() };
+        ActorCritic::init(&config, 5, &device)
+    };
+    let shipped = Checkpoint::pretrained().unwrap().network(&device).unwrap();
+    for network in [shipped, drawn(8), drawn(40)] {
+        let mut forward = Forward::of(&network).unwrap();
+        let mut policy = Learned::from_network("policy", network.clone());
+        let mut episode = Episode::new(world("urban-sensing", 1), 0.3, neutral());
+        for _ in 0..100 {
+            let Next::Decide(observation) = episode.next() else { panic!("ended early") };
+            let mut inputs = Inputs::default();
+            inputs.push(&observation, &network);
+            let shortlist = &inputs.shortlists[0];
+            let expected = &inputs.logits(&network)[..shortlist.len()];
+            for (row, expected) in inputs.features.chunks_exact(INPUT_COUNT).zip(expected) {
+                let logit = forward.logit(row);
+                assert!((logit - expected).abs() <= 1e-5 * expected.abs().max(1.0), "{logit} and {expected}");
+            }
+            let choice = choose(&mut policy, &observation);
+            let chosen = shortlist.iter().position(|&index| index == choice.index).unwrap();
+            let best = expected.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            assert!(expected[chosen] >= best - 1e-4, "{} of at most {best}", expected[chosen]);
+            episode.step(choice.node);
         }
     }
 }
