@@ -377,9 +377,12 @@ impl<'a> Observation<'a> {
         if self.candidates().len() <= size {
             return (0..self.candidates().len()).collect();
         }
-        let mut cheapest = Best::new(size);
-        let mut soonest = Best::new(size);
-        let mut leanest = Best::new(size);
+        let (each, investments) = (size / 8, size / 4);
+        let cheap = size - 2 * each - investments;
+        // Each keeps as many as may be chosen already, and its own beside them.
+        let mut cheapest = Best::new(cheap);
+        let mut soonest = Best::new(cheap + each);
+        let mut leanest = Best::new(cheap + 2 * each);
         let mut warm = Best::new(size);
         for (index, candidate) in self.candidates().iter().enumerate() {
             let completion_s = candidate.completion_s();
@@ -389,10 +392,10 @@ impl<'a> Observation<'a> {
             warm.offer(self.warm_cost(candidate), index);
         }
         let mut chosen = Vec::with_capacity(size);
-        cheapest.add_to(&mut chosen, size - 2 * (size / 8) - size / 4);
-        soonest.add_to(&mut chosen, size / 8);
-        leanest.add_to(&mut chosen, size / 8);
-        warm.add_to(&mut chosen, size / 4);
+        cheapest.add_to(&mut chosen, cheap);
+        soonest.add_to(&mut chosen, each);
+        leanest.add_to(&mut chosen, each);
+        warm.add_to(&mut chosen, investments);
         chosen.sort_unstable();
         chosen
     }
@@ -538,7 +541,7 @@ impl<'a> Observation<'a> {
         let topology = &self.cluster.topology;
         let bytes =
             self.cluster.catalogue.image_bytes(image, topology.nodes[node as usize].arch).unwrap_or(0) as f64;
-        let path = topology.registry_of(node).and_then(|r| topology.path(r, node, Direction::From));
+        let path = topology.registry_path(node);
         let pull =
             path.map_or(0.0, |path| scale.time(bytes / path.bytes_per_s) + scale.data(bytes * path.price));
         log(pull * self.cluster.image_rate_per_s(image) * 60.0)
@@ -548,9 +551,7 @@ impl<'a> Observation<'a> {
 
     /// Seconds to pull `missing` bytes of the image over idle links.
     pub fn nominal_pull_s(&self, node: NodeId, missing: u64) -> f64 {
-        let topology = &self.cluster.topology;
-        let registry = topology.registry_of(node);
-        let path = registry.and_then(|registry| topology.path(registry, node, Direction::From));
+        let path = self.cluster.topology.registry_path(node);
         path.map_or(0.0, |path| missing as f64 / path.bytes_per_s)
     }
 
@@ -586,19 +587,23 @@ struct Best {
 
 impl Best {
     fn new(size: usize) -> Best {
-        Best { size, entries: Vec::with_capacity(size + 1) }
+        Best { size, entries: Vec::with_capacity(size) }
     }
 
     #[inline]
     fn offer(&mut self, key: f64, index: usize) {
-        if self.entries.len() == self.size {
-            if key >= self.entries[self.size - 1].0 {
-                return;
-            }
-            self.entries.pop();
+        if self.entries.len() < self.size {
+            self.entries.push((key, index));
+        } else if key >= self.entries[self.size - 1].0 {
+            return;
         }
-        let at = self.entries.partition_point(|other| other.0 <= key);
-        self.entries.insert(at, (key, index));
+        // A few steps from the end, in the place of the last.
+        let mut at = self.entries.len() - 1;
+        while at > 0 && self.entries[at - 1].0 > key {
+            self.entries[at] = self.entries[at - 1];
+            at -= 1;
+        }
+        self.entries[at] = (key, index);
     }
 
     /// Adds the best that are not chosen yet.

@@ -208,6 +208,8 @@ pub struct Topology {
     sites: Vec<Range<NodeId>>,
     /// For each node the registry it pulls from; `None` where none can be reached.
     nearest_registry: Vec<Option<VertexId>>,
+    /// For each node the path from there at nominal capacity: every decision reads it.
+    registry_path: Vec<Option<Path>>,
     /// For each node a number that those share whose ways all lead through alike hops to one switch.
     place_of: Vec<Option<NonZeroU32>>,
     /// Nodes of one site fetch from each other what one of them has.
@@ -265,6 +267,7 @@ impl Topology {
             site_of,
             sites,
             nearest_registry,
+            registry_path: Vec::new(),
             place_of: Vec::new(),
             peers: false,
             queue_limit: None,
@@ -275,8 +278,11 @@ impl Topology {
         topology.place_of = topology.places();
         let registries: Vec<_> =
             (0..topology.registries.len()).map(|i| topology.registry_vertex(i)).collect();
-        topology.nearest_registry =
-            (0..topology.nodes.len()).map(|node| topology.cheapest(&registries, node as NodeId)).collect();
+        let nodes = || 0..topology.nodes.len() as NodeId;
+        let nearest: Vec<_> = nodes().map(|node| topology.cheapest(&registries, node)).collect();
+        let path = |node: NodeId| topology.path(nearest[node as usize]?, node, Direction::From);
+        topology.registry_path = nodes().map(path).collect();
+        topology.nearest_registry = nearest;
         topology
     }
 
@@ -289,6 +295,12 @@ impl Topology {
         reachable
             .min_by(|(a, _), (b, _)| a.partial_cmp(b).expect("prices and times are numbers"))
             .map(|(_, s)| s)
+    }
+
+    /// The path at nominal capacity from the registry that the node pulls from.
+    #[inline]
+    pub fn registry_path(&self, node: NodeId) -> Option<Path> {
+        self.registry_path[node as usize]
     }
 
     /// The registry that the node pulls from.
