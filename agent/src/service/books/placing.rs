@@ -281,6 +281,9 @@ impl Books {
 
 /// Indices of the `count` highest scores, highest first, the first of equals first.
 fn best_first(scores: &[f64], count: usize) -> Vec<usize> {
+    if count == 0 {
+        return Vec::new();
+    }
     // A score that is no number ranks last, as it does for the choice.
     let key = |index: usize| if scores[index].is_nan() { f64::NEG_INFINITY } else { scores[index] };
     let order = |&a: &usize, &b: &usize| key(b).total_cmp(&key(a)).then(a.cmp(&b));
