@@ -4,6 +4,7 @@ mod apps;
 mod env;
 mod policy;
 mod serve;
+mod shortlist;
 mod train;
 
 use anyhow::Result;
@@ -25,6 +26,8 @@ enum Command {
     Env(env::Args),
     /// The policies: CPU time of one decision.
     Policy(policy::Args),
+    /// The shortlist of large clusters: what it costs not to look closer at everybody.
+    Shortlist(shortlist::Args),
     /// The learner: decisions, labels and samples per second, beside PyTorch and Stable-Baselines3.
     Train(train::Args),
     /// The service under load over loopback, beside one that does no work.
@@ -37,6 +40,7 @@ pub async fn run(args: &Args, json: bool) -> Result<()> {
     match &args.command {
         Command::Env(args) => env::run(args, json),
         Command::Policy(args) => policy::run(args, json),
+        Command::Shortlist(args) => shortlist::run(args, json),
         Command::Train(args) => train::run(args, json),
         Command::Serve(args) => serve::run(args, json).await,
         Command::Apps(args) => apps::run(args, json).await,

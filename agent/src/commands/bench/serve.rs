@@ -1,5 +1,7 @@
 //! `remora bench serve`: the service under load over loopback, beside one that does no work.
 
+mod soak;
+
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -34,7 +36,7 @@ pub struct Args {
     #[arg(long, default_value = "pretrained")]
     policy: String,
     /// Sizes of the registered cluster.
-    #[arg(long, value_delimiter = ',', default_value = "100,1000,5000")]
+    #[arg(long, value_delimiter = ',', default_value = "100,1000,5000,10000")]
     nodes: Vec<u32>,
     /// Requests under way at a time.
     #[arg(long, value_delimiter = ',', default_value = "1,16,64")]
@@ -45,6 +47,10 @@ pub struct Args {
     /// Only ask; otherwise every task is placed and its outcome reported.
     #[arg(long)]
     dry_run: bool,
+    /// Place and report for so many minutes instead, on the first size at the first concurrency, with a journal, and
+    /// tell what memory the server takes meanwhile.
+    #[arg(long, value_name = "MINUTES", conflicts_with = "dry_run")]
+    soak: Option<f64>,
     /// Be the server that does no work, and say where.
     #[arg(long, hide = true)]
     empty: bool,
@@ -78,6 +84,13 @@ pub async fn run(args: &Args, json: bool) -> Result<()> {
     }
     if !(args.seconds.is_finite() && args.seconds > 0.0) || args.concurrency.contains(&0) {
         bail!("--seconds and --concurrency want numbers above 0");
+    }
+    if let Some(minutes) = args.soak {
+        if !(minutes.is_finite() && minutes > 0.0) {
+            bail!("--soak wants minutes above 0");
+        }
+        let soaked = soak::run(args, minutes).await?;
+        return if json { tables::print_json(&soaked) } else { print(soak::show(&soaked)) };
     }
     let mut rows = Vec::new();
     let empty = Process::start(&["bench", "serve", "--empty"]).await?;
@@ -181,6 +194,18 @@ impl Process {
         let ticks = after.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok());
         Ok(ticks.sum::<f64>() / 100.0)
     }
+
+    /// Megabytes of memory that it holds, as Linux counts them.
+    fn rss_mb(&self) -> Result<f64> {
+        let id = self.child.id().context("the server ended")?;
+        let status =
+            std::fs::read_to_string(format!("/proc/{id}/status")).context("memory is read from /proc")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib =
+            line.and_then(|line| line.trim().strip_suffix("kB")).and_then(|kib| kib.trim().parse().ok());
+        let kib: f64 = kib.context("/proc does not tell the server's memory")?;
+        Ok(kib * 1024.0 / 1e6)
+    }
 }
 
 /// Registers a cluster; returns tasks for it.
@@ -220,11 +245,16 @@ impl Measured {
 }
 
 impl Load {
-    async fn measure(&self, server: &Process) -> Result<Measured> {
+    async fn connections(&self, server: &Process) -> Result<Vec<Channel>> {
         let mut connections = Vec::new();
         for _ in 0..self.concurrency.div_ceil(PER_CONNECTION) {
             connections.push(connect(&server.address).await?);
         }
+        Ok(connections)
+    }
+
+    async fn measure(&self, server: &Process) -> Result<Measured> {
+        let connections = self.connections(server).await?;
         self.round(&connections, self.seconds * WARM_UP).await?;
         let (cpu_s, started) = (server.cpu_s()?, Instant::now());
         let mut latencies_s = self.round(&connections, self.seconds).await?;
