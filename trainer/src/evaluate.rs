@@ -11,11 +11,11 @@ use remora_env::{Episode, Scenarios, World};
 use remora_policies::bounds::{self, Scheduled};
 use remora_policies::heuristics::KubeDefault;
 use remora_policies::rollout::{self, Figures, play};
-use remora_policies::{Policy, PolicyError, by_name};
+use remora_policies::{Checkpoint, Policy, PolicyError, by_name};
 use serde::{Deserialize, Serialize};
 
 use crate::journal::{Journal, JournalError, Played};
-use crate::summary::{Evaluation, summary};
+use crate::summary::{Evaluation, is_learned, summary};
 use crate::timeline::Timeline;
 
 /// Figures of one policy on one world at one α.
@@ -124,6 +124,10 @@ pub fn evaluate(
         .map(|((scenarios, reference), seed)| instance(plan, journal, scenarios, *reference, *seed, tick))
         .collect();
     let mut evaluation = summary(played?.into_iter().flatten().collect());
+    // What looks ahead or is guarded is no checkpoint alone.
+    let alone = plan.policies.iter().filter(|policy| is_learned(policy) && !policy.contains('+'));
+    let hash = |policy: &String| Some((policy.clone(), Checkpoint::named(policy).ok()?.id()));
+    evaluation.checkpoints = alone.filter_map(hash).collect();
     // Of the last policy that does not know the future.
     let acts = |policy: &&String| !CLAIRVOYANT.contains(&policy.as_str());
     if let (Some(first), Some(policy)) = (plan.scenarios.first(), plan.policies.iter().rfind(acts)) {

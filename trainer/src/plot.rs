@@ -41,7 +41,8 @@ pub enum Scale {
     LogarithmicX,
 }
 
-const WIDTH: u32 = 620;
+/// Of a plot with its legend.
+pub const WIDTH: u32 = 620;
 const HEIGHT: u32 = 380;
 /// Width of the plot itself; the legend stands beside it.
 const PLOT_WIDTH: u32 = 470;
@@ -69,6 +70,18 @@ pub fn plot(labels: &Labels<'_>, scale: Scale, series: &[Series]) -> String {
         draw(&area, labels, scale, series).expect("drawing into a string does not fail");
     }
     svg
+}
+
+/// Mean response time against data moved: of each policy its points over the dial, in order, seconds and gigabytes.
+pub fn trade_off(title: &str, policies: impl IntoIterator<Item = (String, Vec<(f64, f64)>)>) -> String {
+    let series = policies.into_iter().map(|(name, mut points)| {
+        // Those that do not know the dial stay where they are.
+        points.dedup();
+        let joined = points.len() > 1;
+        Series { name, points, joined }
+    });
+    let labels = Labels { title, x: "mean response time (s)", y: "data moved (GB, price-weighted)" };
+    plot(&labels, Scale::Logarithmic, &series.collect::<Vec<_>>())
 }
 
 type Failure = Box<dyn std::error::Error>;

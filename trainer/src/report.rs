@@ -3,7 +3,7 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::evaluate::Row;
-use crate::plot::{Labels, Scale, Series, Span, bars, plot, timeline as timeline_plot};
+use crate::plot::{self, Labels, Scale, Series, Span, bars, plot, timeline as timeline_plot};
 use crate::run::Line;
 use crate::statistics::geometric_mean;
 use crate::summary::{Distribution, Evaluation, Front, is_learned};
@@ -104,18 +104,8 @@ fn trade_off(evaluation: &Evaluation, scenario: &str) -> String {
         let mean = |figure: fn(&Row) -> f64| evaluation.mean(scenario, policy, alpha, figure);
         (mean(|row| row.response_mean_s), mean(|row| row.data_moved_gb))
     };
-    let series: Vec<Series> = policies
-        .iter()
-        .map(|policy| {
-            let mut points: Vec<_> = alphas.iter().map(|&alpha| point(policy, alpha)).collect();
-            points.dedup();
-            let joined = points.len() > 1;
-            Series { name: policy.clone(), points, joined }
-        })
-        .collect();
-    let labels =
-        Labels { title: scenario, x: "mean response time (s)", y: "data moved (GB, price-weighted)" };
-    plot(&labels, Scale::Logarithmic, &series)
+    let points = |policy: &String| alphas.iter().map(|&alpha| point(policy, alpha)).collect();
+    plot::trade_off(scenario, policies.iter().map(|policy| (policy.clone(), points(policy))))
 }
 
 fn costs(evaluation: &Evaluation, scenario: &str) -> String {

@@ -1,5 +1,7 @@
 //! What played episodes come to: means, paired comparisons, fronts and distributions.
 
+use std::collections::BTreeMap;
+
 use remora_policies::HEURISTICS;
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +55,9 @@ pub struct Evaluation {
     pub distributions: Vec<Distribution>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeline: Option<Timeline>,
+    /// Content hashes of the policies that are checkpoints, by the names that they were played under.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub checkpoints: BTreeMap<String, String>,
 }
 
 /// Whether a name is of a checkpoint rather than of a heuristic, looking ahead or not.
@@ -183,6 +188,9 @@ impl Evaluation {
             policies.chain(compared).chain(fronts).chain(spread).chain(timeline).filter(|name| *name == from)
         {
             to.clone_into(name);
+        }
+        if let Some(hash) = self.checkpoints.remove(from) {
+            self.checkpoints.insert(to.to_owned(), hash);
         }
     }
 

@@ -1,5 +1,6 @@
 //! What an experiment came to, as it is kept.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -29,6 +30,9 @@ pub struct Record {
     pub comparisons: Vec<Comparison>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fronts: Vec<Front>,
+    /// Content hashes of the policies that are checkpoints.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub checkpoints: BTreeMap<String, String>,
     /// Of any other command: flat rows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rows: Vec<Map<String, Value>>,
@@ -103,6 +107,7 @@ pub fn run(experiment: &Experiment, command: &str) -> Result<Record> {
         means: Vec::new(),
         comparisons: Vec::new(),
         fronts: Vec::new(),
+        checkpoints: BTreeMap::new(),
         rows: Vec::new(),
     };
     let result: Value = serde_json::from_slice(&told.stdout)
@@ -114,6 +119,7 @@ pub fn run(experiment: &Experiment, command: &str) -> Result<Record> {
         record.comparisons = evaluation.comparisons;
         record.comparisons.retain(|compared| experiment.over.contains(&compared.baseline));
         record.fronts = evaluation.fronts;
+        record.checkpoints = evaluation.checkpoints;
     } else {
         let rows = result.get("rows").cloned().unwrap_or_default();
         record.rows = serde_json::from_value(rows)
