@@ -1,6 +1,7 @@
 //! Carries out what AppCore wants done: has a node chosen, makes a folder ready, has an executor run the command there,
 //! archives what it left, and tells AppCore and the placement service how it went.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -234,13 +235,13 @@ impl Launcher {
             }
             Err(error) => return Err(error.context("what it is to learn from cannot be read")),
         };
-        let mut launch = launch.clone();
+        let mut launch = Cow::Borrowed(launch);
         if !given.is_empty() {
-            launch.run.inputs.extend_from_slice(&given);
+            launch.to_mut().run.inputs.extend_from_slice(&given);
             let (run, attempt) = (launch.run.id.clone(), launch.run.attempt);
             self.0.handle.inform(Input::Given { run, attempt, inputs: given }).await;
         }
-        let launch = &launch;
+        let launch = &*launch;
         let folder = self.folder_of(&launch.run);
         self.make_ready(launch, &folder).await?;
         let job = Job {

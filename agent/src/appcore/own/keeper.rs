@@ -38,11 +38,13 @@ pub struct Keeper {
     changed: Arc<Notify>,
 }
 
-/// How far outcomes are counted.
-#[derive(Debug, Default)]
+/// How far outcomes are counted: up to which entry of the journal, and when that came, milliseconds since 1970. Earlier
+/// ones are not read again.
+#[derive(Clone, Copy, Debug, Default)]
 struct Counted {
     sequence: i64,
     at_ms: i64,
+    /// When somebody last counted.
     when: Option<Instant>,
 }
 
@@ -164,8 +166,9 @@ impl Keeper {
         if counted.when.is_none() {
             counted.at_ms = stands.told_ms;
         }
-        let news = self.news(&cluster, counted).await?;
+        let (news, now) = self.news(&cluster, *counted).await?;
         if news == 0 {
+            *counted = now;
             return Ok(());
         }
         let watched =
@@ -173,11 +176,13 @@ impl Keeper {
         let app = || NAME.to_owned();
         let by = By::new("remora", format!("recorded of {cluster}"));
         if watched(|on| matches!(on, On::Data { .. })) {
-            let key = format!("outcomes to {}", counted.sequence);
+            let key = format!("outcomes to {}", now.sequence);
             let notice =
                 Input::Notice { app: app(), key, items: news, bytes: 0, inputs: Vec::new(), by: by.clone() };
             self.handle.tell(notice).await?;
         }
+        // What nobody could be told of is counted again.
+        *counted = now;
         let (value, decisions) = self.door.regret(&cluster).await?;
         if decisions >= LEAST && watched(|on| matches!(on, On::Drift { metric, .. } if metric == REGRET)) {
             self.handle.tell(Input::Metric { app: app(), metric: REGRET.to_owned(), value, by }).await?;
@@ -185,8 +190,8 @@ impl Keeper {
         Ok(())
     }
 
-    /// How many outcomes came since they were counted last.
-    async fn news(&self, cluster: &str, counted: &mut Counted) -> Result<u64, Denied> {
+    /// How many outcomes came since they were counted last, and how far they are counted then.
+    async fn news(&self, cluster: &str, mut counted: Counted) -> Result<(u64, Counted), Denied> {
         let from_ms = Some(counted.at_ms).filter(|at_ms| *at_ms > 0);
         let (cluster, kind) = (Some(cluster.to_owned()), Some(Kind::Ended));
         let filter = JournalFilter { cluster, kind, from_ms, ..JournalFilter::default() };
@@ -206,6 +211,6 @@ impl Keeper {
             }
         }
         counted.when = Some(Instant::now());
-        Ok(news)
+        Ok((news, counted))
     }
 }
