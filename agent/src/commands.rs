@@ -5,6 +5,7 @@ pub mod app;
 pub mod audit;
 pub mod bench;
 pub mod cluster;
+pub mod dispute;
 pub mod evaluate;
 pub mod kubernetes;
 pub mod learn;
@@ -17,6 +18,7 @@ pub mod quickstart;
 pub mod report;
 pub mod scenario;
 pub mod serve;
+pub mod settings;
 pub mod tables;
 pub mod testbed;
 pub mod token;
@@ -24,12 +26,16 @@ pub mod trace;
 pub mod train;
 pub mod tune;
 
+use std::ffi::OsStr;
 use std::io::{self, ErrorKind, Write};
+use std::path::Path;
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+
+use crate::service::{Alias, is_heuristic};
 
 /// Prints a result on stdout. A reader that has seen enough is no error.
 pub fn print(text: impl std::fmt::Display) -> anyhow::Result<()> {
@@ -75,8 +81,49 @@ pub fn time(text: &str) -> Result<i64, String> {
     Ok(at.as_millisecond())
 }
 
+/// What a checkpoint in a file is called: as its run, where it is the best of one, and else as its file. Names that mean
+/// another policy are not given away.
+pub fn called(path: &Path) -> String {
+    let name = own_name(path);
+    let means_another = is_heuristic(&name) || name == "pretrained" || Alias::named(&name).is_some();
+    if means_another { format!("{name}.safetensors") } else { name }
+}
+
+fn own_name(path: &Path) -> String {
+    let text =
+        |part: Option<&OsStr>| part.map(|part| part.to_string_lossy().into_owned()).unwrap_or_default();
+    let stem = text(path.file_stem());
+    let folder = path.parent().filter(|folder| text(folder.file_name()) == "checkpoints");
+    match folder.map(|folder| text(folder.parent().and_then(Path::file_name))) {
+        Some(run) if run.is_empty() => stem,
+        Some(run) if stem == "best" => run,
+        Some(run) => format!("{run}-{stem}"),
+        None => stem,
+    }
+}
+
 /// Reads the dial on the command line.
 pub fn alpha(text: &str) -> Result<f64, String> {
     let alpha: f64 = text.parse().map_err(|_| format!("{text:?} is no number, want 0 to 1"))?;
     if (0.0..=1.0).contains(&alpha) { Ok(alpha) } else { Err(format!("is {text}, want 0 to 1")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    #[test]
+    fn checkpoints_are_called_as_their_runs() {
+        for (path, expected) in [
+            ("runs/mine/checkpoints/best.safetensors", "mine"),
+            ("runs/mine/checkpoints/last.safetensors", "mine-last"),
+            ("checkpoints/best.safetensors", "best"),
+            ("policy.safetensors", "policy"),
+            ("runs/random/checkpoints/best.safetensors", "random.safetensors"),
+            ("champion.safetensors", "champion.safetensors"),
+            ("runs/learnt/promoted.safetensors", "promoted"),
+        ] {
+            assert_eq!(super::called(Path::new(path)), expected, "{path}");
+        }
+    }
 }

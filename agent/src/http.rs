@@ -86,7 +86,7 @@ async fn pass(
 }
 
 /// A refusal as HTTP tells it.
-fn refused(refusal: Refusal) -> Response {
+pub fn refused(refusal: Refusal) -> Response {
     let told = format!("{refusal}\n");
     match refusal {
         Refusal::Unauthenticated(_) => {

@@ -3,6 +3,7 @@
 pub mod appcore;
 pub mod client;
 pub mod commands;
+pub mod evaluation;
 mod http;
 pub mod kubernetes;
 pub mod logs;

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use remora_agent::appcore::executor::process::{SUPERVISE, supervise};
 use remora_agent::commands::{
-    ablate, app, audit, bench, cluster, evaluate, kubernetes, learn, node, outcome, own, place, policy,
-    quickstart, report, scenario, serve, testbed, token, trace, train, tune,
+    ablate, app, audit, bench, cluster, dispute, evaluate, kubernetes, learn, node, outcome, own, place,
+    policy, quickstart, report, scenario, serve, settings, testbed, token, trace, train, tune,
 };
 use remora_agent::logs::{self, Format};
 use remora_agent::testbed::{burn, tether};
@@ -41,9 +41,10 @@ enum Command {
     Ablate(ablate::Args),
     Evaluate(evaluate::Args),
     Tune(tune::Args),
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
     Place(place::Args),
     Outcome(outcome::Args),
+    Dispute(dispute::Args),
     #[command(subcommand)]
     Cluster(cluster::Command),
     #[command(subcommand)]
@@ -55,6 +56,7 @@ enum Command {
     #[command(subcommand)]
     App(app::Command),
     Audit(audit::Args),
+    Settings(settings::Args),
     Bench(bench::Args),
     Report(report::Args),
     Testbed(testbed::Args),
@@ -90,15 +92,17 @@ impl Command {
             Command::Ablate(args) => ablate::run(&args, json),
             Command::Evaluate(args) => evaluate::run(&args, json),
             Command::Tune(args) => tune::run(&args, json),
-            Command::Serve(args) => serve::run(args, json).await,
+            Command::Serve(args) => serve::run(*args, json).await,
             Command::Place(args) => place::run(args, json).await,
             Command::Outcome(args) => outcome::run(args, json).await,
+            Command::Dispute(args) => dispute::run(args, json).await,
             Command::Cluster(command) => cluster::run(command, json).await,
             Command::Policy(command) => policy::run(command, json).await,
             Command::Kubernetes(command) => kubernetes::run(command, json).await,
             Command::Token(command) => token::run(command, json).await,
             Command::App(command) => app::run(command, json).await,
             Command::Audit(args) => audit::run(args, json).await,
+            Command::Settings(args) => settings::run(args, json).await,
             Command::Report(args) => report::run(&args, json),
             Command::Bench(args) => bench::run(&args, json).await,
             Command::Testbed(args) => testbed::run(args, json).await,

@@ -5,8 +5,11 @@ mod access;
 mod act;
 mod application;
 mod assets;
+mod chart;
+mod compare;
 mod compress;
 mod data;
+mod evaluation;
 mod fields;
 mod live;
 mod map;
@@ -17,6 +20,7 @@ mod policies;
 mod preview;
 mod register;
 mod run;
+mod saved;
 mod session;
 mod settings;
 mod training;
@@ -33,17 +37,21 @@ use axum::http::{StatusCode, Uri};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use maud::Markup;
+use remora_proto::v1 as wire;
+use remora_proto::v1::app_service_server::AppService;
 use serde::Deserialize;
 use tonic::{Code, Status};
 
 use crate::appcore::door::AppDoor;
+use crate::http::refused;
 use crate::service::access::{Caller, Peer};
-use crate::service::gate::Gate;
+use crate::service::gate::{Gate, Place};
 use crate::service::{Clock, Door, TrainingDoor};
 use crate::storage::{Role, Storage};
 pub use act::ACTIONS;
 use live::Pulse;
 use page::Page;
+use saved::{BYTES, saved};
 use session::{Session, Sessions, Undo};
 use watched::Watched;
 
@@ -82,19 +90,22 @@ pub struct Visit {
     asking: Asking,
     headers: HeaderMap,
     peer: Peer,
+    /// Among the requests under way, as long as this one is.
+    place: Place,
 }
 
 impl FromRequestParts<Panel> for Visit {
     type Rejection = Response;
 
-    /// Those who are not in are sent elsewhere.
+    /// Those who are not in are sent elsewhere, and those who ask for too much are refused as at every other door.
     async fn from_request_parts(head: &mut Head, panel: &Panel) -> Result<Visit, Response> {
         let peer = ConnectInfo::<Peer>::from_request_parts(head, panel).await;
         let ConnectInfo(peer) = peer.map_err(IntoResponse::into_response)?;
         let session = panel.who(&head.headers, &peer).map_err(|elsewhere| *elsewhere)?;
         let asking = Query::from_request_parts(head, panel).await;
         let Query(asking) = asking.map_err(IntoResponse::into_response)?;
-        Ok(Visit { panel: panel.clone(), session, asking, headers: head.headers.clone(), peer })
+        let place = panel.0.gate.enter(&session.caller, &peer).map_err(refused)?;
+        Ok(Visit { panel: panel.clone(), session, asking, headers: head.headers.clone(), peer, place })
     }
 }
 
@@ -189,6 +200,10 @@ pub struct Asking {
     #[serde(default)]
     pub q: Option<String>,
     #[serde(default)]
+    pub app: Option<String>,
+    #[serde(default)]
+    pub with: Option<String>,
+    #[serde(default)]
     pub before: Option<i64>,
     #[serde(default)]
     pub page: Option<String>,
@@ -231,12 +246,14 @@ impl Panel {
             .route("/apps/{name}", get(app))
             .route("/runs", get(runs))
             .route("/runs/{id}", get(one_run))
+            .route("/runs/{id}/compare", get(compared))
             .route("/runs/{id}/files/{*name}", get(file))
             .route("/placements", get(placements_all))
             .route("/placements/{cluster}", get(placements_of))
             .route("/placements/{cluster}/{decision}", get(receipt))
             .route("/policies", get(policies_page))
             .route("/policies/preview", get(preview_page))
+            .route("/policies/evaluation", get(evaluation_page))
             .route("/triggers", get(triggers_page))
             .route("/audit", get(audit))
             .route("/access", get(access_page))
@@ -301,18 +318,15 @@ async fn one_run(visit: Visit, Path(id): Path<String>) -> Response {
     visit.page(async |asked: &Asked<'_>| run::one(asked, id).await).await
 }
 
-/// What a run read or wrote, to be saved, never shown as a page of ours.
+async fn compared(visit: Visit, Path(id): Path<String>) -> Response {
+    visit.page(async |asked: &Asked<'_>| compare::page(asked, &visit.asking, id).await).await
+}
+
+/// What a run read or wrote.
 async fn file(visit: Visit, Path((id, name)): Path<(String, String)>) -> Response {
-    match run::file(&visit.panel.0, &visit.session, id, name).await {
-        Ok(bytes) => {
-            let headers = [
-                (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
-                (header::CONTENT_DISPOSITION, HeaderValue::from_static("attachment")),
-            ];
-            (headers, bytes).into_response()
-        }
-        Err(status) => plain(code(&status), status.message()),
-    }
+    let asked = visit.asked();
+    let request = asked.request(wire::GetArtifactRequest { run: id, name: name.clone() });
+    saved(asked.panel.apps.get_artifact(request).await, BYTES, &name).await
 }
 
 async fn placements_all(visit: Visit) -> Response {
@@ -333,6 +347,10 @@ async fn policies_page(visit: Visit) -> Response {
 
 async fn preview_page(visit: Visit) -> Response {
     visit.page(async |asked: &Asked<'_>| preview::page(asked, &visit.asking).await).await
+}
+
+async fn evaluation_page(visit: Visit) -> Response {
+    visit.page(async |asked: &Asked<'_>| evaluation::page(asked, &visit.asking).await).await
 }
 
 async fn triggers_page(visit: Visit) -> Response {

@@ -133,6 +133,8 @@ impl fmt::Debug for Clock {
 pub struct Config {
     /// Who decides.
     pub policy: Box<dyn Policy>,
+    /// What it is called, where that is not its id.
+    pub called: Option<String>,
     /// The dial of requests that do not set it, 0 to 1.
     pub alpha: f64,
     /// Seed of policies that draw.
@@ -159,6 +161,8 @@ pub struct Config {
     pub first_link: Option<FirstLink>,
     /// Folders below which training runs are shown.
     pub runs: Vec<PathBuf>,
+    /// Address of a TensorBoard over them; empty for none.
+    pub tensorboard: String,
 }
 
 impl Config {
@@ -167,6 +171,7 @@ impl Config {
     pub fn new(policy: Box<dyn Policy>) -> Config {
         Config {
             policy,
+            called: None,
             alpha: 0.5,
             seed: 0,
             clock: Clock::real(),
@@ -181,7 +186,15 @@ impl Config {
             http_prefix: String::new(),
             first_link: None,
             runs: Vec::new(),
+            tensorboard: String::new(),
         }
+    }
+}
+
+impl Config {
+    /// The name of who decides.
+    pub fn called(&self) -> &str {
+        self.called.as_deref().unwrap_or(self.policy.name())
     }
 }
 
@@ -203,8 +216,10 @@ pub async fn run(
     config: Config,
 ) -> anyhow::Result<()> {
     let fixed = Arc::new(fixed(&config, listener.local_addr().ok()));
-    let training = TrainingDoor(Runs::below(&config.runs).map(Arc::new));
-    let Config { policy, alpha, seed, clock, storage, apps, clusters, rules, limits, tls, .. } = config;
+    let runs = Runs::below(&config.runs).map(Arc::new);
+    let training = TrainingDoor { runs, tensorboard: config.tensorboard.as_str().into() };
+    let Config { policy, called, alpha, seed, clock, storage, apps, clusters, rules, limits, tls, .. } =
+        config;
     let keeping = keep_house(storage.clone(), config.keep, clock.clone());
     let (http, http_prefix, first_link) = (config.http, config.http_prefix, config.first_link);
     rules.check(storage.is_some())?;
@@ -216,7 +231,7 @@ pub async fn run(
         nameless: AtomicU64::new(0),
     }));
     let core = Core {
-        policies: Policies::new(policy, seed),
+        policies: Policies::new(policy, called, seed),
         alpha,
         clock: clock.clone(),
         storage: storage.clone(),

@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use remora_trainer::run::{ALPHAS, Line, Validation};
 use remora_trainer::status::{self, State, Status};
 use remora_trainer::summary::Evaluation;
 use serde::Deserialize;
+
+use crate::evaluation::{Outcome, outcomes};
 
 /// Files of a run that are given away.
 pub const FILES: [&str; 4] = ["config.toml", "metrics.jsonl", "evaluation.json", "report.html"];
@@ -88,7 +90,7 @@ pub struct Learnt {
     pub curve: Vec<Point>,
     /// Iterations of a point.
     pub every: usize,
-    /// Means over seeds.
+    /// What came of comparing it with others.
     pub results: Vec<Outcome>,
 }
 
@@ -103,17 +105,6 @@ pub struct Point {
     pub kl: f64,
     pub gradient_norm: f64,
     pub validation: Option<Validation>,
-}
-
-/// What a policy came to in a comparison.
-#[derive(Debug)]
-pub struct Outcome {
-    pub scenario: String,
-    pub policy: String,
-    pub alpha: f64,
-    pub cost: f64,
-    pub data_moved_gb: f64,
-    pub response_mean_s: f64,
 }
 
 /// What of config.toml is told; versions may differ in the rest.
@@ -166,11 +157,17 @@ impl Runs {
         found
     }
 
-    /// All of them: those under way, then the others by when they last wrote, newest first.
-    pub fn list(&self) -> Vec<Run> {
+    /// Those in whose names a text is: those under way, then the others by when they last wrote, newest first.
+    pub fn list(&self, matching: &str) -> Vec<Run> {
         let found = self.find();
         self.forget_but(&found);
-        let mut runs: Vec<Run> = found.into_iter().map(|(id, folder)| self.read(id, folder)).collect();
+        let wanted = found.into_iter().filter(|(id, _)| id.contains(matching));
+        let mut runs: Vec<Run> = wanted
+            .map(|(id, folder)| {
+                let figures = self.figures(&folder);
+                read_run(id, folder, figures)
+            })
+            .collect();
         runs.sort_by(|a, b| {
             let rank = |run: &Run| (run.status != "running", -run.wrote_ms);
             rank(a).cmp(&rank(b)).then_with(|| a.id.cmp(&b.id))
@@ -181,10 +178,10 @@ impl Runs {
     /// How a run learns, in so many points; nothing where there is no such run.
     pub fn learnt(&self, id: &str, points: usize) -> Option<Learnt> {
         let folder = self.find().remove(id)?;
-        let (mut lines, _) = lines(&folder);
+        let (mut lines, figures) = self.metrics(&folder);
         let every = lines.len().div_ceil(points.max(1)).max(1);
         let results = results(&folder);
-        let run = self.read(id.to_owned(), folder);
+        let run = read_run(id.to_owned(), folder, figures);
         if let Some(last) = lines.last_mut().filter(|last| last.validation.is_none()) {
             last.validation = run.note.as_ref().and_then(|note| note.validation.clone());
         }
@@ -203,47 +200,18 @@ impl Runs {
         self.find().into_iter().map(seen).collect()
     }
 
-    fn read(&self, id: String, folder: PathBuf) -> Run {
-        let mut reason = String::new();
-        let about = match read(&folder.join("config.toml")) {
-            Ok(text) => toml::from_str(&String::from_utf8_lossy(&text)).unwrap_or_else(|_| {
-                reason = "config.toml is damaged".to_owned();
-                About::default()
-            }),
-            Err(error) => {
-                reason = format!("config.toml cannot be read: {error}");
-                About::default()
-            }
-        };
-        let note = read(&folder.join(status::FILE)).ok();
-        let note: Option<Status> = note.and_then(|text| serde_json::from_slice(&text).ok());
-        let status = match note.as_ref().map(|note| note.state) {
-            _ if status::is_running(&folder) => "running",
-            Some(State::Ended) => "ended",
-            Some(State::Failed) => "failed",
-            Some(State::Running) | None => "stopped",
-        };
-        if let Some(why) = note.as_ref().map(|note| &note.reason).filter(|why| !why.is_empty()) {
-            reason = why.clone();
-        }
-        let files = FILES.into_iter().filter(|name| is_file(&folder.join(name))).collect();
-        let figures = self.figures(&folder);
-        let About { seed, scenarios } = about;
-        let wrote_ms = wrote_ms(&folder);
-        Run { id, folder, status, reason, scenarios, seed, wrote_ms, note, figures, files }
+    /// What metrics come to, read anew only where the file changed.
+    fn figures(&self, folder: &Path) -> Arc<Figures> {
+        let (length, written) = stamp(folder);
+        let same = |known: &&Known| (known.length, known.written) == (length, written);
+        let before = self.known().get(folder).filter(same).map(|known| known.figures.clone());
+        before.unwrap_or_else(|| self.metrics(folder).1)
     }
 
-    /// What metrics say, read anew only where the file changed.
-    fn figures(&self, folder: &Path) -> Arc<Figures> {
-        let metadata = folder.join("metrics.jsonl").symlink_metadata().ok();
-        let (length, written) =
-            (metadata.as_ref().map_or(0, |it| it.len()), metadata.and_then(|it| it.modified().ok()));
-        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(before) = known().get(folder)
-            && (before.length, before.written) == (length, written)
-        {
-            return before.figures.clone();
-        }
+    /// What metrics say, and what they come to.
+    fn metrics(&self, folder: &Path) -> (Vec<Line>, Arc<Figures>) {
+        // Of before it is read: what is written meanwhile makes it be read again.
+        let (length, written) = stamp(folder);
         let (lines, damaged) = lines(folder);
         let costs = lines.iter().filter_map(|line| Some(line.validation.as_ref()?.cost));
         let figures = Arc::new(Figures {
@@ -253,16 +221,56 @@ impl Runs {
             last: lines.iter().rev().find_map(|line| line.validation.clone()),
             damaged,
         });
-        known().insert(folder.to_owned(), Known { length, written, figures: figures.clone() });
-        figures
+        self.known().insert(folder.to_owned(), Known { length, written, figures: figures.clone() });
+        (lines, figures)
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn forget_but(&self, found: &BTreeMap<String, PathBuf>) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known();
         if known.len() > found.len() {
             known.retain(|folder, _| found.values().any(|still| still == folder));
         }
     }
+}
+
+/// A run as its folder and what its metrics come to tell of it.
+fn read_run(id: String, folder: PathBuf, figures: Arc<Figures>) -> Run {
+    let mut reason = String::new();
+    let about = match read(&folder.join("config.toml")) {
+        Ok(text) => toml::from_str(&String::from_utf8_lossy(&text)).unwrap_or_else(|_| {
+            reason = "config.toml is damaged".to_owned();
+            About::default()
+        }),
+        Err(error) => {
+            reason = format!("config.toml cannot be read: {error}");
+            About::default()
+        }
+    };
+    let note = read(&folder.join(status::FILE)).ok();
+    let note: Option<Status> = note.and_then(|text| serde_json::from_slice(&text).ok());
+    let status = match note.as_ref().map(|note| note.state) {
+        _ if status::is_running(&folder) => "running",
+        Some(State::Ended) => "ended",
+        Some(State::Failed) => "failed",
+        Some(State::Running) | None => "stopped",
+    };
+    if let Some(why) = note.as_ref().map(|note| &note.reason).filter(|why| !why.is_empty()) {
+        reason = why.clone();
+    }
+    let files = FILES.into_iter().filter(|name| is_file(&folder.join(name))).collect();
+    let About { seed, scenarios } = about;
+    let wrote_ms = wrote_ms(&folder);
+    Run { id, folder, status, reason, scenarios, seed, wrote_ms, note, figures, files }
+}
+
+/// How long metrics are, and when they were last written.
+fn stamp(folder: &Path) -> (u64, Option<SystemTime>) {
+    let metadata = folder.join("metrics.jsonl").symlink_metadata().ok();
+    (metadata.as_ref().map_or(0, |it| it.len()), metadata.and_then(|it| it.modified().ok()))
 }
 
 fn is_file(path: &Path) -> bool {
@@ -342,27 +350,7 @@ fn point(lines: &[Line]) -> Point {
 /// What evaluation.json says, if it can be read.
 fn results(folder: &Path) -> Vec<Outcome> {
     let text = read(&folder.join("evaluation.json")).unwrap_or_default();
-    let Ok(evaluation) = serde_json::from_slice::<Evaluation>(&text) else { return Vec::new() };
-    let (scenarios, policies, alphas) = evaluation.axes();
-    let mut results = Vec::new();
-    for scenario in &scenarios {
-        for policy in &policies {
-            for &alpha in &alphas {
-                let of = |figure: fn(&remora_trainer::evaluate::Row) -> f64| {
-                    evaluation.mean(scenario, policy, alpha, figure)
-                };
-                results.push(Outcome {
-                    scenario: scenario.clone(),
-                    policy: policy.clone(),
-                    alpha,
-                    cost: of(|row| row.cost),
-                    data_moved_gb: of(|row| row.data_moved_gb),
-                    response_mean_s: of(|row| row.response_mean_s),
-                });
-            }
-        }
-    }
-    results
+    serde_json::from_slice::<Evaluation>(&text).as_ref().map(outcomes).unwrap_or_default()
 }
 
 /// A validation's costs with the α of each.

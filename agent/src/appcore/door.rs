@@ -253,8 +253,10 @@ impl AppService for AppDoor {
         let feed = apps.handle.watch();
         let input = Some(apps.handle.keep(REQUEST, input).await.map_err(kept)?);
         let by = by(&extensions, "");
-        let state = streams::state(&apps, &app).await;
-        let done = apps.handle.tell(Input::Request { app: app.clone(), id, input, by }).await?;
+        let request = Input::Request { app: app.clone(), id, input, by };
+        // In one turn: the state is that of before.
+        let (state, done) = tokio::join!(streams::state(&apps, &app), apps.handle.tell(request));
+        let done = done?;
         let run = done.run.ok_or_else(|| Status::internal("a request led to no run"))?;
         let asked = streams::Asked { app, run, known: done.known, state };
         Ok(Response::new(streams::execution(apps, feed, asked)))
@@ -307,8 +309,11 @@ impl AppService for AppDoor {
         &self,
         request: Request<wire::ListTriggersRequest>,
     ) -> Result<Response<wire::ListTriggersResponse>, Status> {
-        let wire::ListTriggersRequest { app, limit: most } = request.into_inner();
-        let (most, app, apps) = (limit(most)?, filter(app), self.apps()?);
+        let wire::ListTriggersRequest { app, limit: fires, matching, skip, most } = request.into_inner();
+        let (fires, app, apps) = (limit(fires)?, filter(app), self.apps()?);
+        let most = most.map(|most| Field::root("most").whole(most, 1..=1000)).transpose();
+        let most = most.map_err(Refusal::from)?.map_or(usize::MAX, |most| most as usize);
+        let skip = Field::root("skip").whole(skip, 0..=i64::MAX).map_err(Refusal::from)? as usize;
         let wanted = app.clone();
         let triggers = apps.handle.ask(move |core| {
             if let Some(name) = &wanted {
@@ -319,10 +324,16 @@ impl AppService for AppDoor {
             };
             Ok(core.apps().iter().filter(of).flat_map(|(name, app)| told::triggers(name, app)).collect())
         });
-        let triggers: Result<_, Refused> = triggers.await?;
-        let fires = apps.handle.storage().fires(app.as_deref(), most).await.map_err(kept)?;
+        let triggers: Result<Vec<wire::Trigger>, Refused> = triggers.await?;
+        let mut triggers = triggers?;
+        let matching = matching.to_lowercase();
+        triggers.retain(|trigger| trigger.app.contains(&matching) || trigger.name.contains(&matching));
+        triggers.sort_by_key(|trigger| (trigger.next_ms.is_none(), trigger.next_ms));
+        let total = triggers.len() as i64;
+        let triggers = triggers.into_iter().skip(skip).take(most).collect();
+        let fires = apps.handle.storage().fires(app.as_deref(), fires).await.map_err(kept)?;
         let fires = fires.into_iter().map(told::fire).collect();
-        Ok(Response::new(wire::ListTriggersResponse { triggers: triggers?, fires }))
+        Ok(Response::new(wire::ListTriggersResponse { triggers, fires, total }))
     }
 
     async fn command_trigger(
@@ -370,7 +381,9 @@ impl AppService for AppDoor {
         &self,
         request: Request<wire::ListRunsRequest>,
     ) -> Result<Response<wire::ListRunsResponse>, Status> {
-        let wire::ListRunsRequest { app, kind, status, before_ms, limit: most } = request.into_inner();
+        let wire::ListRunsRequest { app, kind, status, before_ms, limit: most, matching } =
+            request.into_inner();
+        Field::root("matching").text(&matching).map_err(Refusal::from)?;
         let kind = match kind.as_str() {
             "" => None,
             name => Some(RunKind::named(name).ok_or_else(|| {
@@ -384,7 +397,8 @@ impl AppService for AppDoor {
                 Status::invalid_argument(format!("status: is {name:?}, want one of {known}"))
             })?),
         };
-        let filter = RunFilter { app: filter(app), kind, status, before_ms, limit: limit(most)? };
+        let (app, matching) = (filter(app), filter(matching));
+        let filter = RunFilter { app, kind, status, before_ms, limit: limit(most)?, matching };
         let runs = self.apps()?.handle.storage().runs(&filter).await.map_err(kept)?;
         Ok(Response::new(wire::ListRunsResponse { runs: runs.iter().map(told::run).collect() }))
     }
@@ -456,16 +470,12 @@ impl AppService for AppDoor {
         let name = app.clone();
         let now = apps.handle.ask(move |core| {
             let app = core.app(&name)?;
-            let code = |definition: &super::core::Definition| {
-                definition.code.as_ref().map_or_else(String::new, |code| code.hash.clone())
-            };
-            let codes: BTreeMap<u32, String> =
-                app.definitions.iter().map(|(number, definition)| (*number, code(definition))).collect();
-            Ok::<_, Refused>((app.aliases.clone(), codes))
+            Ok::<_, Refused>((app.aliases.clone(), app.definitions.clone()))
         });
-        let (aliases, codes) = now.await??;
+        let (aliases, definitions) = now.await??;
         let versions = apps.handle.storage().versions(&app, most).await.map_err(kept)?;
-        let versions = versions.iter().map(|version| told::version(version, &aliases, &codes)).collect();
+        let told = |version| told::version(version, &aliases, &definitions);
+        let versions = versions.iter().map(told).collect();
         Ok(Response::new(wire::ListVersionsResponse { versions }))
     }
 

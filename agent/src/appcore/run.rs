@@ -172,6 +172,15 @@ pub struct Run {
 }
 
 impl Run {
+    /// Whether a text, in small letters, is somewhere in what people know it by: its id, kind, status, node, cause, actor
+    /// or reason, or the name or hash of something that it read or wrote.
+    pub fn mentions(&self, text: &str) -> bool {
+        let own = [self.kind.name(), self.status.name(), &self.id, &self.cause, &self.actor];
+        let others = [&self.node, &self.reason].into_iter().flatten().map(String::as_str);
+        let blobs = self.inputs.iter().chain(&self.outputs).flat_map(|blob| [&*blob.name, &*blob.hash]);
+        own.into_iter().chain(others).chain(blobs).any(|told| told.to_lowercase().contains(text))
+    }
+
     /// A run before anything happened to it.
     pub fn new(id: &str, app: &str, kind: RunKind) -> Run {
         Run {

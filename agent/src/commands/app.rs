@@ -1,5 +1,6 @@
 //! `remora app`: applications of a running service.
 
+pub mod compare;
 mod define;
 mod own;
 mod runs;
@@ -77,6 +78,12 @@ pub enum Command {
     /// Do a run once more as it was recorded, and say what came out otherwise.
     #[command(after_help = "Example:\n  remora app repeat sensor-anomaly.3")]
     Repeat(runs::OneArgs),
+    /// Say in what two runs differ: what they were made of, where and how long they ran, what came of them.
+    #[command(after_help = "Example:\n  remora app diff sensor-anomaly.3 sensor-anomaly.7")]
+    Diff(runs::DiffArgs),
+    /// What is kept of what runs read and wrote, and the room that it takes.
+    #[command(after_help = "Example:\n  remora app archive")]
+    Archive(ServerArgs),
     /// Write what a run read or wrote into a file.
     #[command(after_help = "Example:\n  remora app artifact sensor-anomaly.3 model --out model")]
     Artifact(runs::ArtifactArgs),
@@ -131,6 +138,8 @@ pub async fn run(command: Command, json: bool) -> anyhow::Result<()> {
         Command::Log(args) => runs::log(args).await,
         Command::Cancel(args) => runs::cancel(args, json).await,
         Command::Repeat(args) => runs::repeat(args, json).await,
+        Command::Diff(args) => runs::diff(args, json).await,
+        Command::Archive(args) => runs::archive(args, json).await,
         Command::Artifact(args) => runs::artifact(args).await,
         Command::Export(args) => runs::export(args).await,
         Command::Notify(args) => triggers::notify(args, json).await,

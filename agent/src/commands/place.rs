@@ -2,10 +2,11 @@
 
 use remora_proto::v1 as wire;
 use remora_proto::v1::placement_service_client::PlacementServiceClient;
+use remora_proto::v1::policy_service_client::PolicyServiceClient;
 use serde_json::Value;
 
 use super::{bytes, print, seconds, table};
-use crate::client::ServerArgs;
+use crate::client::{ServerArgs, Service};
 
 /// Ask a running service where a task should run.
 #[derive(Debug, clap::Args)]
@@ -71,7 +72,11 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<()> {
         async move { PlacementServiceClient::new(wire).place(request).await }
     };
     let answer = service.ask(ask).await?;
-    if json { print(as_json(&answer)?) } else { print(as_text(&kind, &answer)) }
+    if json {
+        return print(as_json(&answer)?);
+    }
+    let policy = name_of(&service, answer.policy.clone()).await;
+    print(as_text(&kind, &policy, &answer))
 }
 
 /// A name that no other request has.
@@ -87,7 +92,16 @@ fn as_json(answer: &wire::PlaceResponse) -> anyhow::Result<Value> {
     Ok(value)
 }
 
-fn as_text(kind: &str, answer: &wire::PlaceResponse) -> String {
+/// What a policy is called; its id, where nobody says.
+async fn name_of(service: &Service, policy: String) -> String {
+    let ask = |wire| {
+        let request = wire::GetPolicyRequest { policy: policy.clone() };
+        async move { PolicyServiceClient::new(wire).get(request).await }
+    };
+    service.ask(ask).await.map_or(policy.clone(), |known| known.name)
+}
+
+fn as_text(kind: &str, policy: &str, answer: &wire::PlaceResponse) -> String {
     let decision = match answer.decision_id.as_str() {
         "" => "dry run".to_owned(),
         id => format!("decision {id}"),
@@ -97,7 +111,7 @@ fn as_text(kind: &str, answer: &wire::PlaceResponse) -> String {
         "place {kind} on {}{wait}\n{} at alpha {}, {decision}; {} nodes could run it\n\
          expected: done in {}, {} over the network\n",
         answer.node,
-        answer.policy,
+        policy,
         answer.alpha,
         answer.feasible,
         seconds(answer.predicted_completion_s),

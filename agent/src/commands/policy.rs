@@ -1,21 +1,38 @@
 //! `remora policy`: who decides, what another would have decided, and what that was expected to save.
 
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
 use clap::{Args, Subcommand};
+use remora_policies::Checkpoint;
 use remora_proto::v1 as wire;
 use remora_proto::v1::policy_service_client::PolicyServiceClient;
+use remora_trainer::summary::Evaluation;
 use serde_json::{Value, json};
 
 use super::tables::print_rows;
 use super::{bytes, date, print, seconds, table, time};
 use crate::client::ServerArgs;
+use crate::evaluation::Evaluated;
+use crate::service::convert;
 
-/// List the policies of a running service, preview a promotion, and show what was saved.
+/// List and upload the policies of a running service, show what they came to, preview a promotion, and show what was
+/// saved.
 #[derive(Debug, Subcommand)]
 #[command(after_help = EXAMPLE)]
 pub enum Command {
     /// List the policies with the roles that they have.
     #[command(after_help = "Example:\n  remora policy list")]
     List(ServerArgs),
+    /// Hand over a checkpoint, perhaps with what it came to in an evaluation. It decides nothing before it is given a
+    /// role.
+    #[command(after_help = "Example:
+  remora evaluate --policy kube-default,greedy-marginal-tuned,best.safetensors --alpha 0,0.25,0.5,0.75,1 --out evaluated
+  remora policy upload best.safetensors --name mine --evaluation evaluated/evaluation.json")]
+    Upload(UploadArgs),
+    /// Show what a policy came to beside others, as it was evaluated.
+    #[command(after_help = "Example:\n  remora policy evaluation pretrained --alpha 0.5")]
+    Evaluation(EvaluationArgs),
     /// Show what would have changed had another policy made the last decisions. Nothing is changed.
     #[command(after_help = "Example:\n  remora policy preview pretrained --cluster city --last 500")]
     Preview(PreviewArgs),
@@ -27,6 +44,34 @@ pub enum Command {
 const EXAMPLE: &str = "Example:
   remora policy preview pretrained --cluster city
   remora policy savings";
+
+#[derive(Debug, Args)]
+pub struct UploadArgs {
+    /// The checkpoint.
+    file: PathBuf,
+    /// What to call it [default: as its training run or its file].
+    #[arg(long)]
+    name: Option<String>,
+    /// What to remember of it.
+    #[arg(long, default_value = "")]
+    note: String,
+    /// evaluation.json of an evaluation in which it was played: `remora evaluate --out` writes one.
+    #[arg(long, value_name = "FILE")]
+    evaluation: Option<PathBuf>,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct EvaluationArgs {
+    /// Id, name or alias of the policy.
+    policy: String,
+    /// Only at this position of the dial.
+    #[arg(long, value_parser = super::alpha)]
+    alpha: Option<f64>,
+    #[command(flatten)]
+    server: ServerArgs,
+}
 
 #[derive(Debug, Args)]
 pub struct PreviewArgs {
@@ -61,6 +106,8 @@ pub struct SavingsArgs {
 pub async fn run(command: Command, json: bool) -> anyhow::Result<()> {
     match command {
         Command::List(args) => list(args, json).await,
+        Command::Upload(args) => upload(args, json).await,
+        Command::Evaluation(args) => evaluation(args, json).await,
         Command::Preview(args) => preview(args, json).await,
         Command::Savings(args) => savings(args, json).await,
     }
@@ -79,6 +126,67 @@ async fn list(args: ServerArgs, json: bool) -> anyhow::Result<()> {
         table.add_row([policy.name, roles, kind.to_owned(), uploaded, policy.id]);
     }
     print(table)
+}
+
+/// Bytes of a piece.
+const PIECE: usize = 1 << 20;
+
+async fn upload(args: UploadArgs, json: bool) -> anyhow::Result<()> {
+    let UploadArgs { file, name, note, evaluation, server } = args;
+    // The service would refuse it too, but this says in which file.
+    let checkpoint = Checkpoint::load(&file)?;
+    let evaluation = evaluation.map(|path| evaluated(&path, &checkpoint.id())).transpose()?;
+    let (name, bytes) = (name.unwrap_or_else(|| super::called(&file)), checkpoint.to_bytes());
+    let first = wire::UploadPolicyRequest { name, note, evaluation, chunk: Vec::new() };
+    let piece = |chunk: &[u8]| wire::UploadPolicyRequest { chunk: chunk.to_vec(), ..Default::default() };
+    let pieces: Vec<_> = std::iter::once(first).chain(bytes.chunks(PIECE).map(piece)).collect();
+    let ask = |wire| {
+        let pieces = pieces.clone();
+        async move { PolicyServiceClient::new(wire).upload(tokio_stream::iter(pieces)).await }
+    };
+    let policy = server.connect().await?.ask(ask).await?;
+    if json {
+        return print_rows(&[policy]);
+    }
+    let known = if policy.evaluated { ", with what it came to" } else { "" };
+    print(format_args!("{} is there as {}{known}", policy.name, policy.id))
+}
+
+/// What a file says of the checkpoint with this hash.
+fn evaluated(path: &Path, hash: &str) -> anyhow::Result<wire::PolicyEvaluation> {
+    let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let evaluation: Evaluation = serde_json::from_slice(&text).with_context(|| {
+        format!("{} is no evaluation; `remora evaluate --out FOLDER` writes one", path.display())
+    })?;
+    let evaluated = Evaluated::of(&evaluation, hash).with_context(|| path.display().to_string())?;
+    Ok(convert::evaluation(hash.to_owned(), &evaluated))
+}
+
+async fn evaluation(args: EvaluationArgs, json: bool) -> anyhow::Result<()> {
+    let EvaluationArgs { policy, alpha, server } = args;
+    let request = wire::GetEvaluationRequest { policy };
+    let ask = |wire| {
+        let request = request.clone();
+        async move { PolicyServiceClient::new(wire).get_evaluation(request).await }
+    };
+    let mut told = server.connect().await?.ask(ask).await?;
+    told.results.retain(|result| alpha.is_none_or(|alpha| result.alpha == alpha));
+    if json {
+        let wire::PolicyEvaluation { policy, called, results, actor, at_ms } = told;
+        return print(
+            json!({ "policy": policy, "called": called, "actor": actor, "at_ms": at_ms, "rows": results }),
+        );
+    }
+    let mut table = table(&["scenario", "policy", "alpha", "moved", "mean s", "cost", "worlds"]);
+    for wire::TrainingResult { scenario, policy, alpha, cost: of, data_moved_gb, response_mean_s, worlds } in
+        told.results
+    {
+        let policy = if policy == told.called { format!("→ {policy}") } else { policy };
+        let (moved, mean) = (format!("{data_moved_gb:.1} GB"), format!("{response_mean_s:.2}"));
+        table.add_row([scenario, policy, alpha.to_string(), moved, mean, cost(of), worlds.to_string()]);
+    }
+    print(table)?;
+    print("means over worlds that training never saw; cost is over kube-default's")
 }
 
 async fn preview(args: PreviewArgs, json: bool) -> anyhow::Result<()> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use remora_env::file::write_whole;
 use remora_env::{Scenario, Scenarios};
-use remora_policies::usual;
+use remora_policies::{Checkpoint, usual};
 use remora_trainer::Config;
 use remora_trainer::evaluate::Plan;
 use remora_trainer::evolution::EvolutionConfig;
@@ -23,8 +23,9 @@ use tokio::task::JoinHandle;
 use super::{cluster, evaluate, print, serve, tables, train};
 use crate::appcore::apps;
 use crate::appcore::executor::process::Processes;
-use crate::service;
-use crate::storage::{self, Storage};
+use crate::evaluation::Evaluated;
+use crate::service::{self, Clock, ITSELF};
+use crate::storage::{self, Storage, Who};
 
 /// Train for two minutes, compare with the baselines, write a report, then serve.
 #[derive(Debug, clap::Args)]
@@ -53,6 +54,8 @@ pub struct Args {
 
 /// The scenario that the service starts with.
 const SERVED: &str = "urban-sensing";
+/// What the trained policy is called.
+const TRAINED: &str = "trained";
 /// Held-out worlds per scenario.
 const WORLDS: u64 = 5;
 
@@ -103,7 +106,7 @@ pub async fn run(args: Args, json: bool) -> Result<()> {
     if json {
         tables::print_json(&evaluation)?;
     }
-    if args.no_serve { Ok(()) } else { serve_policy(&args, &finished.best, &say).await }
+    if args.no_serve { Ok(()) } else { serve_policy(&args, &finished.best, &evaluation, &say).await }
 }
 
 /// What minutes are enough for: the clusters that it is compared on, and small generations.
@@ -148,7 +151,7 @@ fn compare(finished: &Finished) -> Result<Evaluation> {
         tries: 0,
     };
     let mut evaluation = evaluate::run_plan(&plan, &Journal::default())?;
-    evaluation.rename(&finished.best.to_string_lossy(), "trained");
+    evaluation.rename(&finished.best.to_string_lossy(), TRAINED);
     Ok(evaluation)
 }
 
@@ -162,7 +165,7 @@ fn savings(evaluation: &Evaluation) -> String {
                 evaluation
                     .mean(scenario, policy, 0.5, |r| if moved { r.data_moved_gb } else { r.response_mean_s })
             };
-        let change = |moved: bool| 100.0 * (mean("trained", moved) / mean("kube-default", moved) - 1.0);
+        let change = |moved: bool| 100.0 * (mean(TRAINED, moved) / mean("kube-default", moved) - 1.0);
         text.push_str(&format!(
             "  {scenario:15} data moved {:+5.0} %, mean response {:+5.0} %\n",
             change(true),
@@ -187,7 +190,12 @@ fn places(folder: &Path, best: &Path, report: &Path) -> String {
     )
 }
 
-async fn serve_policy(args: &Args, best: &Path, say: &dyn Fn(String) -> Result<()>) -> Result<()> {
+async fn serve_policy(
+    args: &Args,
+    best: &Path,
+    evaluation: &Evaluation,
+    say: &dyn Fn(String) -> Result<()>,
+) -> Result<()> {
     let policy = remora_policies::by_name(&best.to_string_lossy(), args.seed)?;
     let (listener, http) = (free(args.listen).await?, free(args.http).await?);
     let (address, panel) = (listener.local_addr()?, http.local_addr()?);
@@ -210,6 +218,7 @@ async fn serve_policy(args: &Args, best: &Path, say: &dyn Fn(String) -> Result<(
     ))?;
     let data = args.out.join("service");
     let storage = Arc::new(Storage::open(storage::Options::new(&data)).await?);
+    keep(args, &storage, best, evaluation).await?;
     let apps = apps::Options::new(data.join("apps"), Processes::new());
     let config = service::Config {
         clusters,
@@ -217,6 +226,7 @@ async fn serve_policy(args: &Args, best: &Path, say: &dyn Fn(String) -> Result<(
         apps: Some(apps),
         http: Some(http),
         runs: vec![runs],
+        called: Some(TRAINED.to_owned()),
         ..service::Config::new(policy)
     };
     let stop = serve::stop_signal()?;
@@ -227,6 +237,18 @@ async fn serve_policy(args: &Args, best: &Path, say: &dyn Fn(String) -> Result<(
     service::run(listener, stop, config).await?;
     demonstrating.iter().for_each(JoinHandle::abort);
     print("stopped")
+}
+
+/// The trained policy is kept under its name, with what it came to.
+async fn keep(args: &Args, storage: &Storage, best: &Path, evaluation: &Evaluation) -> Result<()> {
+    let checkpoint = Checkpoint::load(best)?;
+    let (hash, at_ms, actor) = (checkpoint.id(), Clock::real().now_ms(), ITSELF.to_owned());
+    let evaluated = Evaluated { at_ms, actor: actor.clone(), ..Evaluated::of(evaluation, &hash)? };
+    let (note, who) =
+        (format!("trained by quickstart, {} minutes", args.minutes), Who { at_ms, actor, role: None });
+    storage.upload_policy(TRAINED, checkpoint.to_bytes(), &note, &who).await?;
+    storage.set_evaluation(&hash, &evaluated, &who).await?;
+    Ok(())
 }
 
 /// Where further runs are looked for: beside this one where that is a folder for runs, and in it otherwise.

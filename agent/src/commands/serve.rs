@@ -69,10 +69,12 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<()> {
         Some(options) => Some(Arc::new(Storage::open(options).await?)),
         None => None,
     };
-    if let (Some(storage), Some(name)) = (&storage, &settings.policy) {
-        keep(storage, name).await?;
+    // A heuristic is called by its id, and so is the shipped policy.
+    let given = settings.policy.as_deref().map(Path::new).filter(|path| Checkpoint::load(path).is_ok());
+    if let (Some(storage), Some(path)) = (&storage, given) {
+        keep(storage, path).await?;
     }
-    let usual = Config::new(policy);
+    let usual = Config { called: given.map(super::called), ..Config::new(policy) };
     let alpha = settings.alpha.unwrap_or(usual.alpha);
     let listener = bind("listen", settings.listen()).await?;
     let http = match settings.http {
@@ -104,7 +106,7 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<()> {
             "alpha": alpha,
         }))?;
     } else {
-        print(bound.welcome(usual.policy.name(), clusters.first()))?;
+        print(bound.welcome(usual.called(), clusters.first()))?;
     }
     let config = Config {
         alpha,
@@ -120,6 +122,7 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<()> {
         http_prefix: settings.http_prefix.clone().unwrap_or_default(),
         first_link,
         runs: settings.runs.clone(),
+        tensorboard: settings.tensorboard.clone().unwrap_or_default(),
         ..usual
     };
     let served = service::run(listener, stop, config).await;
@@ -128,11 +131,11 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<()> {
 }
 
 /// A checkpoint that is served is kept, as one that is uploaded: it may have to be compared with, or brought back.
-async fn keep(storage: &Storage, name: &str) -> anyhow::Result<()> {
-    let Ok(checkpoint) = Checkpoint::load(Path::new(name)) else { return Ok(()) };
+async fn keep(storage: &Storage, path: &Path) -> anyhow::Result<()> {
+    let checkpoint = Checkpoint::load(path)?;
     let at_ms = Clock::real().now_ms();
     let who = Who { at_ms, actor: ITSELF.to_owned(), role: None };
-    storage.upload_policy(&checkpoint.id(), checkpoint.to_bytes(), "given with --policy", &who).await?;
+    storage.upload_policy(&super::called(path), checkpoint.to_bytes(), "given with --policy", &who).await?;
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use tonic::Status;
 
 use super::fields::{self, Fields, File};
 use super::page::{Page, escaped};
-use super::policies::short;
+use super::policies::Names;
 use super::session::{Undo, same_origin};
 use super::{Asked, Visit, plain, register};
 use crate::service::METHODS;
@@ -254,7 +254,10 @@ async fn applications(asked: &Asked<'_>, name: &str, fields: &Fields) -> Result<
             Ok(done(&answer, "it is told to stop".to_owned()))
         }
         "Register" => {
-            let handed = register::handed(&fields.files)?;
+            // Archives are unpacked and packed beside the requests that are being answered.
+            let files = fields.files.clone();
+            let handed = tokio::task::spawn_blocking(move || register::handed(&files)).await;
+            let handed = handed.map_err(|_| Status::internal("the files could not be read"))??;
             let request = asked.request(());
             let answer = door.take_in(request.extensions(), &handed.manifest, &reason, handed.code).await?;
             let app = answer.get_ref();
@@ -402,13 +405,17 @@ async fn policies(asked: &Asked<'_>, name: &str, fields: &Fields) -> Result<Done
             let (alias, policy, expected) = (get("alias"), get("policy"), fields.get("expected").cloned());
             let request = wire::SetAliasRequest { alias, policy, reason, expected };
             let change = door.set_alias(asked.request(request)).await?.into_inner();
-            let who = if change.policy.is_empty() { "nobody" } else { short(&change.policy) };
+            let who = match change.policy.as_str() {
+                "" => "nobody".to_owned(),
+                id => Names::of(asked).await?.name(id).to_owned(),
+            };
             Ok(Done::new(format!("{} is {who}", change.alias)).undone_by(role_back(&change)))
         }
         "RollBack" => {
             let request = wire::RollBackRequest { alias: get("alias"), reason };
             let change = PolicyService::roll_back(door, asked.request(request)).await?.into_inner();
-            let told = format!("{} is {} again", change.alias, short(&change.policy));
+            let names = Names::of(asked).await?;
+            let told = format!("{} is {} again", change.alias, names.name(&change.policy));
             Ok(Done::new(told).undone_by(role_back(&change)))
         }
         "SetServing" => {

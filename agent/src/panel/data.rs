@@ -2,19 +2,18 @@
 
 use axum::Router;
 use axum::extract::Path;
-use axum::http::header::{self, HeaderValue};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::get;
 use maud::html;
 use remora_proto::v1 as wire;
 use remora_proto::v1::app_service_server::AppService;
 use remora_proto::v1::cluster_service_server::ClusterService;
-use tokio_stream::StreamExt;
 
 use super::map::{count, node_path, seen};
-use super::page::{Page, badge, empty, escaped, figures, live, pager, search, time};
+use super::page::{Page, badge, empty, escaped, figures, live, pager, search, search_among, time};
+use super::saved::saved;
 use super::watched::{Seen, image_bytes};
-use super::{Asked, Asking, Panel, Part, Shown, Visit, code, plain};
+use super::{Asked, Asking, Panel, Part, Shown, Visit};
 use crate::commands::bytes;
 
 /// Datasets or images on one page, nodes that are named of each, and runs on a page of the archive.
@@ -48,22 +47,7 @@ async fn archive_page(visit: Visit) -> Response {
 async fn export(visit: Visit, Path(id): Path<String>) -> Response {
     let asked = visit.asked();
     let pieces = asked.panel.apps.export_run(asked.request(wire::GetRunRequest { id: id.clone() })).await;
-    let mut pieces = match pieces {
-        Ok(pieces) => pieces.into_inner(),
-        Err(status) => return plain(code(&status), status.message()),
-    };
-    let mut whole = Vec::new();
-    while let Some(piece) = pieces.next().await {
-        match piece {
-            Ok(piece) => whole.extend(piece.chunk),
-            Err(status) => return plain(code(&status), status.message()),
-        }
-    }
-    // Names of runs are plain.
-    let name = HeaderValue::from_str(&format!("attachment; filename=\"{id}.tar\""));
-    let name = name.unwrap_or_else(|_| HeaderValue::from_static("attachment"));
-    let kind = HeaderValue::from_static("application/x-tar");
-    ([(header::CONTENT_TYPE, kind), (header::CONTENT_DISPOSITION, name)], whole).into_response()
+    saved(pieces, "application/x-tar", &format!("{id}.tar")).await
 }
 
 async fn clusters(asked: &Asked<'_>, asking: &Asking) -> Shown {
@@ -162,11 +146,13 @@ async fn archive(asked: &Asked<'_>, asking: &Asking) -> Shown {
     let door = &asked.panel.apps;
     let cluster = door.0.as_ref().map_or_else(String::new, |apps| apps.cluster.clone());
     let whole = door.archive(asked.request(wire::ArchiveRequest {})).await?.into_inner();
-    let app = asking.q.clone().unwrap_or_default().trim().to_owned();
+    let text = |asked: &Option<String>| asked.clone().unwrap_or_default().trim().to_owned();
+    let (app, wanted) = (text(&asking.app), text(&asking.q));
     let request = wire::ListRunsRequest {
         app: app.clone(),
         before_ms: asking.before,
         limit: Some(RUNS),
+        matching: wanted.clone(),
         ..wire::ListRunsRequest::default()
     };
     let runs = door.list_runs(asked.request(request)).await?.into_inner().runs;
@@ -179,12 +165,14 @@ async fn archive(asked: &Asked<'_>, asking: &Asking) -> Shown {
             ("Runs", whole.apps.iter().map(|app| app.runs).sum::<i64>().to_string()),
         ]))
         (by_app(&whole.apps))
-        h2 { @if app.is_empty() { "Newest runs" } @else { "Newest runs of " (app) " " a href="archive" { "show all" } } }
-        label { "Search names and hashes on this page (press /)" input type="search" data-search; }
-        @if runs.is_empty() { (empty("Nothing is kept here.", html! { "What an application reads and writes is kept with each of its " a href="runs" { "runs" } "." })) }
-        @else { (files(&runs, &cluster)) }
+        h2 { @if wanted.is_empty() { "Newest runs" } @else { "Runs that mention " (wanted) } @if !app.is_empty() { ", of " (app) " " a href="archive" { "show all" } } }
+        (search_among("archive", "Search runs, names and hashes (press /)", &wanted, &[("app", &app)]))
+        @if runs.is_empty() && !wanted.is_empty() {
+            (empty("No run mentions that.", html! { a href={ "archive?app=" (escaped(&app)) } { "Show all" } }))
+        } @else if runs.is_empty() { (empty("Nothing is kept here.", html! { "What an application reads and writes is kept with each of its " a href="runs" { "runs" } "." })) }
+        @else { (files(&runs, &cluster, &wanted.to_lowercase())) }
         @if let Some(last) = runs.last().filter(|_| runs.len() as i64 == RUNS) {
-            p { a href={ "archive?q=" (escaped(&app)) "&before=" (last.queued_ms) } { "Earlier ones" } }
+            p { a href={ "archive?app=" (escaped(&app)) "&q=" (escaped(&wanted)) "&before=" (last.queued_ms) } { "Earlier ones" } }
         }
     };
     Ok(Page::new("archive", "Archive", main))
@@ -195,7 +183,7 @@ fn by_app(apps: &[wire::ArchivedApp]) -> Part {
         div.scroll { table {
             thead { tr { th { "Application" } th.number { "Runs" } th.number { "Files" } th.number { "Space, unshared" } th { "Kept" } } }
             tbody { @for app in apps { tr {
-                td { a href={ "archive?q=" (app.app) } { (app.app) } }
+                td { a href={ "archive?app=" (app.app) } { (app.app) } }
                 td.number { (app.runs) } td.number { (app.artifacts) } td.number { (bytes(app.bytes as f64)) }
                 td { @match (app.keep_runs, app.keep_days) {
                     (None, None) => { "all of it " span.faint { "(" code { "[keep]" } " in app.toml says otherwise)" } }
@@ -210,18 +198,24 @@ fn by_app(apps: &[wire::ArchivedApp]) -> Part {
     } }
 }
 
-fn files(runs: &[wire::Run], cluster: &str) -> Part {
+/// What a run read and wrote: those files that a text, in small letters, is in the name or hash of, or else all.
+fn wanted_files<'a>(run: &'a wire::Run, wanted: &str) -> Vec<(&'static str, &'a wire::Artifact)> {
+    let read = run.inputs.iter().map(|it| ("read", it));
+    let all: Vec<_> = read.chain(run.outputs.iter().map(|it| ("wrote", it))).collect();
+    let has = |blob: &wire::Artifact| blob.name.to_lowercase().contains(wanted) || blob.hash.contains(wanted);
+    let these: Vec<_> = all.iter().copied().filter(|(_, blob)| has(blob)).collect();
+    if these.is_empty() { all } else { these }
+}
+
+fn files(runs: &[wire::Run], cluster: &str, wanted: &str) -> Part {
     html! { div.scroll { table.searched {
         thead { tr { th { "Run" } th { "Kind" } th { "At" } th { "Node" } th { "What" } th { "Name" } th.number { "Size" } th { "SHA-256" } } }
-        tbody { @for run in runs {
-            @let all: Vec<_> = run.inputs.iter().map(|it| ("read", it)).chain(run.outputs.iter().map(|it| ("wrote", it))).collect();
-            @for (verb, blob) in &all { tr {
-                td { a href={ "runs/" (escaped(&run.id)) } { (run.id) } " " a href={ "runs/" (escaped(&run.id)) "/export" } { "export" } }
-                td { (badge(&run.kind)) } td { (time(run.queued_ms)) }
-                td { @if !run.node.is_empty() { a href=(node_path(cluster, &run.node)) { (run.node) } } } td { (verb) }
-                td { a href={ "runs/" (escaped(&run.id)) "/files/" (escaped(&blob.name)) } { (blob.name) } }
-                td.number { (bytes(blob.bytes as f64)) } td { code title=(blob.hash) { (blob.hash.get(..16).unwrap_or(&blob.hash)) } }
-            } }
-        } }
+        tbody { @for run in runs { @for (verb, blob) in wanted_files(run, wanted) { tr {
+            td { a href={ "runs/" (escaped(&run.id)) } { (run.id) } " " a href={ "runs/" (escaped(&run.id)) "/export" } { "export" } }
+            td { (badge(&run.kind)) } td { (time(run.queued_ms)) }
+            td { @if !run.node.is_empty() { a href=(node_path(cluster, &run.node)) { (run.node) } } } td { (verb) }
+            td { a href={ "runs/" (escaped(&run.id)) "/files/" (escaped(&blob.name)) } { (blob.name) } }
+            td.number { (bytes(blob.bytes as f64)) } td { code title=(blob.hash) { (blob.hash.get(..16).unwrap_or(&blob.hash)) } }
+        } } } }
     } } }
 }

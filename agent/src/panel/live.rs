@@ -81,11 +81,17 @@ async fn versions(panel: &Parts) -> Vec<(String, i64)> {
 }
 
 pub async fn live(visit: Result<Visit, Response>) -> Response {
-    // Browsers take this for the end and ask no more; a page would be no answer to them.
-    let Ok(Visit { panel, headers, peer, .. }) = visit else { return StatusCode::NO_CONTENT.into_response() };
+    let Visit { panel, headers, peer, place, .. } = match visit {
+        Ok(visit) => visit,
+        Err(refused) if refused.status() == StatusCode::TOO_MANY_REQUESTS => return refused,
+        // Browsers take this for the end and ask no more; a page would be no answer to them.
+        Err(_) => return StatusCode::NO_CONTENT.into_response(),
+    };
     let (sender, events) = mpsc::channel::<Result<Event, Infallible>>(4);
     let mut pulse = panel.0.pulse.0.subscribe();
     tokio::spawn(async move {
+        // A stream is a request under way for as long as it lasts.
+        let _place = place;
         loop {
             let changed = tokio::select! {
                 changed = pulse.changed() => changed.is_ok(),

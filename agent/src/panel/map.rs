@@ -79,13 +79,12 @@ fn wire_class(load: &Load) -> &'static str {
 /// A node in one line.
 fn told(seen: &Seen, place: usize) -> String {
     let (node, now) = (&seen.cluster.nodes[place], &seen.nodes[place]);
-    let tasks = now.facts.placed.len() - now.waiting;
     let state = if now.facts.unavailable { "; takes no tasks" } else { "" };
     format!(
         "{} ({}): {} under way on {:.0} % of its CPU, {} wait{state}",
         node.name,
         node.kind,
-        count(tasks, "task"),
+        count(now.running(), "task"),
         100.0 * seen.share(place),
         now.waiting
     )
@@ -118,11 +117,7 @@ pub fn overview(seen: &Seen) -> Part {
 
 fn site_card(seen: &Seen, name: &str, site: &Site) -> Part {
     let id = &seen.cluster.id;
-    let running: usize = site
-        .nodes
-        .iter()
-        .map(|place| seen.nodes[*place].facts.placed.len() - seen.nodes[*place].waiting)
-        .sum();
+    let running: usize = site.nodes.iter().map(|place| seen.nodes[*place].running()).sum();
     let inside: i64 = site
         .nodes
         .iter()
@@ -255,7 +250,7 @@ fn row(seen: &Seen, site: &str, place: usize) -> Part {
         td { (site) } td { (node.kind) }
         td { span class={ "node " (class) } {} " " (word) }
         td.number { (format!("{:.0} %", 100.0 * seen.share(place))) }
-        td.number { (now.facts.placed.len() - now.waiting) } td.number { (now.waiting) }
+        td.number { (now.running()) } td.number { (now.waiting) }
         td.number { @if let Some(link) = now.link { (seen.links[link].transfers()) } @else { "—" } }
     } }
 }

@@ -238,8 +238,14 @@ pub fn escaped(text: &str) -> String {
 
 /// Where a list is searched, all pages of it.
 pub fn search(path: &str, label: &str, wanted: &str) -> Part {
+    search_among(path, label, wanted, &[])
+}
+
+/// The same among some only, which these fields say.
+pub fn search_among(path: &str, label: &str, wanted: &str, among: &[(&str, &str)]) -> Part {
     html! { form method="get" action=(path) role="search" {
         label { (label) input type="search" name="q" data-search value=(wanted); }
+        @for (name, value) in among { @if !value.is_empty() { input type="hidden" name=(name) value=(value); } }
     } }
 }
 

@@ -142,7 +142,7 @@ async fn recent(asked: &Asked<'_>, cluster: &str, version: i64) -> Result<Recent
 }
 
 /// The parts of an expected response, with the colours that stand for them.
-fn phases(candidate: &wire::Candidate) -> [(&'static str, &'static str, f64); 6] {
+pub fn phases(candidate: &wire::Candidate) -> [(&'static str, &'static str, f64); 6] {
     [
         ("wait", "#8a8f98", candidate.wait_s),
         ("pull", "#2f7fd0", candidate.pull_s),
@@ -228,11 +228,11 @@ fn dispute_part(asked: &Asked<'_>, receipt: &wire::Receipt) -> Part {
     }
 }
 
-fn total(candidate: &wire::Candidate) -> f64 {
+pub fn total(candidate: &wire::Candidate) -> f64 {
     phases(candidate).iter().map(|(_, _, seconds)| seconds.max(0.0)).sum()
 }
 
-fn bar(candidate: &wire::Candidate, longest: f64) -> Part {
+pub fn bar(candidate: &wire::Candidate, longest: f64) -> Part {
     let mut from = 0.0;
     let parts = phases(candidate).map(|(name, colour, value)| {
         let (begins, width) = (from, 260.0 * value.max(0.0) / longest);

@@ -10,7 +10,7 @@ use remora_proto::v1::policy_service_server::PolicyService;
 use tonic::Status;
 
 use super::page::{Form, Page, badge, escaped, figures, live, time};
-use super::{Asked, Part, Shown};
+use super::{Asked, Part, Shown, evaluation};
 
 pub async fn page(asked: &Asked<'_>) -> Shown {
     let door = &asked.panel.door;
@@ -78,6 +78,12 @@ impl Names {
         Ok(Names::new(&all(asked).await?))
     }
 
+    /// What a policy is called, by its id.
+    pub fn name<'a>(&'a self, id: &'a str) -> &'a str {
+        let known = self.0.get(id).map(|policy| policy.name.as_str());
+        short(known.filter(|name| !name.is_empty()).unwrap_or(id))
+    }
+
     /// A policy by its id: what it is called, the beginning of its hash, its roles.
     pub fn show(&self, id: &str) -> Part {
         let policy = self.0.get(id);
@@ -111,11 +117,14 @@ fn table(asked: &Asked<'_>, policies: &[wire::Policy], history: &[wire::AliasCha
     };
     html! {
         div.scroll { table {
-            thead { tr { th { "Policy" } th { "Roles" } th { "Kind" } th { "Uploaded" } th { "Note" } th {} } }
+            thead { tr { th { "Policy" } th { "Roles" } th { "Kind" } th { "Evaluation" } th { "Uploaded" } th { "Note" } th {} } }
             tbody { @for policy in policies { tr {
                 td { (short(&policy.name)) @if policy.id != policy.name { " " code.faint title=(policy.id) { (short(&policy.id)) } } }
                 td { @for alias in &policy.aliases { (badge(alias)) " " } }
                 td { @if policy.learned { "learned" } @else { "heuristic" } }
+                td { @if policy.learned { a href=(evaluation::path(&policy.id)) {
+                    @if policy.evaluated { "beside the baselines" } @else { "none yet" }
+                } } }
                 td { (time(policy.uploaded_at_ms)) @if !policy.uploaded_by.is_empty() { " by " (policy.uploaded_by) } }
                 td.faint { (policy.note) }
                 td { (preview_link(&policy.id)) @if operator { (give(policy).confirmed("With the next request it has this role. No request is dropped.", true)) } }

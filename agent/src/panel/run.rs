@@ -9,11 +9,12 @@ use tokio_stream::StreamExt;
 use tonic::Status;
 
 use super::map::node_path;
-use super::page::{Form, Page, badge, empty, escaped, figures, live, time, time_or_none};
-use super::session::Session;
-use super::{Asked, Asking, Part, Parts, Shown, request};
+use super::page::{Form, Page, badge, empty, escaped, figures, live, search, time, time_or_none};
+use super::{Asked, Asking, Part, Shown};
 use crate::commands::{bytes, seconds};
 
+/// Runs on one page.
+const PAGE: i64 = 100;
 /// Of a log, how much of its end is shown.
 const SHOWN: usize = 64 << 10;
 /// How long a log that goes on is read for one look at it.
@@ -45,24 +46,27 @@ pub async fn list(asked: &Asked<'_>, asking: &Asking) -> Shown {
     if asked.panel.apps.0.is_none() {
         return Ok(Page::new("runs", "Runs", html! { h1 { "Runs" } (super::application::none()) }));
     }
+    let wanted = asking.q.clone().unwrap_or_default().trim().to_owned();
     let request = wire::ListRunsRequest {
         before_ms: asking.before,
-        limit: Some(100),
+        limit: Some(PAGE),
+        matching: wanted.clone(),
         ..wire::ListRunsRequest::default()
     };
     let runs = asked.panel.apps.list_runs(asked.request(request)).await?.into_inner().runs;
     let main = html! {
         h1 { "Runs" }
-        label { "Search (press /)" input type="search" data-search; }
+        (search("runs", "Search all runs: ids, nodes, reasons, files and their hashes (press /)", &wanted))
         (live("runs", html! {
-            @if runs.is_empty() {
+            @if runs.is_empty() && !wanted.is_empty() { (empty("No run mentions that.", html! { a href="runs" { "Show all" } })) }
+            @else if runs.is_empty() {
                 (empty("Nothing has run yet.", html! { "A request, data or a schedule makes an application run: "
                     code { "remora app run NAME --input FILE" } ", or the page of one of the " a href="apps" { "applications" } "." }))
             }
             @else { (table(&runs)) }
         }))
-        @if let Some(last) = runs.last().filter(|_| runs.len() == 100) {
-            p { a href={ "runs?before=" (last.queued_ms) } { "Earlier ones" } }
+        @if let Some(last) = runs.last().filter(|_| runs.len() as i64 == PAGE) {
+            p { a href={ "runs?q=" (escaped(&wanted)) "&before=" (last.queued_ms) } { "Earlier ones" } }
         }
     };
     Ok(Page::new("runs", "Runs", main))
@@ -113,7 +117,8 @@ pub async fn one(asked: &Asked<'_>, id: String) -> Shown {
         h2 { "Read and written" }
         (live("files", html! { (artifacts(&run, "read", &run.inputs)) (artifacts(&run, "wrote", &run.outputs)) }))
         p { a href={ "runs/" (escaped(&run.id)) "/export" } { "Save it with everything that is needed to check and repeat it" }
-            " (tar), or see the " a href={ "archive?q=" (run.app) } { "archive of " (run.app) } "." }
+            " (tar), see the " a href={ "archive?app=" (run.app) } { "archive of " (run.app) } ", or "
+            a href={ "runs/" (escaped(&run.id)) "/compare" } { "compare it with another run" } "." }
     };
     Ok(Page::new("runs", run.id.clone(), main))
 }
@@ -160,15 +165,4 @@ async fn log(asked: &Asked<'_>, id: &str) -> Result<String, Status> {
     }
     let from = said.len().saturating_sub(SHOWN);
     Ok(String::from_utf8_lossy(&said[from..]).into_owned())
-}
-
-/// What a run read or wrote.
-pub async fn file(panel: &Parts, session: &Session, run: String, name: String) -> Result<Vec<u8>, Status> {
-    let asked = request(&session.caller, wire::GetArtifactRequest { run, name });
-    let mut pieces = panel.apps.get_artifact(asked).await?.into_inner();
-    let mut whole = Vec::new();
-    while let Some(piece) = pieces.next().await {
-        whole.extend(piece?.chunk);
-    }
-    Ok(whole)
 }

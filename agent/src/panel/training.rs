@@ -2,17 +2,16 @@
 
 use axum::Router;
 use axum::extract::Path;
-use axum::http::header::{self, HeaderValue};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::get;
-use maud::{PreEscaped, html};
+use maud::html;
 use remora_proto::v1 as wire;
 use remora_proto::v1::training_service_server::TrainingService;
-use remora_trainer::plot::{Labels, Scale, Series, plot};
-use tokio_stream::StreamExt;
+use remora_trainer::plot::Series;
 
 use super::page::{Page, badge, empty, escaped, figures, live, pager, search, time};
-use super::{Asked, Asking, Panel, Part, Shown, Visit, code, plain};
+use super::saved::{BYTES, saved};
+use super::{Asked, Asking, Panel, Part, Shown, Visit, chart};
 use crate::commands::seconds;
 
 /// Runs on one page, and rows of a table that stands for a curve.
@@ -35,27 +34,14 @@ async fn inner(visit: Visit, Path(path): Path<String>) -> Response {
     }
 }
 
-/// To be saved, never shown as a page of ours.
 async fn file(asked: &Asked<'_>, id: &str, name: &str) -> Response {
     let request = wire::GetTrainingFileRequest { id: id.to_owned(), name: name.to_owned() };
-    let mut pieces = match asked.panel.training.get_file(asked.request(request)).await {
-        Ok(pieces) => pieces.into_inner(),
-        Err(status) => return plain(code(&status), status.message()),
-    };
-    let mut whole = Vec::new();
-    while let Some(Ok(piece)) = pieces.next().await {
-        whole.extend(piece.chunk);
-    }
-    let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
-        (header::CONTENT_DISPOSITION, HeaderValue::from_static("attachment")),
-    ];
-    (headers, whole).into_response()
+    saved(asked.panel.training.get_file(asked.request(request)).await, BYTES, name).await
 }
 
 async fn list(asked: &Asked<'_>, asking: &Asking) -> Shown {
     asked.demand("TrainingService/ListRuns")?;
-    if asked.panel.training.0.is_none() {
+    if asked.panel.training.runs.is_none() {
         let next = html! { "Start it with " code { "--runs FOLDER" } ", and train with "
         code { "remora train --scenario urban-sensing --out FOLDER/first --minutes 10" } "." };
         let main = html! {
@@ -82,9 +68,19 @@ async fn list(asked: &Asked<'_>, asking: &Asking) -> Shown {
             @else { (table(&listed.runs)) }
         }))
         (pager("training", &wanted, page, listed.total as usize, PAGE))
-        @for folder in &listed.folders { p.faint { "All curves in TensorBoard: " code { "tensorboard --logdir " (folder) } } }
+        @if listed.tensorboard.is_empty() {
+            @for folder in &listed.folders { (tensorboard("", folder)) }
+        } @else { (tensorboard(&listed.tensorboard, "")) }
     };
     Ok(Page::new("training", "Training", main))
+}
+
+/// Where all curves are: at the address that the service was told, or else with the command that shows them.
+fn tensorboard(address: &str, folder: &str) -> Part {
+    html! { p.faint {
+        @if address.is_empty() { "All curves in TensorBoard: " code { "tensorboard --logdir " (folder) } }
+        @else { "All curves are in " a href=(address) rel="noreferrer" { "TensorBoard" } "." }
+    } }
 }
 
 fn cost(cost: Option<f64>) -> String {
@@ -162,7 +158,7 @@ async fn one(asked: &Asked<'_>, id: String) -> Shown {
         @if !got.results.is_empty() { h2 { "Compared with others" } (live("results", results(&got.results))) }
         h2 { "More" }
         p { "Learns on " (run.scenarios.join(", ")) ", in " code { (run.folder) } ", last written " (time(run.wrote_ms)) "." }
-        p { "All curves in TensorBoard: " code { "tensorboard --logdir " (run.folder) } }
+        (tensorboard(&got.tensorboard, &run.folder))
         @if !run.files.is_empty() { ul { @for name in &run.files {
             li { a href={ (path(&id)) "/files/" (name) } { (name) } }
         } } }
@@ -210,31 +206,11 @@ fn curves(got: &wire::GetTrainingRunResponse) -> Part {
     html! {
         @if got.iterations_per_point > 1 { p.faint { "Each point is the mean of " (got.iterations_per_point) " iterations." } }
         div.charts { @for (title, y, series) in &charts {
-            @if series.iter().any(|series| series.points.len() > 1) { (chart(title, y, series)) }
+            @if series.iter().any(|series| series.points.len() > 1) { (chart::curves(title, y, series)) }
         } }
         @if points.len() == 1 { p.faint { "One iteration is no curve yet: its figures are below." } }
         (numbers(points))
     }
-}
-
-/// A plot in the colours of the page.
-fn chart(title: &str, y: &str, series: &[Series]) -> Part {
-    let drawn = plot(&Labels { title, x: "iteration", y }, Scale::Close, series);
-    let last = |series: &Series| {
-        series.points.last().map(|(at, value)| format!("{} {value:.3} at iteration {at}", series.name))
-    };
-    let words: Vec<_> = series.iter().filter_map(last).collect();
-    let label = format!("{title}, {y}: {}", words.join("; "));
-    html! { figure { div role="img" aria-label=(label) { (PreEscaped(themed(&drawn))) } figcaption.skip { (label) } } }
-}
-
-/// Black on white becomes text on ground.
-fn themed(svg: &str) -> String {
-    let from = svg.find("<svg").unwrap_or(0);
-    svg[from..]
-        .replace(" xmlns=\"http://www.w3.org/2000/svg\"", "")
-        .replace("\"#FFFFFF\"", "\"none\"")
-        .replace("\"#000000\"", "\"currentColor\"")
 }
 
 /// The same as a table, for those who cannot see it.

@@ -13,25 +13,25 @@ pub async fn page(asked: &Asked<'_>, asking: &Asking) -> Shown {
         let main = html! { h1 { "Triggers" } (super::application::none()) };
         return Ok(Page::new("triggers", "Triggers", main));
     }
-    let request = wire::ListTriggersRequest { app: String::new(), limit: Some(100) };
+    let (wanted, page) = (asking.q.clone().unwrap_or_default(), asking.number());
+    let request = wire::ListTriggersRequest {
+        matching: wanted.clone(),
+        skip: (page * PAGE) as i64,
+        most: Some(PAGE as i64),
+        ..wire::ListTriggersRequest::default()
+    };
     let listed = asked.panel.apps.list_triggers(asked.request(request)).await?.into_inner();
-    let wanted = asking.q.clone().unwrap_or_default().to_lowercase();
-    let fits = |trigger: &wire::Trigger| trigger.app.contains(&wanted) || trigger.name.contains(&wanted);
-    let mut coming: Vec<_> = listed.triggers.iter().filter(|trigger| fits(trigger)).cloned().collect();
-    coming.sort_by_key(|trigger| (trigger.next_ms.is_none(), trigger.next_ms));
-    let (page, found) = (asking.number(), coming.len());
-    let shown: Vec<_> = coming.into_iter().skip(page * PAGE).take(PAGE).collect();
     let main = html! {
         h1 { "Triggers" }
         (search("triggers", "Search (press /)", &wanted))
         h2 { "To come" }
         (live("coming", html! {
-            @if listed.triggers.is_empty() {
+            @if listed.triggers.is_empty() && wanted.is_empty() {
                 (empty("No application has a trigger.", html! { "They stand in " code { "app.toml" } ", under " code { "[[trigger]]" } "." }))
-            } @else if shown.is_empty() { p { "None of " (listed.triggers.len()) " is called so." } }
-            @else { (table(asked, &shown, "triggers")) }
+            } @else if listed.triggers.is_empty() { (empty("No trigger is called so.", html! { a href="triggers" { "Show all" } })) }
+            @else { (table(asked, &listed.triggers, "triggers")) }
         }))
-        (pager("triggers", &wanted, page, found, PAGE))
+        (pager("triggers", &wanted, page, listed.total as usize, PAGE))
         h2 { "What happened" }
         (live("fires", html! {
             @if listed.fires.is_empty() { p.faint { "Nothing fired yet." } } @else { div.scroll { table.searched {

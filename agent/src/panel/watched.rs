@@ -2,7 +2,7 @@
 //! second at most.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use remora_proto::v1 as wire;
@@ -54,6 +54,13 @@ pub struct Node {
     pub link: Option<usize>,
 }
 
+impl Node {
+    /// Tasks under way.
+    pub fn running(&self) -> usize {
+        self.facts.placed.len() - self.waiting
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct Site {
     pub nodes: Vec<usize>,
@@ -83,10 +90,7 @@ impl Asked<'_> {
     /// A cluster as it stands; its version, where whoever asks has just been told.
     pub async fn cluster(&self, id: &str, version: Option<i64>) -> Result<Arc<Seen>, Status> {
         self.demand("ClusterService/Get")?;
-        let slot = {
-            let mut slots = self.panel.watched.0.lock().unwrap_or_else(PoisonError::into_inner);
-            slots.entry(id.to_owned()).or_default().clone()
-        };
+        let slot = self.slots().entry(id.to_owned()).or_default().clone();
         // Others who want it wait for the one who asks.
         let mut slot = slot.lock().await;
         if let Some(seen) = slot.as_ref() {
@@ -102,6 +106,8 @@ impl Asked<'_> {
             Ok(got) => got.into_inner(),
             Err(status) => {
                 *slot = None;
+                // Whoever waits for it asks for themselves.
+                self.slots().remove(id);
                 return Err(status);
             }
         };
@@ -118,8 +124,11 @@ impl Asked<'_> {
     /// Forgets clusters that are no longer there.
     pub fn only(&self, listed: &[wire::ClusterSummary]) {
         let there: BTreeSet<&str> = listed.iter().map(|told| told.id.as_str()).collect();
-        let mut slots = self.panel.watched.0.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.retain(|id, _| there.contains(id.as_str()));
+        self.slots().retain(|id, _| there.contains(id.as_str()));
+    }
+
+    fn slots(&self) -> MutexGuard<'_, BTreeMap<String, Slot>> {
+        self.panel.watched.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

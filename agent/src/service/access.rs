@@ -46,7 +46,7 @@ const fn open(path: &'static str) -> Method {
 }
 
 /// Every method that can be called, by path. What is not here is not answered.
-pub static METHODS: [Method; 59] = [
+pub static METHODS: [Method; 60] = [
     method("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Role::Viewer, Noted::Never),
     // Load balancers ask, and have no token.
     open("/grpc.health.v1.Health/Check"),
@@ -95,6 +95,7 @@ pub static METHODS: [Method; 59] = [
     method("/remora.v1.PlacementService/ReportOutcome", Role::Orchestrator, Noted::Never),
     method("/remora.v1.PolicyService/Compare", Role::Viewer, Noted::Never),
     method("/remora.v1.PolicyService/Get", Role::Viewer, Noted::Never),
+    method("/remora.v1.PolicyService/GetEvaluation", Role::Viewer, Noted::Never),
     method("/remora.v1.PolicyService/GetServing", Role::Viewer, Noted::Never),
     method("/remora.v1.PolicyService/History", Role::Viewer, Noted::Never),
     method("/remora.v1.PolicyService/List", Role::Viewer, Noted::Never),

@@ -33,7 +33,9 @@ pub use field::{Field, Invalid};
 pub use kept::{made, ms, time};
 pub use recorded::{Placed, Reported, warm_share};
 pub use structure::{restructure, restructures};
-pub use told::{alias, amend, change, event, explained, policy, receipt, served};
+pub use told::{
+    alias, amend, change, evaluated, evaluation, event, explained, policy, receipt, result, served,
+};
 
 /// A cluster that was checked and built.
 #[derive(Clone, Debug)]

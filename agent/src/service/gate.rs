@@ -16,7 +16,8 @@ use tracing::Instrument;
 use tracing::field::Empty;
 
 use super::access::{Access, Caller, METHODS, Method, Peer, Subject};
-use super::limits::{Limiter, Place, Who};
+pub use super::limits::Place;
+use super::limits::{Limiter, Who};
 use super::metrics::Metrics;
 use super::refusal::Refusal;
 use crate::storage::Role;
@@ -128,7 +129,7 @@ impl Gate {
         headers: &HeaderMap,
         peer: &Peer,
     ) -> Result<(Caller, Option<Place>), Refusal> {
-        let Guards { access, limiter, .. } = &*self.0;
+        let access = &self.0.access;
         let caller = match access.admit(least, headers, peer) {
             Ok(caller) => caller,
             Err(denial) => {
@@ -136,12 +137,17 @@ impl Gate {
                 return Err(denial.refusal);
             }
         };
-        let who = match access.authenticates() {
+        let place = self.enter(&caller, peer)?;
+        Ok((caller, Some(place)))
+    }
+
+    /// A place among the requests under way for a caller who is known, if there is one.
+    pub fn enter(&self, caller: &Caller, peer: &Peer) -> Result<Place, Refusal> {
+        let who = match self.0.access.authenticates() {
             true => Who::Caller(caller.name.clone()),
             false => Who::Address(peer.address.map(|address| address.ip())),
         };
-        let place = limiter.enter(who)?;
-        Ok((caller, Some(place)))
+        self.0.limiter.enter(who)
     }
 
     fn request_id(&self, request: &mut Request<Body>) -> HeaderValue {

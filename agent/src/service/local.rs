@@ -58,8 +58,8 @@ impl Door {
     /// # Errors
     /// When a cluster of the configuration is refused, or what was kept cannot be read.
     pub async fn start(config: Config) -> anyhow::Result<Door> {
-        let Config { policy, alpha, seed, clock, clusters, storage, .. } = config;
-        let policies = Policies::new(policy, seed);
+        let Config { policy, called, alpha, seed, clock, clusters, storage, .. } = config;
+        let policies = Policies::new(policy, called, seed);
         let core = Core { policies, alpha, clock, storage, metrics: Arc::default() };
         core.start(clusters).await.map(|(door, _)| door)
     }

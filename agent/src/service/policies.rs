@@ -8,6 +8,7 @@ use remora_policies::{HEURISTICS, Learned, Policy, by_name};
 
 use super::convert::Field;
 use super::refusal::Refusal;
+use crate::evaluation::Evaluated;
 
 /// A role that one policy has, or one version of an application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -60,6 +61,14 @@ pub struct About {
     pub metadata: BTreeMap<String, String>,
 }
 
+/// What a checkpoint came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evaluation {
+    /// Of the checkpoint that was played.
+    pub hash: String,
+    pub evaluated: Evaluated,
+}
+
 /// A policy that can decide.
 struct Loaded {
     id: Arc<str>,
@@ -72,6 +81,8 @@ pub struct Policies {
     loaded: BTreeMap<String, Loaded>,
     /// Checkpoints by id.
     checkpoints: BTreeMap<String, About>,
+    /// What policies came to, by id.
+    evaluated: BTreeMap<String, Arc<Evaluated>>,
     roles: BTreeMap<Alias, String>,
     pub history: Vec<Change>,
 }
@@ -83,13 +94,15 @@ impl std::fmt::Debug for Policies {
 }
 
 impl Policies {
-    /// The heuristics, the shipped checkpoint, and a champion.
-    pub fn new(champion: Box<dyn Policy>, seed: u64) -> Policies {
+    /// The heuristics, the shipped checkpoint, and a champion; `called` is its name, where that is not its id.
+    pub fn new(champion: Box<dyn Policy>, called: Option<String>, seed: u64) -> Policies {
         let id = champion.name().to_owned();
+        let about = |name| (id.clone(), About { name, ..About::default() });
         let mut policies = Policies {
             seed,
             loaded: BTreeMap::new(),
-            checkpoints: BTreeMap::new(),
+            checkpoints: called.filter(|called| *called != id).map(about).into_iter().collect(),
+            evaluated: BTreeMap::new(),
             roles: BTreeMap::from([(Alias::Champion, id.clone())]),
             history: Vec::new(),
         };
@@ -97,17 +110,51 @@ impl Policies {
         policies
     }
 
-    /// Takes a checkpoint in; returns its id.
-    pub fn add(&mut self, bytes: &[u8], about: About) -> Result<String, Refusal> {
+    /// Takes a checkpoint in, perhaps with what it came to; returns its id.
+    pub fn add(
+        &mut self,
+        bytes: &[u8],
+        about: About,
+        evaluation: Option<Evaluation>,
+    ) -> Result<String, Refusal> {
         let wrong = |error: &dyn std::fmt::Display| Refusal::from(Field::root("chunk").refuse(error));
         let checkpoint = Checkpoint::from_bytes(bytes).map_err(|error| wrong(&error))?;
         let network = checkpoint.network(&burn::tensor::Device::flex()).map_err(|error| wrong(&error))?;
         let id = checkpoint.id();
+        if let Some(Evaluation { hash, evaluated }) = evaluation {
+            if hash != id {
+                let problem = format_args!("is {hash:?}, but what is uploaded is {id:?}: evaluate that one");
+                return Err(Field::root("evaluation").field("policy").refuse(problem).into());
+            }
+            self.evaluate(id.clone(), evaluated);
+        }
         let policy = Box::new(Learned::from_network(&id, network));
         self.loaded.insert(id.clone(), Loaded { id: id.as_str().into(), policy });
         let about = About { bytes: bytes.len(), metadata: metadata(&checkpoint), ..about };
-        self.checkpoints.entry(id.clone()).or_insert(about);
+        match self.checkpoints.get(&id) {
+            // The first upload counts; what was only given a name was not uploaded.
+            Some(known) if known.bytes > 0 => {}
+            Some(known) if about.name == id => {
+                let name = known.name.clone();
+                self.checkpoints.insert(id.clone(), About { name, ..about });
+            }
+            _ => drop(self.checkpoints.insert(id.clone(), about)),
+        }
         Ok(id)
+    }
+
+    /// A policy came to this.
+    pub fn evaluate(&mut self, id: String, evaluated: Evaluated) {
+        self.evaluated.insert(id, Arc::new(evaluated));
+    }
+
+    /// What a policy came to, and the hash of its checkpoint; of the shipped one, what ships with it where nobody handed
+    /// in something newer.
+    pub fn evaluation(&self, id: &str) -> Option<(String, Arc<Evaluated>)> {
+        let shipped = Evaluated::shipped().filter(|(hash, _)| id == hash || id == "pretrained");
+        let hash = shipped.map_or(id, |(hash, _)| hash);
+        let known = self.evaluated.get(hash).map(|evaluated| (hash.to_owned(), evaluated.clone()));
+        known.or_else(|| shipped.cloned())
     }
 
     /// Ids of all, heuristics first.

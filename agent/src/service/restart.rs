@@ -98,8 +98,14 @@ async fn restore_policies(storage: &Storage, policies: &mut Policies) -> anyhow:
             note: policy.note,
             ..About::default()
         };
-        if let Err(refusal) = policies.add(&bytes, about) {
+        if let Err(refusal) = policies.add(&bytes, about, None) {
             tracing::warn!(policy = policy.id, %refusal, "a policy cannot be used any more");
+        }
+    }
+    for (policy, body) in storage.evaluations().await? {
+        match serde_json::from_str(&body) {
+            Ok(evaluated) => policies.evaluate(policy, evaluated),
+            Err(error) => tracing::warn!(policy, %error, "an evaluation is not understood and left out"),
         }
     }
     for alias in Alias::ALL {

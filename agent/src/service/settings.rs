@@ -29,7 +29,7 @@ pub fn fixed(config: &Config, listen: Option<SocketAddr>) -> Vec<Setting> {
     all.extend(access(config));
     let limits = &config.limits;
     all.extend([
-        setting("placing", "policy at the start", config.policy.name(), "--policy"),
+        setting("placing", "policy at the start", config.called(), "--policy"),
         setting("placing", "dial α of requests that do not set it", config.alpha, "--alpha"),
         setting("placing", "seed", config.seed, "--seed"),
         setting("limits", "requests under way", limits.in_flight, "--max-in-flight"),
@@ -45,6 +45,8 @@ pub fn fixed(config: &Config, listen: Option<SocketAddr>) -> Vec<Setting> {
     all.extend(applications(config));
     let runs: Vec<_> = config.runs.iter().map(|folder| folder.display().to_string()).collect();
     all.push(setting("training", "folders with training runs", or_none(&runs), "--runs"));
+    let tensorboard = if config.tensorboard.is_empty() { "none" } else { &config.tensorboard };
+    all.push(setting("training", "TensorBoard over them", tensorboard, "--tensorboard"));
     all
 }
 

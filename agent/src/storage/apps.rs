@@ -53,6 +53,8 @@ pub struct RunFilter {
     pub before_ms: Option<i64>,
     /// 1 to 1000; 100 unless given.
     pub limit: Option<i64>,
+    /// A text that they mention; see [`Run::mentions`].
+    pub matching: Option<String>,
 }
 
 /// A change of an application's state.
@@ -431,13 +433,22 @@ impl Storage {
     }
 
     pub async fn runs(&self, filter: &RunFilter) -> Result<Vec<Run>, Error> {
-        Select::new("SELECT body FROM runs WHERE true")
+        const ORDER: &str = "queued_ms DESC, number DESC";
+        // As a body has it, which is JSON, and in quotes.
+        let quoted = |text: &String| json(text).trim_matches('"').to_owned();
+        let select = Select::new("SELECT body FROM runs WHERE true")
             .filter("app =", filter.app.clone())?
             .filter("kind =", filter.kind.map(RunKind::name).map(str::to_owned))?
             .filter("status =", filter.status.map(Status::name).map(str::to_owned))?
             .filter("queued_ms <", filter.before_ms)?
-            .first(&self.database, "queued_ms DESC, number DESC", filter.limit, body)
-            .await
+            .containing("body", filter.matching.as_ref().map(quoted))?;
+        let Some(text) = &filter.matching else {
+            return select.first(&self.database, ORDER, filter.limit, body).await;
+        };
+        // A body has more in it than a run mentions: the names of its fields, for one.
+        let text = text.to_lowercase();
+        let mentioning = |row: &AnyRow| Ok(Some(body::<Run>(row)?).filter(|run| run.mentions(&text)));
+        select.first_of(&self.database, ORDER, filter.limit, mentioning).await
     }
 
     pub async fn versions(&self, app: &str, limit: Option<i64>) -> Result<Vec<Version>, Error> {

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use sha2::{Digest, Sha256};
 use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::{Any, AnyConnection, AssertSqlSafe, Encode, Row, Type};
+use tokio_stream::StreamExt;
 
 use super::Error;
 use super::database::Database;
@@ -69,6 +70,18 @@ impl Select {
         Ok(self)
     }
 
+    /// Adds that a column of text has a text in it, capitals aside; nothing where there is no text.
+    pub fn containing(self, column: &'static str, text: Option<String>) -> Result<Select, Error> {
+        if text.is_none() {
+            return Ok(self);
+        }
+        // Both databases have it, and no sign in the text means anything of its own.
+        let sql = format!("{} AND lower({column}) <> replace(lower({column}), lower(", self.sql);
+        let mut select = Select { sql: String::new(), ..self }.filter(column, text)?;
+        select.sql = format!("{sql}${}), '')", select.given);
+        Ok(select)
+    }
+
     /// All rows in order.
     pub async fn rows<T>(
         mut self,
@@ -97,6 +110,27 @@ impl Select {
         self.rows(&mut *database.read().await?, read).await
     }
 
+    /// The first rows of another order of which `read` makes something, however far one has to look for them.
+    pub async fn first_of<T>(
+        mut self,
+        database: &Database,
+        order: &'static str,
+        limit: Option<i64>,
+        read: impl Fn(&AnyRow) -> Result<Option<T>, Error>,
+    ) -> Result<Vec<T>, Error> {
+        let limit = within(limit)?;
+        self.sql.push_str(&format!(" ORDER BY {order}"));
+        let mut connection = database.read().await?;
+        let mut rows = sqlx::query_with(AssertSqlSafe(self.sql), self.arguments).fetch(&mut *connection);
+        let mut found = Vec::new();
+        while (found.len() as i64) < limit
+            && let Some(row) = rows.next().await
+        {
+            found.extend(read(&row?)?);
+        }
+        Ok(found)
+    }
+
     /// The first rows of another order; 1 to 1000 of them, 100 where nobody says how many.
     pub async fn first<T>(
         mut self,
@@ -105,10 +139,7 @@ impl Select {
         limit: Option<i64>,
         read: impl Fn(&AnyRow) -> Result<T, Error>,
     ) -> Result<Vec<T>, Error> {
-        let limit = limit.unwrap_or(i64::from(LIMIT));
-        if !(1..=i64::from(MAX_LIMIT)).contains(&limit) {
-            return Err(Error::Invalid(format!("limit: is {limit}, want 1 to {MAX_LIMIT}")));
-        }
+        let limit = within(limit)?;
         self.sql.push_str(&format!(" ORDER BY {order} LIMIT {limit}"));
         self.fetch(&mut *database.read().await?, read).await
     }
@@ -141,6 +172,15 @@ impl Select {
         };
         Ok(Page { items: rows.iter().map(read).collect::<Result<_, _>>()?, next })
     }
+}
+
+/// How many rows are wanted.
+fn within(limit: Option<i64>) -> Result<i64, Error> {
+    let limit = limit.unwrap_or(i64::from(LIMIT));
+    if (1..=i64::from(MAX_LIMIT)).contains(&limit) {
+        return Ok(limit);
+    }
+    Err(Error::Invalid(format!("limit: is {limit}, want 1 to {MAX_LIMIT}")))
 }
 
 /// A token: the last sequence number of a page and the beginning of what was asked.

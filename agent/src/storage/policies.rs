@@ -8,6 +8,7 @@ use super::audit::{Who, append};
 use super::blobs::is_id;
 use super::error::check_texts;
 use super::{Error, Storage};
+use crate::evaluation::Evaluated;
 
 /// A checkpoint that was uploaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +68,37 @@ impl Storage {
         write.commit().await?;
         let (name, note, uploaded_by) = (name.to_owned(), note.to_owned(), who.actor.clone());
         Ok(Policy { id, name, size, uploaded_at_ms: who.at_ms, uploaded_by, note })
+    }
+
+    /// Keeps what the policy with this content hash came to, in place of what was kept before.
+    pub async fn set_evaluation(&self, hash: &str, evaluated: &Evaluated, who: &Who) -> Result<(), Error> {
+        check_texts(&[("policy", hash), ("actor", &who.actor)])?;
+        let body = serde_json::to_string(evaluated).expect("figures become JSON");
+        let mut write = self.database.write().await?;
+        sqlx::query(
+            "INSERT INTO evaluations (policy, body) VALUES ($1, $2)
+             ON CONFLICT (policy) DO UPDATE SET body = excluded.body",
+        )
+        .bind(hash)
+        .bind(body)
+        .execute(write.connection())
+        .await?;
+        let details = json!({ "called": evaluated.called, "results": evaluated.results.len() });
+        append(&mut write, who, ("policy.evaluate", hash), &details, true).await?;
+        write.commit().await
+    }
+
+    /// What policies came to, by content hash, as JSON of [`Evaluated`].
+    pub async fn evaluations(&self) -> Result<Vec<(String, String)>, Error> {
+        let rows = sqlx::query("SELECT policy, body FROM evaluations")
+            .fetch_all(&mut *self.database.read().await?)
+            .await?;
+        let read = |row: &AnyRow| -> Result<(String, String), Error> {
+            Ok((row.try_get("policy")?, row.try_get("body")?))
+        };
+        let mut all: Vec<_> = rows.iter().map(read).collect::<Result<_, _>>()?;
+        all.sort();
+        Ok(all)
     }
 
     pub async fn policy(&self, id: &str) -> Result<Option<Policy>, Error> {

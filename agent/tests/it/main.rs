@@ -12,6 +12,7 @@ mod changes;
 mod cli;
 mod contract;
 mod convert;
+mod evaluated;
 mod fuzz;
 mod garbage;
 mod http;

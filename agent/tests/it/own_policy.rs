@@ -153,6 +153,7 @@ fn bad() -> Checkpoint {
 
 async fn upload(policies: &mut PolicyServiceClient<Channel>, checkpoint: &Checkpoint) -> String {
     let request = wire::UploadPolicyRequest {
+        evaluation: None,
         name: "bad".to_owned(),
         note: String::new(),
         chunk: checkpoint.to_bytes(),

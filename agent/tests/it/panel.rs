@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use remora_agent::appcore::apps;
 use remora_agent::appcore::executor::process::Processes;
 use remora_agent::panel::{ACTIONS, FirstLink};
-use remora_agent::service::{Clock, Config, METHODS};
+use remora_agent::service::{Clock, Config, Limits, METHODS};
 use remora_agent::storage::{Options, Role, Storage};
 use remora_env::Time;
 use remora_policies::by_name;
@@ -563,6 +565,7 @@ async fn policies_are_called_by_their_names() {
     let (server, client) = open(folder.path()).await;
     let mut policies = PolicyServiceClient::new(server.channel().await);
     let piece = wire::UploadPolicyRequest {
+        evaluation: None,
         name: "mine".to_owned(),
         note: String::new(),
         chunk: remora_policies::Checkpoint::pretrained().unwrap().to_bytes(),
@@ -619,6 +622,76 @@ async fn authors_run_applications_and_do_not_say_who_decides() {
     assert_eq!(page.act("AppService/SetVersionAlias", &promote).await.code, 403);
     let alias = [("csrf", csrf.as_str()), ("alias", "shadow"), ("policy", "random"), ("reason", "to see")];
     assert_eq!(page.act("PolicyService/SetAlias", &alias).await.code, 403);
+    guarded.stop().await;
+}
+
+/// Waits until a page is there again.
+async fn comes_back(client: &Client) {
+    for _ in 0..600 {
+        if client.get("/policies").await.code == 200 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("it never comes back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_looks_asks_for_no_more_than_other_callers() {
+    let caller_per_second = NonZeroU32::new(20).unwrap();
+    let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = Client::new(http.local_addr().unwrap());
+    let guarded = Guarded::with(|config| {
+        config.http = Some(http);
+        config.limits = Limits { caller_per_second, caller_in_flight: 2, ..Limits::default() };
+    })
+    .await;
+    let (viewer, admin) = (guarded.token(Role::Viewer).await, guarded.token(Role::Admin).await);
+    let (viewer, admin) = (sign_in(&client, &viewer.secret).await, sign_in(&client, &admin.secret).await);
+    let mut refused = None;
+    for _ in 0..10_000 {
+        let answer = viewer.get("/policies").await;
+        if answer.code != 200 {
+            refused = Some(answer);
+            break;
+        }
+    }
+    let refused = refused.expect("so many a second are more than twenty");
+    assert_eq!(refused.code, 429, "{}", refused.body);
+    assert!(refused.body.contains("one caller may send 20 requests per second"), "{}", refused.body);
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    // Which is nobody else's trouble, and passes.
+    assert_eq!(admin.get("/policies").await.code, 200);
+    comes_back(&viewer).await;
+
+    // Somebody who listens has a request under way for as long as they do.
+    let listens = async || {
+        let mut stream = TcpStream::connect(viewer.address).await.unwrap();
+        let cookie = &viewer.headers[0].1;
+        let head = format!("GET /live HTTP/1.1\r\nhost: {}\r\ncookie: {cookie}\r\n\r\n", viewer.address);
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut code = [0; 12];
+        stream.read_exact(&mut code).await.unwrap();
+        (String::from_utf8_lossy(&code).into_owned(), stream)
+    };
+    let mut streams = Vec::new();
+    while streams.len() < 2 {
+        let (told, stream) = listens().await;
+        // The rate may not have come back whole.
+        match told.as_str() {
+            "HTTP/1.1 200" => streams.push(stream),
+            "HTTP/1.1 429" => tokio::time::sleep(Duration::from_millis(100)).await,
+            other => panic!("{other}"),
+        }
+    }
+    let refused = async || {
+        let answer = viewer.get("/policies").await;
+        (answer.code, answer.body)
+    };
+    let (code, body) = refused().await;
+    assert_eq!(code, 429, "{body}");
+    drop(streams);
+    comes_back(&viewer).await;
     guarded.stop().await;
 }
 

@@ -17,6 +17,7 @@ use tokio_stream::StreamExt;
 use tonic::Code;
 
 use crate::access::{Guarded, bearer, with};
+use crate::evaluated::says;
 use crate::panel::{Answer, Client, guarded, open, sign_in};
 use crate::server::{Server, outcome, request, small_cluster, small_task};
 
@@ -44,13 +45,14 @@ fn run_folder(folder: &Path, metrics: &str, status: Option<&str>) {
     }
 }
 
-/// A service that shows the runs below a folder.
-async fn showing(runs: &Path) -> (Server, Client) {
+/// A service that shows the runs below a folder, which a TensorBoard shows too, or not.
+async fn showing(runs: &Path, tensorboard: &str) -> (Server, Client) {
     let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = Client::new(http.local_addr().unwrap());
     let config = Config {
         http: Some(http),
         runs: vec![runs.to_owned()],
+        tensorboard: tensorboard.to_owned(),
         clusters: vec![small_cluster()],
         ..Config::new(by_name("greedy-completion", 0).unwrap())
     };
@@ -83,7 +85,7 @@ async fn training_runs_are_told_as_they_are_whatever_their_files_hold() {
     run_folder(&runs.join("live"), &line(1, Some(1.1)), Some("running"));
     let lock = std::fs::File::create(runs.join("live/lock")).unwrap();
     lock.lock().unwrap();
-    let (server, client) = showing(&runs).await;
+    let (server, client) = showing(&runs, "").await;
 
     let all = listed(&server).await;
     let told: Vec<_> = all.iter().map(|run| (run.id.as_str(), run.status.as_str())).collect();
@@ -151,7 +153,7 @@ async fn no_name_leads_out_of_the_folder_of_runs() {
     std::fs::write(folder.path().join("secret"), "do not tell").unwrap();
     std::os::unix::fs::symlink(folder.path().join("outside"), runs.join("linked")).unwrap();
     std::os::unix::fs::symlink(folder.path().join("secret"), runs.join("first/report.html")).unwrap();
-    let (server, client) = showing(&runs).await;
+    let (server, client) = showing(&runs, "").await;
     let ids: Vec<_> = listed(&server).await.into_iter().map(|run| run.id).collect();
     assert_eq!(ids, ["runs/first"]);
 
@@ -187,7 +189,10 @@ async fn no_name_leads_out_of_the_folder_of_runs() {
         assert!(!answer.body.contains("do not tell"), "{path}");
     }
     let file = client.get("/training/runs/first/files/metrics.jsonl").await;
-    assert_eq!((file.code, file.header("content-disposition")), (200, Some("attachment")));
+    assert_eq!(
+        (file.code, file.header("content-disposition")),
+        (200, Some("attachment; filename=\"metrics.jsonl\""))
+    );
     server.stop().await;
 
     // A service that was told of no folder says so.
@@ -460,5 +465,208 @@ async fn the_applications_of_quickstart_come_alive() {
     assert!(client.get("/apps/remora-policy").await.body.contains("nightly"));
     assert!(client.get("/triggers").await.body.contains("remora-policy"));
     playing.abort();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn training_leads_to_a_tensorboard_that_the_service_was_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    run_folder(&folder.path().join("first"), &line(1, None), None);
+    let (server, client) = showing(folder.path(), "https://boards.example/edge?a=\"b").await;
+    let run = &listed(&server).await[0].id;
+    for path in ["/training", &format!("/training/{run}")] {
+        let page = client.get(path).await.body;
+        assert!(
+            page.contains("href=\"https://boards.example/edge?a=&quot;b\" rel=\"noreferrer\""),
+            "{path}: {page}"
+        );
+        assert!(!page.contains("--logdir"), "{path}: {page}");
+    }
+    server.stop().await;
+}
+
+const SPEAKS: &str = r#"
+name = "NAME"
+[parameters]
+loud = LOUD
+[execute]
+command = ["sh", "-c", "cat $REMORA_INPUT/request > $REMORA_OUTPUT/said; test $(cat $REMORA_INPUT/request) != wrong"]
+awake = { idle_s = 1000 }
+[[trigger]]
+name = "first"
+run = "execute"
+on.schedule = { cron = "0 7 1 1 *" }
+[[trigger]]
+name = "soon"
+run = "execute"
+on.schedule = { cron = "* * * * *" }
+[[trigger]]
+name = "by-hand"
+run = "execute"
+on.manual = {}
+"#;
+
+async fn register(apps: &mut AppServiceClient<tonic::transport::Channel>, name: &str, loud: &str) {
+    let manifest = SPEAKS.replace("NAME", name).replace("LOUD", loud);
+    let first = wire::RegisterAppRequest { manifest, ..wire::RegisterAppRequest::default() };
+    apps.register(tokio_stream::iter([first])).await.unwrap();
+}
+
+async fn ask(apps: &mut AppServiceClient<tonic::transport::Channel>, app: &str, input: &str) -> String {
+    let (app, input) = (app.to_owned(), input.as_bytes().to_vec());
+    let request = wire::ExecuteRequest { app, input, ..wire::ExecuteRequest::default() };
+    let mut steps = apps.execute(request).await.unwrap().into_inner();
+    let mut run = String::new();
+    while let Some(step) = steps.next().await {
+        run = step.unwrap().run.unwrap().id;
+    }
+    run
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_are_found_wherever_they_are_and_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, client) = open(folder.path()).await;
+    let mut apps = AppServiceClient::new(server.channel().await);
+    register(&mut apps, "speaks", "1").await;
+    let enable = |name: &str| wire::CommandAppRequest {
+        name: name.to_owned(),
+        command: wire::AppCommand::Enable.into(),
+        reason: String::new(),
+    };
+    apps.command(enable("speaks")).await.unwrap();
+    let (first, wrong) = (ask(&mut apps, "speaks", "hello").await, ask(&mut apps, "speaks", "wrong").await);
+    // A new definition is a new version, with other parameters.
+    register(&mut apps, "speaks", "2").await;
+    let versions = wire::ListVersionsRequest { app: "speaks".to_owned(), limit: None };
+    let versions = apps.list_versions(versions).await.unwrap().into_inner().versions;
+    let newest = versions.iter().map(|version| version.number).max();
+    let promote = wire::SetVersionAliasRequest {
+        app: "speaks".to_owned(),
+        alias: "champion".to_owned(),
+        version: newest,
+        reason: "it is newer".to_owned(),
+    };
+    apps.set_version_alias(promote).await.unwrap();
+    let again = ask(&mut apps, "speaks", "hello").await;
+
+    // Far more runs than fit a page, and those wanted are the oldest of them.
+    let mut found = async |matching: &str, limit: i64| -> Vec<String> {
+        let request = wire::ListRunsRequest {
+            matching: matching.to_owned(),
+            limit: Some(limit),
+            ..wire::ListRunsRequest::default()
+        };
+        let runs = apps.list_runs(request).await.unwrap().into_inner().runs;
+        runs.into_iter().map(|run| run.id).collect()
+    };
+    assert_eq!(found("FAILED", 1).await, [&*wrong]);
+    assert_eq!(found("speaks.1", 100).await, [&*first]);
+    assert_eq!(found("SAID", 1).await, [&*again]);
+    // SHA-256 of hello, which two of them read and wrote.
+    assert_eq!(found("2CF24DBA5FB0A30E", 100).await, [&*again, &*first]);
+    // Nobody's, though it is the name of a field, and signs that databases give a meaning.
+    for nobody in ["queued_ms", "%", "_", "'", "\"", "\\", "{"] {
+        assert!(found(nobody, 100).await.is_empty(), "{nobody}");
+    }
+    let page = client.get("/runs?q=FAILED").await.body;
+    assert!(page.contains(&wrong) && !page.contains(&format!("runs/{first}\"")), "{page}");
+    assert!(client.get("/runs?q=nothing-of-the-kind").await.body.contains("No run mentions that"));
+    let page = client.get("/archive?q=2cf24dba5f").await.body;
+    assert!(page.contains(&format!("runs/{first}/files/said")), "{page}");
+    assert!(!page.contains(&format!("runs/{wrong}/files/")), "{page}");
+    assert!(client.get("/archive?app=speaks&q=hello-nobody").await.body.contains("archive?app=speaks"));
+
+    // Beside the run before unless another is named.
+    let page = client.get(&format!("/runs/{wrong}/compare")).await.body;
+    for expected in
+        ["What came of them", "<td>status</td><td>succeeded</td><td>failed</td>", "read request", &first]
+    {
+        assert!(page.contains(expected), "{expected}: {page}");
+    }
+    let page = client.get(&format!("/runs/{again}/compare?with={first}")).await.body;
+    for expected in
+        ["The same came of both", "<td>parameter loud</td><td>1</td><td>2</td>", "data-word=\"differs\""]
+    {
+        assert!(page.contains(expected), "{expected}: {page}");
+    }
+    assert!(
+        client.get(&format!("/runs/{first}/compare")).await.body.contains("There is no run of this kind")
+    );
+    assert_eq!(client.get(&format!("/runs/{first}/compare?with=nobody.1")).await.code, 404);
+    nothing_inline("compare", &client.get(&format!("/runs/{again}/compare")).await);
+
+    let server_address = server.address.to_string();
+    let said = says(&["app", "diff", &first, &wrong, "--server", &server_address]).await;
+    assert!(said.contains("status") && said.contains("read request") && !said.contains("kind"), "{said}");
+    let said = says(&["app", "runs", "--matching", "failed", "--server", &server_address]).await;
+    assert!(said.contains(&wrong) && !said.contains(&again), "{said}");
+    let said = says(&["app", "archive", "--server", &server_address]).await;
+    assert!(said.contains("speaks") && said.contains("all of it"), "{said}");
+    let said = says(&["settings", "--server", &server_address]).await;
+    assert!(said.contains("--http-prefix"), "{said}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn triggers_come_in_pages_those_first_that_fire_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, client) = open(folder.path()).await;
+    let mut apps = AppServiceClient::new(server.channel().await);
+    for name in ["one", "two"] {
+        register(&mut apps, name, "1").await;
+        let command = wire::AppCommand::Enable.into();
+        let enable = wire::CommandAppRequest { name: name.to_owned(), command, reason: String::new() };
+        apps.command(enable).await.unwrap();
+    }
+    let mut listed = async |request: wire::ListTriggersRequest| {
+        let answer = apps.list_triggers(request).await?.into_inner();
+        let named = |trigger: &wire::Trigger| format!("{}/{}", trigger.app, trigger.name);
+        Ok::<_, tonic::Status>((answer.triggers.iter().map(named).collect::<Vec<_>>(), answer.total))
+    };
+    let all = ["one/soon", "two/soon", "one/first", "two/first", "one/by-hand", "two/by-hand"];
+    assert_eq!(
+        listed(wire::ListTriggersRequest::default()).await.unwrap(),
+        (all.map(str::to_owned).to_vec(), 6)
+    );
+    let page = |skip, most, matching: &str| wire::ListTriggersRequest {
+        skip,
+        most: Some(most),
+        matching: matching.to_owned(),
+        ..wire::ListTriggersRequest::default()
+    };
+    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    assert_eq!(listed(page(2, 3, "")).await.unwrap(), (names(&all[2..5]), 6));
+    assert_eq!(listed(page(6, 3, "")).await.unwrap(), (Vec::new(), 6));
+    assert_eq!(
+        listed(page(0, 3, "TWO")).await.unwrap(),
+        (names(&["two/soon", "two/first", "two/by-hand"]), 3)
+    );
+    assert_eq!(listed(page(1, 1, "hand")).await.unwrap(), (names(&["two/by-hand"]), 2));
+    let of_one = wire::ListTriggersRequest { app: "one".to_owned(), ..page(0, 1, "") };
+    assert_eq!(listed(of_one).await.unwrap(), (names(&["one/soon"]), 3));
+    for (wrong, told) in [(page(-1, 1, ""), "skip: is -1"), (page(0, 0, ""), "most: is 0")] {
+        let status = listed(wrong).await.unwrap_err();
+        assert!(status.message().contains(told), "{told}: {}", status.message());
+    }
+    let page = client.get("/triggers?q=two").await.body;
+    assert!(page.contains("apps/two") && !page.contains("value=\"one\""), "{page}");
+    assert!(client.get("/triggers?q=nobody").await.body.contains("No trigger is called so"));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decision_is_disputed_with_a_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, client) = open(folder.path()).await;
+    let placed = server.placements().await.place(request(small_task())).await.unwrap().into_inner();
+    let address = server.address.to_string();
+    let mut dispute = vec!["dispute", "--cluster", "small", "--decision", &placed.decision_id];
+    dispute.extend(["--reason", "it stands in the sun", "--server", &address]);
+    let id = &placed.decision_id;
+    assert_eq!(says(&dispute).await, format!("decision {id} is disputed\n"));
+    assert!(client.get("/placements/small").await.body.contains("it stands in the sun"));
+    dispute.push("--withdraw");
+    assert_eq!(says(&dispute).await, format!("decision {id} is not disputed any more\n"));
     server.stop().await;
 }

@@ -103,6 +103,7 @@ async fn a_checkpoint_is_uploaded_and_decides() {
     let mut policies = policies(&server).await;
     let bytes = Checkpoint::pretrained().unwrap().to_bytes();
     let piece = |chunk: &[u8]| wire::UploadPolicyRequest {
+        evaluation: None,
         name: "mine".to_owned(),
         note: "trained at home".to_owned(),
         chunk: chunk.to_vec(),

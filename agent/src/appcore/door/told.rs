@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use remora_proto::v1 as wire;
 
-use crate::appcore::core::{Alias, App, TriggerState, Version};
+use crate::appcore::core::{Alias, App, Definition, TriggerState, Version};
 use crate::appcore::manifest::Keep;
 use crate::appcore::rows::Row;
 use crate::appcore::run::{Blob, Run};
@@ -91,8 +91,11 @@ pub fn run(run: &Run) -> wire::Run {
 pub fn version(
     version: &Version,
     aliases: &BTreeMap<Alias, u32>,
-    codes: &BTreeMap<u32, String>,
+    definitions: &BTreeMap<u32, Definition>,
 ) -> wire::Version {
+    let definition = definitions.get(&version.definition);
+    let code = definition.and_then(|definition| definition.code.as_ref());
+    let parameters = definition.and_then(|it| serde_json::to_string(&it.manifest.parameters).ok());
     let held = aliases.iter().filter(|(_, number)| **number == version.number);
     let verdict = version.verdict.as_ref().map(|verdict| wire::Verdict {
         passed: verdict.passed,
@@ -106,12 +109,13 @@ pub fn version(
         number: i64::from(version.number),
         model: version.model.as_ref().map_or_else(String::new, |model| model.hash.clone()),
         definition: i64::from(version.definition),
-        code: codes.get(&version.definition).cloned().unwrap_or_default(),
+        code: code.map_or_else(String::new, |code| code.hash.clone()),
         run: version.run.clone().unwrap_or_default(),
         at_ms: version.at_ms,
         actor: version.actor.clone(),
         verdict,
         aliases: held.map(|(alias, _)| alias.name().to_owned()).collect(),
+        parameters: parameters.unwrap_or_default(),
     }
 }
 

@@ -1,6 +1,5 @@
 //! Runs: making them, reading them, repeating them.
 
-use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 
@@ -11,6 +10,7 @@ use tokio_stream::StreamExt;
 use tonic::Streaming;
 
 use super::client;
+use super::compare::{self, ran_s};
 use crate::client::{ServerArgs, Service, refused};
 use crate::commands::{bytes, date, print, seconds, table};
 
@@ -42,6 +42,9 @@ pub struct ListArgs {
     /// `queued`, `launching`, `running`, `paused`, `succeeded`, `failed` or `cancelled`.
     #[arg(long, default_value = "")]
     status: String,
+    /// Only those that mention this: ids, nodes, reasons, names and hashes of what they read and wrote.
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    matching: String,
     /// Runs to show.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(i64).range(1..=1000))]
     limit: i64,
@@ -56,6 +59,16 @@ pub struct OneArgs {
     /// Why; kept with it.
     #[arg(long, default_value = "")]
     reason: String,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct DiffArgs {
+    /// A run, as `remora app runs` names it.
+    old: String,
+    /// The run that is compared with it.
+    new: String,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -84,11 +97,6 @@ pub struct ExportArgs {
     server: ServerArgs,
 }
 
-/// Seconds from its start to its end, where it had both.
-fn took(run: &wire::Run) -> Option<f64> {
-    run.started_ms.zip(run.ended_ms).map(|(from, to)| (to - from) as f64 / 1000.0)
-}
-
 pub fn print_runs(runs: &[wire::Run]) -> Result<()> {
     let mut table = table(&["run", "kind", "status", "version", "node", "queued", "took", "cause", "why"]);
     for run in runs {
@@ -99,7 +107,7 @@ pub fn print_runs(runs: &[wire::Run]) -> Result<()> {
             run.version.to_string(),
             run.node.clone(),
             date(run.queued_ms),
-            took(run).map_or_else(|| "—".to_owned(), seconds),
+            ran_s(run).map_or_else(|| "—".to_owned(), seconds),
             run.cause.clone(),
             run.reason.clone(),
         ]);
@@ -157,7 +165,7 @@ pub async fn execute(args: RunArgs, as_json: bool) -> Result<()> {
 
 /// How it went, in a line.
 fn in_a_line(run: &wire::Run) -> String {
-    let took = took(run).map_or_else(String::new, |took| format!(", {}", seconds(took)));
+    let took = ran_s(run).map_or_else(String::new, |took| format!(", {}", seconds(took)));
     format!("{} {} on {}, version {}{took}", run.id, run.status, run.node, run.version)
 }
 
@@ -166,8 +174,8 @@ fn write_file(path: &std::path::Path, content: &[u8]) -> Result<()> {
 }
 
 pub async fn list(args: ListArgs, as_json: bool) -> Result<()> {
-    let ListArgs { app, kind, status, limit, server } = args;
-    let request = wire::ListRunsRequest { app, kind, status, before_ms: None, limit: Some(limit) };
+    let ListArgs { app, kind, status, matching, limit, server } = args;
+    let request = wire::ListRunsRequest { app, kind, status, before_ms: None, limit: Some(limit), matching };
     let ask = |wire| {
         let request = request.clone();
         async move { client(wire).list_runs(request).await }
@@ -215,7 +223,8 @@ pub async fn repeat(args: OneArgs, as_json: bool) -> Result<()> {
         tokio::time::sleep(LOOK).await;
         new = get(&service, &new.id).await?;
     }
-    let rows = differences(&old, &new);
+    let mut rows = compare::came_of(&old, &new);
+    rows.retain(|line| !line.same());
     if as_json {
         return print(json!({ "old": old, "new": new, "rows": rows }));
     }
@@ -223,41 +232,41 @@ pub async fn repeat(args: OneArgs, as_json: bool) -> Result<()> {
     if rows.is_empty() {
         return print("all that it wrote is the same, byte for byte");
     }
+    print_lines(&old, &new, rows)
+}
+
+/// The version that a run is of, where that is still known.
+async fn version(service: &Service, run: &wire::Run) -> Result<Option<wire::Version>> {
+    let ask = |wire| {
+        let request = wire::ListVersionsRequest { app: run.app.clone(), limit: Some(1000) };
+        async move { client(wire).list_versions(request).await }
+    };
+    let versions = service.ask(ask).await?.versions;
+    Ok(versions.into_iter().find(|version| version.number == run.version))
+}
+
+pub async fn diff(args: DiffArgs, as_json: bool) -> Result<()> {
+    let service = args.server.connect().await?;
+    let (old, new) = (get(&service, &args.old).await?, get(&service, &args.new).await?);
+    let (before, after) = (version(&service, &old).await?, version(&service, &new).await?);
+    let one = |run, version| compare::One { run, version };
+    let mut rows = compare::whole(one(&old, before.as_ref()), one(&new, after.as_ref()));
+    rows.retain(|line| !line.same());
+    if as_json {
+        return print(json!({ "old": old, "new": new, "rows": rows }));
+    }
+    if rows.is_empty() {
+        return print("nothing differs");
+    }
+    print_lines(&old, &new, rows)
+}
+
+fn print_lines(old: &wire::Run, new: &wire::Run, lines: Vec<compare::Line>) -> Result<()> {
     let mut table = table(&["what", &old.id, &new.id]);
-    for row in rows {
-        table.add_row([row.what, row.old, row.new]);
+    for line in lines {
+        table.add_row([line.what, line.old, line.new]);
     }
     print(table)
-}
-
-#[derive(Debug, serde::Serialize)]
-struct Difference {
-    what: String,
-    old: String,
-    new: String,
-}
-
-/// In what two runs differ. Logs tell of times, so they are left out.
-fn differences(old: &wire::Run, new: &wire::Run) -> Vec<Difference> {
-    let outputs = |run: &wire::Run| -> BTreeMap<String, String> {
-        let told = |blob: &wire::Artifact| {
-            (
-                blob.name.clone(),
-                format!("{} {}", bytes(blob.bytes as f64), &blob.hash[..blob.hash.len().min(12)]),
-            )
-        };
-        run.outputs.iter().filter(|blob| blob.name != "log").map(told).collect()
-    };
-    let (before, after) = (outputs(old), outputs(new));
-    let names: std::collections::BTreeSet<_> = before.keys().chain(after.keys()).cloned().collect();
-    let told = |known: &BTreeMap<String, String>, name: &String| {
-        known.get(name).cloned().unwrap_or_else(|| "not there".to_owned())
-    };
-    let mut rows = vec![("status".to_owned(), old.status.clone(), new.status.clone())];
-    rows.push(("exit".to_owned(), format!("{:?}", old.exit), format!("{:?}", new.exit)));
-    rows.extend(names.iter().map(|name| (format!("output {name}"), told(&before, name), told(&after, name))));
-    let different = rows.into_iter().filter(|(_, old, new)| old != new);
-    different.map(|(what, old, new)| Difference { what, old, new }).collect()
 }
 
 async fn pieces(mut pieces: Streaming<wire::ArtifactChunk>) -> Result<Vec<u8>> {
@@ -289,4 +298,26 @@ pub async fn export(args: ExportArgs) -> Result<()> {
     print(format_args!(
         "{path}: {size}; check it with: tar -xf {path} && cd {run} && sha256sum -c SHA256SUMS"
     ))
+}
+
+pub async fn archive(args: ServerArgs, as_json: bool) -> Result<()> {
+    let ask = |wire| async move { client(wire).archive(wire::ArchiveRequest {}).await };
+    let archive = args.connect().await?.ask(ask).await?;
+    let (files, size) = (archive.files, archive.bytes);
+    if as_json {
+        return print(json!({ "files": files, "bytes": size, "rows": archive.apps }));
+    }
+    let mut table = table(&["application", "runs", "files", "space, unshared", "kept"]);
+    for app in archive.apps {
+        let parts = [
+            app.keep_runs.map(|runs| format!("{runs} runs")),
+            app.keep_days.map(|days| format!("{days} days")),
+        ];
+        let kept = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
+        let kept = if kept.is_empty() { "all of it".to_owned() } else { kept };
+        let (runs, artifacts) = (app.runs.to_string(), app.artifacts.to_string());
+        table.add_row([app.app, runs, artifacts, bytes(app.bytes as f64), kept]);
+    }
+    print(table)?;
+    print(format_args!("{files} files, {}; the same contents are kept once", bytes(size as f64)))
 }

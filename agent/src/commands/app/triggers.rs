@@ -147,7 +147,11 @@ pub fn print_triggers(triggers: &[wire::Trigger]) -> Result<()> {
 }
 
 pub async fn list(args: ListArgs, as_json: bool) -> Result<()> {
-    let request = wire::ListTriggersRequest { app: args.app, limit: Some(args.limit) };
+    let request = wire::ListTriggersRequest {
+        app: args.app,
+        limit: Some(args.limit),
+        ..wire::ListTriggersRequest::default()
+    };
     let ask = |wire| {
         let request = request.clone();
         async move { client(wire).list_triggers(request).await }

@@ -94,6 +94,9 @@ pub struct Settings {
     /// Show the training runs below this folder; may be given several times.
     #[arg(long, value_name = "FOLDER")]
     pub runs: Vec<PathBuf>,
+    /// Address of a TensorBoard over these folders, to which the panel leads.
+    #[arg(long, value_name = "URL", value_parser = web_address)]
+    pub tensorboard: Option<String>,
     /// How log lines look [default: text].
     #[arg(long)]
     pub log_format: Option<Format>,
@@ -133,6 +136,9 @@ impl Settings {
         if let Some(Err(problem)) = settings.http_prefix.as_deref().map(prefix) {
             return Err(anyhow!("{}: http-prefix: {problem}", path.display()));
         }
+        if let Some(Err(problem)) = settings.tensorboard.as_deref().map(web_address) {
+            return Err(anyhow!("{}: tensorboard: {problem}", path.display()));
+        }
         if let Some(alpha) = settings.alpha.filter(|alpha| !(0.0..=1.0).contains(alpha)) {
             return Err(anyhow!("{}: alpha: is {alpha}, want 0 to 1", path.display()));
         }
@@ -168,6 +174,7 @@ impl Settings {
             max_in_flight_per_caller: self.max_in_flight_per_caller.or(other.max_in_flight_per_caller),
             max_per_second_per_caller: self.max_per_second_per_caller.or(other.max_per_second_per_caller),
             runs: if self.runs.is_empty() { other.runs } else { self.runs },
+            tensorboard: self.tensorboard.or(other.tensorboard),
             log_format: self.log_format.or(other.log_format),
             clients: [self.clients, other.clients].concat(),
             kubernetes_jobs: self.kubernetes_jobs.or(other.kubernetes_jobs),
@@ -283,6 +290,17 @@ fn prefix(text: &str) -> Result<String, String> {
     }
 }
 
+/// An address that a browser goes to.
+fn web_address(text: &str) -> Result<String, String> {
+    let rest = ["http://", "https://"].iter().find_map(|scheme| text.strip_prefix(scheme));
+    let host = rest.and_then(|rest| rest.split('/').next()).unwrap_or_default();
+    let plain = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>\"'\\".contains(&byte));
+    if plain && !host.is_empty() {
+        return Ok(text.to_owned());
+    }
+    Err(format!("{text:?} is no address, want one such as http://127.0.0.1:6006"))
+}
+
 /// What makes Jobs of Kubernetes, with the right of the pod that this runs in, or of a kubeconfig.
 async fn jobs(settings: kubernetes::Settings, apps: &Path) -> Result<Jobs> {
     if !apps.starts_with(&settings.path) {
@@ -357,6 +375,24 @@ mod tests {
             let by = format!("--{flag}");
             let known = told.iter().any(|setting| setting.by == by);
             assert!(known != UNTOLD.contains(&flag), "{by} in {told:?}");
+        }
+    }
+
+    #[test]
+    fn only_addresses_of_pages_are_led_to() {
+        for right in ["http://127.0.0.1:6006", "https://boards.example/runs/?a=b#c"] {
+            assert_eq!(super::web_address(right).as_deref(), Ok(right));
+        }
+        for wrong in [
+            "",
+            "boards.example",
+            "http://",
+            "https:///path",
+            "javascript:alert(1)",
+            "http://a b",
+            "http://a\"b",
+        ] {
+            assert!(super::web_address(wrong).unwrap_err().contains("want one such as"), "{wrong}");
         }
     }
 

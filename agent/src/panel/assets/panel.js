@@ -24,7 +24,9 @@ const reachable = (root) => {
 const search = () => {
   const field = document.querySelector("input[data-search]");
   if (!field) return;
-  const wanted = field.value.trim().toLowerCase();
+  // What the service looked for itself, it found: also where a row does not say why.
+  const typed = field.value === field.defaultValue ? "" : field.value;
+  const wanted = typed.trim().toLowerCase();
   for (const row of document.querySelectorAll("table.searched tbody tr")) {
     row.hidden = wanted !== "" && !row.textContent.toLowerCase().includes(wanted);
   }

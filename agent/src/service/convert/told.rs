@@ -5,10 +5,11 @@ use wire::cluster_event::Event as WireEvent;
 
 use super::kept::ms;
 use super::{Field, Invalid, alternative, answer, candidate, summary};
+use crate::evaluation::{Evaluated, Outcome};
 use crate::service::books::Made;
 use crate::service::feed::{Entry, Event};
 use crate::service::owner::{Explained, Served, Told};
-use crate::service::policies::{About, Alias, Change};
+use crate::service::policies::{About, Alias, Change, Evaluation};
 use crate::service::serving::{Autonomy, Serving, is_heuristic};
 
 /// What happened, on the wire.
@@ -76,7 +77,60 @@ pub fn policy(told: Told) -> wire::Policy {
         uploaded_by,
         note,
         metadata,
+        evaluated: told.evaluated,
     }
+}
+
+/// What a policy came to, on the wire.
+pub fn evaluation(hash: String, evaluated: &Evaluated) -> wire::PolicyEvaluation {
+    let Evaluated { called, results, actor, at_ms } = evaluated;
+    wire::PolicyEvaluation {
+        policy: hash,
+        called: called.clone(),
+        results: results.iter().map(result).collect(),
+        actor: actor.clone(),
+        at_ms: *at_ms,
+    }
+}
+
+/// One result of an evaluation.
+pub fn result(outcome: &Outcome) -> wire::TrainingResult {
+    let Outcome { scenario, policy, alpha, cost, data_moved_gb, response_mean_s, worlds } = outcome.clone();
+    let worlds = worlds as i64;
+    wire::TrainingResult { scenario, policy, alpha, cost, data_moved_gb, response_mean_s, worlds }
+}
+
+/// Most results of an evaluation.
+const MOST_RESULTS: usize = 10_000;
+
+/// An evaluation that is handed in.
+pub fn evaluated(
+    at: Field<'_>,
+    given: &wire::PolicyEvaluation,
+    (actor, at_ms): (&str, i64),
+) -> Result<Evaluation, Invalid> {
+    let hash = at.field("policy").name(&given.policy)?;
+    let called = at.field("called").name(&given.called)?;
+    at.field("results").count(given.results.len(), 1..=MOST_RESULTS)?;
+    let mut results = Vec::with_capacity(given.results.len());
+    for (index, told) in given.results.iter().enumerate() {
+        let at = at.item("results", index);
+        let figure = |name, value: f64| at.field(name).number(value, 0.0..=1e18);
+        results.push(Outcome {
+            scenario: at.field("scenario").name(&told.scenario)?,
+            policy: at.field("policy").name(&told.policy)?,
+            alpha: at.field("alpha").number(told.alpha, 0.0..=1.0)?,
+            cost: figure("cost", told.cost)?,
+            data_moved_gb: figure("data_moved_gb", told.data_moved_gb)?,
+            response_mean_s: figure("response_mean_s", told.response_mean_s)?,
+            worlds: at.field("worlds").whole(told.worlds, 1..=i64::MAX)?,
+        });
+    }
+    if !results.iter().any(|result| result.policy == called) {
+        let names = results.iter().map(|result| result.policy.as_str());
+        return Err(at.field("called").unknown("policy of the results", &called, names));
+    }
+    Ok(Evaluation { hash, evaluated: Evaluated { called, results, actor: actor.to_owned(), at_ms } })
 }
 
 /// The alias of a name.

@@ -39,7 +39,7 @@ impl Door {
         let who = Who { at_ms, actor: actor.clone(), role: None };
         let (note, uploaded_by) = (reason.clone(), actor.clone());
         let about = About { name, note, uploaded_at_ms: at_ms, uploaded_by, ..About::default() };
-        let policy = told(self.take_in(bytes, about, &who).await)?.id;
+        let policy = told(self.take_in(bytes, about, None, &who).await)?.id;
         let (alias, expected, by) = (Alias::Champion, Some(before), By { actor, reason });
         let change = |reply| PolicyCommand::SetAlias { alias, policy, expected, by, reply };
         told(self.enact(&who, change).await).map(drop)

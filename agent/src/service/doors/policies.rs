@@ -9,11 +9,11 @@ use super::Door;
 use crate::service::access::Caller;
 use crate::service::convert::{self, Field, Invalid};
 use crate::service::owner::{By, Command, PolicyCommand, Reply, Told};
-use crate::service::policies::{About, Alias, Change};
+use crate::service::policies::{About, Alias, Change, Evaluation};
 use crate::service::preview;
 use crate::service::refusal::Refusal;
 use crate::service::restart::SERVING;
-use crate::service::savings::{self, Saved};
+use crate::service::savings;
 use crate::storage::Who;
 
 /// Largest checkpoint, bytes.
@@ -53,12 +53,23 @@ impl Door {
         Ok(convert::change(change))
     }
 
-    /// Takes a checkpoint in.
-    pub(super) async fn take_in(&self, bytes: Vec<u8>, about: About, who: &Who) -> Result<Told, Refusal> {
+    /// Takes a checkpoint in, perhaps with what it came to.
+    pub(super) async fn take_in(
+        &self,
+        bytes: Vec<u8>,
+        about: About,
+        evaluation: Option<Evaluation>,
+        who: &Who,
+    ) -> Result<Told, Refusal> {
         let (kept, name, note) = (bytes.clone(), about.name.clone(), about.note.clone());
-        let told = self.ask_policies(|reply| PolicyCommand::Upload(bytes, about, reply)).await?;
+        let evaluated = evaluation.as_ref().map(|evaluation| evaluation.evaluated.clone());
+        let upload = |reply| PolicyCommand::Upload(bytes, about, evaluation, reply);
+        let told = self.ask_policies(upload).await?;
         if let Some(storage) = &self.storage {
             storage.upload_policy(&name, kept, &note, who).await?;
+            if let Some(evaluated) = &evaluated {
+                storage.set_evaluation(&told.id, evaluated, who).await?;
+            }
         }
         Ok(told)
     }
@@ -87,13 +98,18 @@ impl PolicyService for Door {
     ) -> Result<Response<wire::Policy>, Status> {
         let caller = Caller::of(request.extensions());
         let mut pieces = request.into_inner();
-        let (mut bytes, mut about) = (Vec::new(), None);
+        let (mut bytes, mut about, mut came_to) = (Vec::new(), None, None);
         while let Some(piece) = pieces.next().await {
-            let wire::UploadPolicyRequest { name, note, chunk } = piece?;
+            let wire::UploadPolicyRequest { name, note, chunk, evaluation } = piece?;
             if about.is_none() {
                 let name = Field::root("name").name(&name).map_err(Refusal::from)?;
                 Field::root("note").text(&note).map_err(Refusal::from)?;
                 let at_ms = self.clock.now_ms();
+                let handed_in = (&*caller.name, at_ms);
+                let evaluated = |given| {
+                    convert::evaluated(Field::root("evaluation"), given, handed_in).map_err(Refusal::from)
+                };
+                came_to = evaluation.as_ref().map(evaluated).transpose()?;
                 about = Some(About {
                     name,
                     note,
@@ -108,8 +124,17 @@ impl PolicyService for Door {
         }
         let about =
             about.ok_or_else(|| Refusal::from(Field::root("name").refuse("is missing, want a name")))?;
-        let told = self.take_in(bytes, about, &caller.who(&self.clock)).await?;
+        let told = self.take_in(bytes, about, came_to, &caller.who(&self.clock)).await?;
         Ok(Response::new(convert::policy(told)))
+    }
+
+    async fn get_evaluation(
+        &self,
+        request: Request<wire::GetEvaluationRequest>,
+    ) -> Result<Response<wire::PolicyEvaluation>, Status> {
+        let name = Field::root("policy").name(&request.into_inner().policy).map_err(Refusal::from)?;
+        let (hash, evaluated) = self.ask_policies(|reply| PolicyCommand::Evaluation(name, reply)).await?;
+        Ok(Response::new(convert::evaluation(hash, &evaluated)))
     }
 
     async fn set_alias(
@@ -245,10 +270,9 @@ impl PolicyService for Door {
         let since_ms = since_ms.map_err(Refusal::from)?.map(|at| at as i64);
         let until_ms = self.clock.now_ms();
         let since_ms = savings::hour(since_ms.unwrap_or(until_ms - DAY_MS));
-        let saved = self.owner.ask(|reply| Command::Savings(cluster_id, since_ms, reply)).await?;
-        let mut total = Saved::default();
-        saved.iter().for_each(|(_, saved)| total.add(saved));
-        let clusters = saved.iter().map(|(cluster, saved)| saved.told(cluster)).collect();
-        Ok(Response::new(wire::SavingsResponse { since_ms, until_ms, total: Some(total.told("")), clusters }))
+        let clusters = self.owner.ask(|reply| Command::Savings(cluster_id, since_ms, reply)).await?;
+        let mut total = wire::Saved::default();
+        clusters.iter().for_each(|saved| savings::add(&mut total, saved));
+        Ok(Response::new(wire::SavingsResponse { since_ms, until_ms, total: Some(total), clusters }))
     }
 }

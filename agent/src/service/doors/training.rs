@@ -9,9 +9,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::appcore::door::pieces;
-use crate::service::convert::Field;
+use crate::service::convert::{self, Field};
 use crate::service::refusal::Refusal;
-use crate::training::{self, FILES, Learnt, MOST_POINTS, Outcome, Point, Run, Runs};
+use crate::training::{self, FILES, Learnt, MOST_POINTS, Point, Run, Runs};
 
 /// Runs of an answer.
 const MOST: i64 = 200;
@@ -19,7 +19,11 @@ const USUAL: i64 = 50;
 
 /// The runs that the service knows of; nothing where it was told of no folder.
 #[derive(Clone, Debug)]
-pub struct TrainingDoor(pub Option<Arc<Runs>>);
+pub struct TrainingDoor {
+    pub runs: Option<Arc<Runs>>,
+    /// Where a TensorBoard shows them; empty for none.
+    pub tensorboard: Arc<str>,
+}
 
 impl TrainingDoor {
     /// Has folders read.
@@ -28,7 +32,7 @@ impl TrainingDoor {
         read: impl FnOnce(&Runs) -> T + Send + 'static,
     ) -> Result<T, Status> {
         let why = "the service was told of no folder with training runs: start it with --runs FOLDER";
-        let runs = self.0.clone().ok_or_else(|| Status::failed_precondition(why))?;
+        let runs = self.runs.clone().ok_or_else(|| Status::failed_precondition(why))?;
         let read = tokio::task::spawn_blocking(move || read(&runs)).await;
         read.map_err(|_| Status::internal("the folders could not be read"))
     }
@@ -37,7 +41,7 @@ impl TrainingDoor {
 impl TrainingDoor {
     /// Changes whenever a run does; of no folders, never.
     pub async fn mark(&self) -> Vec<(String, i64, bool)> {
-        if self.0.is_none() { Vec::new() } else { self.read(Runs::mark).await.unwrap_or_default() }
+        if self.runs.is_none() { Vec::new() } else { self.read(Runs::mark).await.unwrap_or_default() }
     }
 }
 
@@ -63,13 +67,14 @@ impl TrainingService for TrainingDoor {
         let wire::ListTrainingRunsRequest { matching, skip, limit } = request.into_inner();
         let limit = within("limit", limit, USUAL, 1, MOST)?;
         let skip = within("skip", Some(skip), 0, 0, i64::MAX)?;
+        let tensorboard = self.tensorboard.to_string();
         let answer = self.read(move |runs| {
-            let mut found = runs.list();
-            found.retain(|run| run.id.contains(&matching));
+            let found = runs.list(&matching);
             wire::ListTrainingRunsResponse {
                 total: found.len() as i64,
                 runs: found.iter().skip(skip).take(limit).map(run).collect(),
                 folders: runs.folders().map(|folder| folder.display().to_string()).collect(),
+                tensorboard,
             }
         });
         answer.await.map(Response::new)
@@ -89,7 +94,8 @@ impl TrainingService for TrainingDoor {
             run: Some(run(of)),
             curve: curve.iter().map(point).collect(),
             iterations_per_point: *every as i64,
-            results: results.iter().map(result).collect(),
+            results: results.iter().map(convert::result).collect(),
+            tensorboard: self.tensorboard.to_string(),
         }))
     }
 
@@ -150,16 +156,5 @@ fn point(point: &Point) -> wire::TrainingPoint {
         gradient_norm: point.gradient_norm,
         cost: point.validation.as_ref().map(|validation| validation.cost),
         by_alpha: point.validation.as_ref().map(by_alpha).unwrap_or_default(),
-    }
-}
-
-fn result(result: &Outcome) -> wire::TrainingResult {
-    wire::TrainingResult {
-        scenario: result.scenario.clone(),
-        policy: result.policy.clone(),
-        alpha: result.alpha,
-        cost: result.cost,
-        data_moved_gb: result.data_moved_gb,
-        response_mean_s: result.response_mean_s,
     }
 }

@@ -10,7 +10,6 @@ use crate::service::convert::{Field, Update};
 use crate::service::feed::Event;
 use crate::service::messages::{Answer, Dispute, Order, Report};
 use crate::service::refusal::Refusal;
-use crate::service::savings::Saved;
 use crate::service::scribe::{Durable, Scribe};
 use crate::service::serving::Serving;
 
@@ -121,12 +120,13 @@ impl Owner {
         Ok((disputed, durable))
     }
 
-    pub(super) fn savings(&mut self, cluster: &str, begin_ms: i64) -> Result<Vec<(String, Saved)>, Refusal> {
+    pub(super) fn savings(&mut self, cluster: &str, begin_ms: i64) -> Result<Vec<wire::Saved>, Refusal> {
+        let told = |id: &str, saved: wire::Saved| wire::Saved { cluster_id: id.to_owned(), ..saved };
         if !cluster.is_empty() {
             let saved = self.books("cluster_id", cluster)?.saved.since(begin_ms);
-            return Ok(vec![(cluster.to_owned(), saved)]);
+            return Ok(vec![told(cluster, saved)]);
         }
-        let saved = |(id, held): (&String, &Held)| (id.clone(), held.books.saved.since(begin_ms));
+        let saved = |(id, held): (&String, &Held)| told(id, held.books.saved.since(begin_ms));
         Ok(self.clusters.iter().map(saved).collect())
     }
 }

@@ -8,13 +8,13 @@ use remora_proto::v1 as wire;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::evaluation::Evaluated;
 use crate::service::books::{Made, Portrait};
 use crate::service::convert::{Registration, Update};
 use crate::service::feed::Watch;
 use crate::service::messages::{Answer, Dispute, Order, Report, Summary};
-use crate::service::policies::{About, Alias, Change};
+use crate::service::policies::{About, Alias, Change, Evaluation};
 use crate::service::refusal::Refusal;
-use crate::service::savings::Saved;
 use crate::service::scribe::Durable;
 use crate::service::serving::Serving;
 
@@ -48,6 +48,8 @@ pub struct Told {
     pub id: String,
     pub about: Option<About>,
     pub aliases: Vec<Alias>,
+    /// It is known what it came to.
+    pub evaluated: bool,
 }
 
 /// How policies serve a cluster, and how they do.
@@ -85,7 +87,7 @@ pub enum Command {
     /// With who says so.
     Dispute(Dispute, String, Reply<Durably<Arc<wire::Disputed>>>),
     /// Of one cluster or of all: what was saved since an hour began, by cluster.
-    Savings(String, i64, Reply<Vec<(String, Saved)>>),
+    Savings(String, i64, Reply<Vec<wire::Saved>>),
     /// Waits until all that happened so far is durable.
     Flush(Reply<Durably<()>>),
     Policies(PolicyCommand),
@@ -95,7 +97,9 @@ pub enum Command {
 pub enum PolicyCommand {
     List(Reply<Vec<Told>>),
     Get(String, Reply<Told>),
-    Upload(Vec<u8>, About, Reply<Told>),
+    Upload(Vec<u8>, About, Option<Evaluation>, Reply<Told>),
+    /// What a policy came to, with the hash of its checkpoint.
+    Evaluation(String, Reply<(String, Arc<Evaluated>)>),
     /// What is to change; it holds when it is enacted.
     SetAlias {
         alias: Alias,

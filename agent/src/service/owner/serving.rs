@@ -8,8 +8,16 @@ use crate::service::convert::Field;
 use crate::service::policies::{Alias, Change};
 use crate::service::refusal::Refusal;
 use crate::service::restart::{ITSELF, SERVING};
-use crate::service::serving::{Autonomy, Serving};
+use crate::service::serving::{Autonomy, Serving, is_heuristic};
 use crate::storage::Who;
+
+/// Why nothing is known of what a policy came to.
+fn unevaluated(id: &str) -> String {
+    if is_heuristic(id) {
+        return format!("{id} is a heuristic, which learned policies are evaluated beside");
+    }
+    format!("nobody handed in an evaluation of {id}: `remora policy upload` takes one with --evaluation")
+}
 
 impl Owner {
     pub(super) fn policies(&mut self, command: PolicyCommand) {
@@ -23,9 +31,16 @@ impl Owner {
                 let found = policies.find(Field::root("policy"), &name);
                 drop(reply.send(found.map(|id| self.told(id))));
             }
-            PolicyCommand::Upload(bytes, about, reply) => {
-                let added = policies.add(&bytes, about);
+            PolicyCommand::Upload(bytes, about, evaluation, reply) => {
+                let added = policies.add(&bytes, about, evaluation);
                 drop(reply.send(added.map(|id| self.told(id))));
+            }
+            PolicyCommand::Evaluation(name, reply) => {
+                let found = policies.find(Field::root("policy"), &name).and_then(|id| {
+                    let none = || Refusal::UnknownPolicy(Field::root("policy").refuse(unevaluated(&id)));
+                    policies.evaluation(&id).ok_or_else(none)
+                });
+                drop(reply.send(found));
             }
             PolicyCommand::SetAlias { alias, policy, expected, by, reply } => {
                 drop(reply.send(self.set_alias(alias, &policy, expected, by)));
@@ -49,7 +64,8 @@ impl Owner {
 
     fn told(&self, id: String) -> Told {
         let policies = &self.chooser.policies;
-        Told { about: policies.about(&id).cloned(), aliases: policies.aliases(&id).collect(), id }
+        let evaluated = policies.evaluation(&id).is_some();
+        Told { about: policies.about(&id).cloned(), aliases: policies.aliases(&id).collect(), evaluated, id }
     }
 
     fn set_alias(

@@ -270,6 +270,7 @@ const AFTER_FIRST: &str = "
     DROP TABLE runs; DROP TABLE artifacts; DROP TABLE transitions;
     ALTER TABLE snapshots DROP COLUMN before_sequence; ALTER TABLE snapshots DROP COLUMN before_at_ms;
     ALTER TABLE snapshots DROP COLUMN before_body;
+    DROP TABLE evaluations;
     DELETE FROM schema_version WHERE version > 1;
 ";
 

@@ -1,0 +1,35 @@
+//! Plots in the colours of the page.
+
+use maud::{PreEscaped, html};
+use remora_trainer::plot::{Labels, Scale, Series, WIDTH, plot};
+
+use super::Part;
+
+/// Curves over iterations, with their last values in words.
+pub fn curves(title: &str, y: &str, series: &[Series]) -> Part {
+    let drawn = plot(&Labels { title, x: "iteration", y }, Scale::Close, series);
+    let last = |series: &Series| {
+        series.points.last().map(|(at, value)| format!("{} {value:.3} at iteration {at}", series.name))
+    };
+    let words: Vec<_> = series.iter().filter_map(last).collect();
+    figure(&drawn, &format!("{title}, {y}: {}", words.join("; ")))
+}
+
+/// A plot, and what it shows in words.
+pub fn figure(drawn: &str, label: &str) -> Part {
+    html! { figure { div role="img" aria-label=(label) { (PreEscaped(themed(drawn))) } figcaption.skip { (label) } } }
+}
+
+/// Beside a plot, for legends in wide letters.
+const ROOM: u32 = 45;
+
+/// Black on white becomes text on ground.
+fn themed(svg: &str) -> String {
+    let from = svg.find("<svg").unwrap_or(0);
+    let view = |width: u32| format!("viewBox=\"0 0 {width} ");
+    svg[from..]
+        .replacen(&view(WIDTH), &view(WIDTH + ROOM), 1)
+        .replace(" xmlns=\"http://www.w3.org/2000/svg\"", "")
+        .replace("\"#FFFFFF\"", "\"none\"")
+        .replace("\"#000000\"", "\"currentColor\"")
+}
