@@ -33,6 +33,7 @@ SCREENS = {
     "runs": "/runs",
     "decisions": "/placements/urban-sensing",
     "policies": "/policies",
+    "evaluation": "/policies/evaluation?policy=pretrained",
     "triggers": "/triggers",
 }
 MANIFEST = """

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Screen:
-    """A page: its name, its path with `{run}`, `{failed}` and `{decision}` of what fills the service, and what it shows."""
+    """A page: its name, its path with `{run}`, `{failed}`, `{decision}` and `{policy}` of what fills the service, and what
+    it shows."""
 
     name: str
     path: str
@@ -31,12 +32,16 @@ SCREENS = [
     Screen("set-aside", "/apps/fails", "quarantined"),
     Screen("runs", "/runs", "shout.1"),
     Screen("run", "/runs/{run}", "Read and written"),
+    Screen("found-runs", "/runs?q=monday", "learner"),
+    Screen("compared-runs", "/runs/{failed}/compare?with={run}", "What came of them"),
     Screen("failed-run", "/runs/{failed}", "there is no pump at this address"),
     Screen("placements", "/placements", "urban-sensing"),
     Screen("decisions", "/placements/urban-sensing", "the node lost power"),
     Screen("receipt", "/placements/urban-sensing/{decision}", "What was chosen from"),
     Screen("policies", "/policies", "greedy-marginal"),
     Screen("preview", "/policies/preview?policy=random", "Had it decided"),
+    Screen("evaluation", "/policies/evaluation?policy={policy}", "The plots as numbers"),
+    Screen("not-evaluated", "/policies/evaluation?policy=random", "A heuristic is what"),
     Screen("training", "/training", "Training"),
     Screen("triggers", "/triggers", "weekly"),
     Screen("audit", "/audit", "AppService/Register"),

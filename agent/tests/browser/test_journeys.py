@@ -116,6 +116,12 @@ def test_a_failing_run_is_found_understood_and_repeated(lively, visitor, tmp_pat
     assert operator.page.url.split("?")[0] != f"{service.url}/runs/{run}"
     assert f"Repeats {run}." in operator.text()
     figure(operator, "Status").get_by_text("failed", exact=True).wait_for()
+    # Beside the one that it repeats nothing came of it that is new.
+    operator.page.get_by_role("link", name="compare it with another run").click()
+    operator.sees("The same came of both.")
+    assert operator.page.get_by_label("Another run").input_value() == run
+    row = operator.page.get_by_role("row").filter(has=operator.page.get_by_role("cell", name="exit code", exact=True))
+    assert row.locator("td").all_inner_texts() == ["exit code", "3", "3", "no"]
     # Lines arrive as they were typed.
     run = asks(operator, "echo", "two\nlines")
     operator.goes(f"/runs/{run}")
@@ -123,6 +129,41 @@ def test_a_failing_run_is_found_understood_and_repeated(lively, visitor, tmp_pat
     with operator.page.expect_download() as download:
         operator.page.get_by_role("link", name="response").click()
     assert download.value.path().read_bytes() == b"TWO\nLINES"
+
+
+def test_runs_are_found_by_what_they_read(lively, visitor) -> None:
+    service, _ = lively
+    looker = visitor(service.url)
+    for path in ["/runs", "/archive"]:
+        looker.goes(path)
+        looker.page.keyboard.press("/")
+        looker.page.keyboard.type("MONDAY")
+        looker.page.keyboard.press("Enter")
+        looker.page.wait_for_url("**q=MONDAY*")
+        # Though no row of the list of runs says so.
+        looker.page.get_by_role("link", name="learner.1", exact=True).first.wait_for()
+        assert looker.page.get_by_role("link", name="shout.1", exact=True).count() == 0, path
+    looker.goes("/runs?q=nothing-of-the-kind")
+    looker.page.get_by_role("link", name="Show all").click()
+    looker.page.get_by_role("link", name="shout.1", exact=True).wait_for()
+
+
+def test_a_policy_is_seen_beside_the_baselines(lively, visitor) -> None:
+    service, _ = lively
+    looker = visitor(service.url)
+    looker.goes("/policies")
+    row = looker.page.get_by_role("row").filter(has_text="uploaded")
+    row.get_by_role("link", name="beside the baselines").click()
+    looker.page.get_by_role("heading", name="How uploaded was evaluated").wait_for()
+    # A plot of each scenario, which says in words what it shows.
+    plots = looker.page.locator("figure [role=img]")
+    assert plots.count() == 3
+    assert "uploaded at α = 0: " in plots.first.get_attribute("aria-label")
+    looker.page.get_by_text("The plots as numbers").click()
+    rows = looker.page.locator("#figures tbody tr")
+    # Eight policies at five positions of the dial on three scenarios.
+    assert rows.count() == 8 * 5 * 3
+    assert rows.filter(has_text="this one").count() == 5 * 3
 
 
 def test_a_policy_proves_itself_and_is_taken_back(guarded: Service, visitor) -> None:
@@ -196,7 +237,7 @@ def test_a_viewer_sees_everything_and_changes_nothing(guarded: Service, visitor,
         decision = place(client)[0]
     paths = [screen.path for screen in SCREENS if screen.code == 200] + ["/apps/fails"]
     for path in paths:
-        if "{run}" in path or "{failed}" in path or path == "/apps/learner":
+        if any(word in path for word in ("{run}", "{failed}", "{policy}")) or path == "/apps/learner":
             continue
         answer = viewer.goes(path.format(decision=decision))
         assert answer.status == (403 if path in ("/audit", "/access", "/settings") else 200), path

@@ -11,7 +11,7 @@ import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
 from remora.v1 import cluster_pb2, cluster_service_pb2
 from screens import SCREENS
-from service import PATIENCE, Service, write
+from service import CHECKPOINT, PATIENCE, Service, place, write
 from test_journeys import asks, figure, makes_token, registers
 
 #: In every name that takes it.
@@ -230,3 +230,34 @@ command = ["sh", "./hostile.sh"]
     asks(operator, "hostile", HOSTILE)
     operator.page.get_by_role("row").filter(has_text="hostile.2").get_by_text("failed").first.wait_for()
     neutral(operator)
+
+
+def test_scripts_in_names_and_notes_of_policies_stay_text(guarded: Service, visitor) -> None:
+    told = guarded.remora("policy", "upload", str(CHECKPOINT), "--name", HOSTILE, "--note", HOSTILE, token=guarded.token)
+    assert told.startswith(f"{HOSTILE} is there as ")
+    admin = visitor(guarded.url)
+    admin.signs_in(guarded.token)
+    admin.goes("/policies")
+    row = admin.page.get_by_role("row").filter(has_text="beside the baselines")
+    form = admin.opens("Give a role", row)
+    form.get_by_label("Role").select_option("champion")
+    form.get_by_label("Reason").fill(HOSTILE)
+    form.locator("button").click()
+    admin.sees(f"champion is {HOSTILE}")
+    neutral(admin)
+    with guarded.client(guarded.token) as client:
+        decision = place(client)[0]
+    for path in [
+        "/policies",
+        "/policies/evaluation?policy=champion",
+        "/policies/preview?policy=champion",
+        "/placements/urban-sensing",
+        f"/placements/urban-sensing/{decision}",
+    ]:
+        admin.goes(path)
+        admin.sees(HOSTILE)
+        neutral(admin)
+    # The audit log shows details as JSON, in which quotes are escaped.
+    admin.goes("/audit")
+    admin.sees(HOSTILE.replace('"', '\\"'))
+    neutral(admin)
