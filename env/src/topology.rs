@@ -202,7 +202,7 @@ pub struct Topology {
     link_channels: Vec<[ChannelId; 2]>,
     routes: Routes,
     /// Whether each vertex has one link alone.
-    leaves: Vec<bool>,
+    one_link: Vec<bool>,
     /// For each node the site it is in, and for each site its nodes.
     site_of: Vec<u32>,
     sites: Vec<Range<NodeId>>,
@@ -251,7 +251,7 @@ impl Topology {
             link_channels.push([up, down]);
         }
         let routes = Routes::Trees((0..vertices).map(|_| OnceLock::new()).collect());
-        let leaves = neighbours.iter().map(|links| links.len() == 1).collect();
+        let one_link = neighbours.iter().map(|links| links.len() == 1).collect();
         let (site_of, sites) = sites(&neighbours, nodes.len());
         let nearest_registry = Vec::new();
         let mut topology = Topology {
@@ -263,7 +263,7 @@ impl Topology {
             neighbours,
             link_channels,
             routes,
-            leaves,
+            one_link,
             site_of,
             sites,
             nearest_registry,
@@ -320,6 +320,11 @@ impl Topology {
     /// Vertex of registry `index`.
     pub fn registry_vertex(&self, index: usize) -> VertexId {
         (self.nodes.len() + index) as VertexId
+    }
+
+    /// Nodes and registries: the vertices at which something runs. Switches come after them.
+    pub fn leaves(&self) -> Range<VertexId> {
+        0..self.registry_vertex(self.registries.len())
     }
 
     /// Name of any vertex.
@@ -438,7 +443,7 @@ impl Topology {
     pub(crate) fn hop(&self, vertex: VertexId, direction: Direction) -> Option<(VertexId, ChannelId, f64)> {
         let Routes::Climbing(hops) = &self.routes else { return None };
         let hop = &hops[vertex as usize];
-        (hop.hops > 0 && self.leaves[vertex as usize])
+        (hop.hops > 0 && self.one_link[vertex as usize])
             .then(|| (hop.towards, hop.channel(direction), hop.latency_s))
     }
 

@@ -19,6 +19,8 @@ pub use keeper::Keeper;
 
 /// The application's name.
 pub const NAME: &str = "remora-policy";
+/// The trigger that an operator fires.
+pub const BY_HAND: &str = "by-hand";
 const MANIFEST: &str = include_str!("../../apps/remora-policy/app.toml");
 /// Inputs of its runs: the recording, whose trace lies beside it, and the name of the heuristic that decides, if one does.
 pub const RECORDING: &str = "recording.toml";

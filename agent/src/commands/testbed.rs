@@ -1,16 +1,17 @@
 //! `remora testbed`: a scenario for real, as processes on this machine.
 
+mod compare;
+mod live;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use remora_env::Scenario;
-use remora_env::file::write_whole;
 use serde_json::Value;
 
-use super::{bytes, learn, print, serve, table, tables};
-use crate::testbed::compare::{Comparison, Ranking, compare};
+use super::{bytes, print, serve, table, tables};
 use crate::testbed::faults::Fault;
 use crate::testbed::network::{self, Choice, Network};
 use crate::testbed::run::{Plan, Played, play, prepared};
@@ -27,12 +28,14 @@ pub struct Args {
 const EXAMPLE: &str = "Examples:
   remora testbed run testbed --policy greedy-marginal
   remora testbed run testbed --fault node:shop/nuc@20+10 --fault link:workshop@40+5
-  remora testbed compare testbed --policies kube-default,skippy,greedy-marginal,greedy-completion,pretrained";
+  remora testbed compare testbed --policies kube-default,skippy,greedy-marginal,greedy-completion,pretrained
+  remora testbed learn testbed --degrade workshop*0.25 --out runs/live";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(RunArgs),
-    Compare(CompareArgs),
+    Compare(compare::Args),
+    Learn(live::Args),
 }
 
 /// Play a world with one policy.
@@ -50,25 +53,6 @@ struct RunArgs {
     /// Do not measure the links first.
     #[arg(long)]
     no_links: bool,
-    #[command(flatten)]
-    common: Common,
-}
-
-/// Play a world with several policies, here and in the simulator, and compare the two.
-#[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Example:\n  remora testbed compare testbed --policies kube-default,skippy,greedy-marginal --tasks 60"
-)]
-struct CompareArgs {
-    /// Scenario: `testbed`, which is made for this, another built-in one, or a file.
-    scenario: String,
-    /// Who decides: names of heuristics, `pretrained`, paths of checkpoints.
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "greedy-marginal,greedy-completion,skippy,kube-default,round-robin"
-    )]
-    policies: Vec<String>,
     #[command(flatten)]
     common: Common,
 }
@@ -135,6 +119,7 @@ pub async fn run(args: Args, json: bool) -> Result<()> {
     let common = match &args.command {
         Command::Run(args) => args.common.clone(),
         Command::Compare(args) => args.common.clone(),
+        Command::Learn(args) => args.common.clone(),
     };
     if !(common.speed >= 1.0 && common.speed <= 1000.0) {
         bail!("--speed is {}, want 1 to 1000", common.speed);
@@ -153,7 +138,8 @@ pub async fn run(args: Args, json: bool) -> Result<()> {
     let running = async {
         match args.command {
             Command::Run(args) => run_one(args, json).await,
-            Command::Compare(args) => compare_all(args, json).await,
+            Command::Compare(args) => compare::run(args, json).await,
+            Command::Learn(args) => live::run(args, json).await,
         }
     };
     tokio::select! {
@@ -207,9 +193,11 @@ async fn run_one(args: RunArgs, json: bool) -> Result<()> {
         faults: args.fault,
         patience_s: patience,
         measure_links: !args.no_links,
+        apps: false,
     };
-    let count = plan.scenario.world(seed).tasks.len();
-    let network = Arc::new(Network::new(plan.scenario.world(seed).topology).await?);
+    let world = plan.scenario.world(seed);
+    let count = world.tasks.len();
+    let network = Arc::new(Network::new(world.topology).await?);
     let played = played(&plan, &network, count).await?;
     let row = played.row(&plan, speed);
     let problems = played.problems(count);
@@ -239,100 +227,6 @@ fn prepare(name: &str, common: &Common) -> Result<Scenario> {
     }
     Ok(scenario)
 }
-
-async fn compare_all(args: CompareArgs, json: bool) -> Result<()> {
-    let Common { seed, alpha, speed, patience, out, .. } = args.common.clone();
-    let scenario = prepare(&args.scenario, &args.common)?;
-    for policy in &args.policies {
-        remora_policies::by_name(policy, seed)?;
-    }
-    let folder = Folder::new(out.as_deref())?;
-    let count = scenario.world(seed).tasks.len();
-    // Namespaces are made once for all: a name of a link is taken once.
-    let network = Arc::new(Network::new(scenario.world(seed).topology).await?);
-    let mut runs = Vec::new();
-    for policy in args.policies {
-        let plan = Plan {
-            scenario: scenario.clone(),
-            folder: folder.path().join(policy.replace('/', "-")),
-            policy,
-            alpha,
-            seed,
-            faults: Vec::new(),
-            patience_s: patience,
-            measure_links: false,
-        };
-        let played = played(&plan, &network, count).await?;
-        let problems = played.problems(count);
-        if !problems.is_empty() {
-            bail!("{}: {}", plan.policy, problems.join("\n  "));
-        }
-        runs.push((plan, played));
-    }
-    let comparison = compare(&runs)?;
-    if let Folder::Given(out) = &folder {
-        let text = serde_json::to_vec_pretty(&comparison)?;
-        let path = out.join("comparison.json");
-        write_whole(&path, |file| file.write_all(&text))
-            .with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    if json {
-        return tables::print_json(&comparison);
-    }
-    let network = runs.first().map_or("", |(_, played)| played.network);
-    print(format_args!("{} on the {network} network, times and sizes divided by {speed}", scenario.name()))?;
-    show_comparison(&comparison)
-}
-
-fn show_comparison(comparison: &Comparison) -> Result<()> {
-    let mut table =
-        table(&["policy", "response s", "simulated", "moved MB", "simulated", "cost", "simulated"]);
-    for row in &comparison.rows {
-        let seconds = [row.measured_response_s, row.simulated_response_s].map(|s| format!("{s:.2}"));
-        let moved = [row.measured_moved_bytes, row.simulated_moved_bytes].map(|b| format!("{:.1}", b / 1e6));
-        let cost = [row.measured_cost, row.simulated_cost].map(|cost| format!("{cost:.3}"));
-        table.add_row([row.policy.clone()].into_iter().chain(seconds).chain(moved).chain(cost));
-    }
-    print(table)?;
-    let mut table = super::table(&[
-        "per task",
-        "same node",
-        "error s",
-        "replayed",
-        "calibrated",
-        "error %",
-        "replayed",
-        "calibrated",
-        "bytes %",
-        "replayed",
-    ]);
-    for row in &comparison.rows {
-        let errors = [row.decided, row.replayed, row.calibrated];
-        let seconds = errors.map(|errors| format!("{:.3}", errors.response_s));
-        let shares = errors.map(|errors| format!("{:.1}", 100.0 * errors.response_share));
-        let moved = [row.decided, row.replayed].map(|errors| format!("{:.1}", 100.0 * errors.moved_share));
-        let same = format!("{:.0} %", 100.0 * row.same_node);
-        table.add_row([row.policy.clone(), same].into_iter().chain(seconds).chain(shares).chain(moved));
-    }
-    print(table)?;
-    let taus = |ranking: &Ranking| {
-        format!("response {:.2}, data moved {:.2}, cost {:.2}", ranking.response, ranking.moved, ranking.cost)
-    };
-    print(format_args!(
-        "order of the policies here and simulated, Kendall's τ: {}; calibrated: {}",
-        taus(&comparison.ranking),
-        taus(&comparison.calibrated_ranking)
-    ))?;
-    if let Some(calibration) = &comparison.calibration {
-        learn::show(calibration)?;
-    }
-    print(COMPARISON)
-}
-
-const COMPARISON: &str = "\
-error      median over tasks of |simulated − measured| response time; the policy decides in both
-replayed   the same, the simulator under the decisions made here
-calibrated replayed in the simulator that was calibrated with the run of the first policy";
 
 /// Plays a plan behind a progress bar.
 async fn played(plan: &Plan, network: &Arc<Network>, count: usize) -> Result<Played> {

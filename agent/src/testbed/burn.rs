@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use cpu_time::ThreadTime;
 
+use crate::storage::random;
+
 /// The command of `remora` that is such a task.
 pub const BURN: &str = "burn";
 /// How often it sleeps.
@@ -108,10 +110,7 @@ impl Groups {
                 let _ = fs::remove_file(lock_of(&name));
             }
         }
-        let mut random = [0; 6];
-        getrandom::fill(&mut random).ok()?;
-        let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        let name = format!("{PREFIX}{name}");
+        let name = format!("{PREFIX}{}", random::<6>());
         let lock = fs::File::create(lock_of(&name)).ok()?;
         lock.lock().ok()?;
         let folder = mounted.join(name);

@@ -2,6 +2,7 @@
 //! what was lost.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -71,7 +72,11 @@ pub struct Driver {
     next: AtomicU64,
     /// How long a node may be silent before what it works on counts as lost.
     patience: Duration,
+    /// For how many tasks each still waits; nothing once one of them did not complete.
+    awaits: Mutex<Vec<Option<u32>>>,
     began: Instant,
+    /// Nanoseconds for which the testbed rested: no time of its own.
+    rested: AtomicU64,
 }
 
 /// One try of a task.
@@ -113,7 +118,10 @@ impl Driver {
             next: vec![0; datasets.len()],
             keepers: datasets.iter().map(|dataset| dataset.homes.clone()).collect(),
         };
+        let awaits = world.tasks.iter().map(|planned| Some(planned.awaits)).collect();
         Driver {
+            awaits: Mutex::new(awaits),
+            rested: AtomicU64::new(0),
             idle: world.initial_cluster(),
             controls,
             versions: Mutex::new(versions),
@@ -132,41 +140,45 @@ impl Driver {
         self.versions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn now(&self) -> Time {
-        Time::from_s(self.began.elapsed().as_secs_f64())
+    /// When a time of the testbed is.
+    fn at(&self, time: Time) -> Instant {
+        self.began + Duration::from_nanos(self.rested.load(Ordering::Relaxed) + time.0)
     }
 
-    /// Plays all tasks of the world, as if it had begun when this was made; what became of each, as they ended. `ended` is told of each.
-    pub async fn play(self: Arc<Self>, ended: impl Fn(&Lived)) -> Result<Vec<Lived>> {
-        let tasks = &self.world.tasks;
-        let mut awaits: Vec<Option<u32>> = tasks.iter().map(|planned| Some(planned.awaits)).collect();
+    /// Time of the testbed.
+    pub fn now(&self) -> Time {
+        let elapsed = Time::from_s(self.began.elapsed().as_secs_f64());
+        Time(elapsed.0.saturating_sub(self.rested.load(Ordering::Relaxed)))
+    }
+
+    /// Waits for a time of the testbed.
+    pub async fn until(&self, time: Time) {
+        sleep_until(self.at(time)).await;
+    }
+
+    /// Goes on after a rest, in which nothing was under way: it is now the time at which the rest began or, where tasks
+    /// were to arrive before that, `next`.
+    pub fn go_on(&self, rested_at: Time, next: Time) {
+        let elapsed = Time::from_s(self.began.elapsed().as_secs_f64());
+        self.rested.store(elapsed.0.saturating_sub(rested_at.min(next).0), Ordering::Relaxed);
+    }
+
+    /// Plays those of these tasks that arrive at times of their own, and all that follow them; what became of each, as
+    /// they ended. `ended` is told of each.
+    pub async fn play(self: &Arc<Self>, tasks: Range<usize>, ended: impl Fn(&Lived)) -> Result<Vec<Lived>> {
         let mut living = JoinSet::new();
-        for (index, planned) in tasks.iter().enumerate() {
-            if let When::At(at) = planned.when {
+        for index in tasks {
+            if let When::At(at) = self.world.tasks[index].when {
                 living.spawn(self.clone().live(index as u32, at));
             }
         }
-        let mut lived = Vec::with_capacity(tasks.len());
+        let mut lived = Vec::new();
         while let Some(one) = living.join_next().await {
-            let one = one.context("a task's life broke off")??;
-            let mut over = vec![one];
+            let mut over = vec![one.context("a task's life broke off")??];
             while let Some(one) = over.pop() {
-                for &follower in &tasks[one.outcome.task as usize].followers {
-                    let waits = &mut awaits[follower as usize];
-                    match (one.outcome.is_completed(), *waits) {
-                        (_, None) => {}
-                        (true, Some(1)) => drop(living.spawn(self.clone().live(follower, self.now()))),
-                        (true, Some(more)) => *waits = Some(more - 1),
-                        (false, Some(_)) => {
-                            *waits = None;
-                            let mut outcome = Outcome::arrived(TaskId::from(follower), self.now());
-                            outcome.end = End::Orphaned;
-                            let reason =
-                                format!("{} did not complete", tasks[one.outcome.task as usize].name);
-                            over.push(Lived { outcome, tries: Vec::new(), reason });
-                        }
-                    }
-                }
+                let (ready, orphans) = self.followers(&one);
+                ready.into_iter().for_each(|task| drop(living.spawn(self.clone().live(task, self.now()))));
+                over.extend(orphans);
                 ended(&one);
                 lived.push(one);
             }
@@ -174,9 +186,32 @@ impl Driver {
         Ok(lived)
     }
 
+    /// Those that waited for this task: whose turn it is, and who will never have one.
+    fn followers(&self, one: &Lived) -> (Vec<u32>, Vec<Lived>) {
+        let (mut ready, mut orphans) = (Vec::new(), Vec::new());
+        let before = &self.world.tasks[one.outcome.task as usize];
+        let mut awaits = self.awaits.lock().unwrap_or_else(PoisonError::into_inner);
+        for &follower in &before.followers {
+            let waits = &mut awaits[follower as usize];
+            match (one.outcome.is_completed(), *waits) {
+                (_, None) => {}
+                (true, Some(1)) => ready.push(follower),
+                (true, Some(more)) => *waits = Some(more - 1),
+                (false, Some(_)) => {
+                    *waits = None;
+                    let mut outcome = Outcome::arrived(TaskId::from(follower), self.now());
+                    outcome.end = End::Orphaned;
+                    let reason = format!("{} did not complete", before.name);
+                    orphans.push(Lived { outcome, tries: Vec::new(), reason });
+                }
+            }
+        }
+        (ready, orphans)
+    }
+
     /// A task from its arrival to its end.
     async fn live(self: Arc<Self>, index: u32, at: Time) -> Result<Lived> {
-        sleep_until(self.began + Duration::from_nanos(at.0)).await;
+        self.until(at).await;
         let planned = &self.world.tasks[index as usize];
         let outcome = Outcome::arrived(TaskId::from(index), at);
         let mut lived = Lived { outcome, tries: Vec::new(), reason: String::new() };

@@ -4,7 +4,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use remora_env::World;
-use remora_env::topology::VertexId;
 
 /// One fault: what, when, and for how long. Seconds of the testbed since the first task could arrive.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,19 +75,20 @@ impl Fault {
     /// Where the world has none of that name.
     pub fn target(&self, world: &World) -> Result<Option<usize>, String> {
         let topology = &world.topology;
-        let leaves = topology.nodes.len() + topology.registries.len();
         let (sort, name, found) = match &self.what {
             What::Server => return Ok(None),
-            What::Node(name) => {
-                ("node", name, (0..leaves).find(|&v| topology.vertex_name(v as VertexId) == name))
-            }
+            What::Node(name) => (
+                "node",
+                name,
+                topology.leaves().find(|&v| topology.vertex_name(v) == name).map(|v| v as usize),
+            ),
             What::Link(name) => {
                 ("link", name, topology.links.iter().position(|link| topology.vertex_name(link.from) == name))
             }
         };
         found.map(Some).ok_or_else(|| {
             let known: Vec<_> = match sort {
-                "node" => (0..leaves).map(|v| topology.vertex_name(v as VertexId)).collect(),
+                "node" => topology.leaves().map(|v| topology.vertex_name(v)).collect(),
                 _ => topology.links.iter().map(|link| topology.vertex_name(link.from)).collect(),
             };
             format!("--fault: {} has no {sort} {name:?}, want one of {}", world.name, known.join(", "))

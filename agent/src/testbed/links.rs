@@ -68,7 +68,7 @@ pub async fn measure(topology: &Topology, controls: &Controls) -> Result<Vec<Mea
 
 /// Links and channels to measure, each with two ends between which it is the narrowest.
 fn ways(topology: &Topology) -> Vec<(usize, ChannelId, [VertexId; 2])> {
-    let leaves = (topology.nodes.len() + topology.registries.len()) as VertexId;
+    let leaves = topology.leaves();
     let mut ways = Vec::new();
     let mut sorts = BTreeSet::new();
     for (index, link) in topology.links.iter().enumerate() {
@@ -76,11 +76,12 @@ fn ways(topology: &Topology) -> Vec<(usize, ChannelId, [VertexId; 2])> {
             let rate = topology.channels()[channel as usize].capacity_bytes_per_s;
             let up = channel == topology.link_channels(index)[0];
             // Links alike at one switch are measured once.
-            let sort = if link.from < leaves { (link.to, rate.to_bits(), up) } else { (link.from, 0, up) };
+            let sort =
+                if leaves.contains(&link.from) { (link.to, rate.to_bits(), up) } else { (link.from, 0, up) };
             if sorts.contains(&sort) {
                 continue;
             }
-            let ends = (0..leaves).flat_map(|from| (0..leaves).map(move |to| [from, to]));
+            let ends = leaves.clone().flat_map(|from| topology.leaves().map(move |to| [from, to]));
             let way = ends.into_iter().find(|&[from, to]| narrowest(topology, channel, from, to));
             if let Some(way) = way {
                 sorts.insert(sort);

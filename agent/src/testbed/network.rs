@@ -217,9 +217,8 @@ fn check(topology: &Topology) -> Result<()> {
     if !topology.is_forest() {
         bail!("the links of the scenario form a circle; a testbed wants one way between any two nodes");
     }
-    let leaves = (topology.nodes.len() + topology.registries.len()) as VertexId;
     let links = |vertex| topology.links.iter().filter(move |link| link.from == vertex || link.to == vertex);
-    match (0..leaves).find(|&vertex| links(vertex).count() != 1) {
+    match topology.leaves().find(|&vertex| links(vertex).count() != 1) {
         Some(vertex) => {
             let name = topology.vertex_name(vertex);
             bail!("{name} has not one link; a testbed wants every node and registry at one switch")
@@ -261,18 +260,16 @@ struct End {
 }
 
 fn ends(topology: &Topology, link: usize) -> [End; 2] {
-    let leaves = topology.nodes.len() + topology.registries.len();
     let end = |vertex: VertexId, side: char| {
-        let namespace =
-            if (vertex as usize) < leaves { format!("{PREFIX}{vertex}") } else { FABRIC.to_owned() };
+        let leaf = topology.leaves().contains(&vertex);
+        let namespace = if leaf { format!("{PREFIX}{vertex}") } else { FABRIC.to_owned() };
         End { vertex, namespace, interface: format!("l{link}{side}") }
     };
     [end(topology.links[link].from, 'o'), end(topology.links[link].to, 'i')]
 }
 
 async fn namespaces(topology: &Topology) -> Result<Made> {
-    let leaves = (topology.nodes.len() + topology.registries.len()) as VertexId;
-    let vertices = topology.vertex_count();
+    let (leaves, vertices) = (topology.leaves(), topology.vertex_count());
     if vertices > MOST_VERTICES {
         bail!("the scenario has {vertices} nodes and switches, want at most {MOST_VERTICES}");
     }
@@ -283,7 +280,7 @@ async fn namespaces(topology: &Topology) -> Result<Made> {
     ip("link add control type bridge").await?;
     ip(&format!("addr add {DRIVER}/16 dev control")).await?;
     ip("link set control up").await?;
-    for vertex in 0..leaves {
+    for vertex in leaves.clone() {
         let name = format!("{PREFIX}{vertex}");
         ip(&format!("netns add {name}")).await?;
         ip(&format!("-n {name} link set lo up")).await?;
@@ -292,7 +289,7 @@ async fn namespaces(topology: &Topology) -> Result<Made> {
         ip(&format!("-n {name} addr add {}/16 dev control", address(CONTROL, vertex))).await?;
         ip(&format!("-n {name} link set control up")).await?;
     }
-    for switch in leaves..vertices as VertexId {
+    for switch in leaves.end..vertices as VertexId {
         ip(&format!("-n {FABRIC} link add s{switch} type bridge")).await?;
         ip(&format!("-n {FABRIC} link set s{switch} up")).await?;
     }
@@ -307,7 +304,7 @@ async fn namespaces(topology: &Topology) -> Result<Made> {
         .await?;
         for (end, rate) in ends.iter().zip([link.up_bytes_per_s, link.down_bytes_per_s]) {
             let End { vertex, namespace, interface } = end;
-            if *vertex < leaves {
+            if leaves.contains(vertex) {
                 ip(&format!("-n {namespace} addr add {}/16 dev {interface}", address(DATA, *vertex))).await?;
             } else {
                 ip(&format!("-n {namespace} link set {interface} master s{vertex}")).await?;

@@ -114,9 +114,7 @@ pub async fn run(args: Options) -> Result<()> {
     let scenario = Scenario::load(&args.scenario.to_string_lossy())?;
     let world = Arc::new(scenario.world(args.seed));
     let topology = &world.topology;
-    let vertex = (0..topology.vertex_count() as VertexId).find(|&v| topology.vertex_name(v) == args.name);
-    let leaves = topology.nodes.len() + topology.registries.len();
-    let Some(vertex) = vertex.filter(|&vertex| (vertex as usize) < leaves) else {
+    let Some(vertex) = topology.leaves().find(|&vertex| topology.vertex_name(vertex) == args.name) else {
         bail!("--name {:?}: {} has no such node or registry", args.name, scenario.name());
     };
     std::fs::create_dir_all(&args.folder)

@@ -8,11 +8,9 @@ use serde_json::{Value, json};
 
 use super::driver::Lived;
 
-/// The outcomes, in the order of the tasks.
+/// What became of the tasks, in their order.
 pub fn outcomes(lived: &[Lived]) -> Vec<Outcome> {
-    let mut outcomes: Vec<_> = lived.iter().map(|one| one.outcome.clone()).collect();
-    outcomes.sort_by_key(|outcome| outcome.task);
-    outcomes
+    lived.iter().map(|one| one.outcome.clone()).collect()
 }
 
 /// A scenario with a trace of all that was decided and became of it.

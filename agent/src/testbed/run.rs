@@ -1,8 +1,7 @@
 //! One run of a testbed: network, processes, service, tasks, faults, books.
 
-use std::fs::File;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,6 @@ use remora_env::topology::{Topology, VertexId};
 use remora_env::{Scenario, World};
 use remora_policies::rollout::Figures;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Child;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -28,14 +26,15 @@ use super::ledger::{self, Books, Line};
 use super::links::{self, Measured};
 use super::network::Network;
 use super::node::Ready;
-use super::service::{Asked, Service, end_of};
-use super::{recorded, web};
+use super::process::started;
+use super::recorded::{self, outcomes};
+use super::service::{Asked, Service};
+use super::web;
 use crate::client;
 
 /// Of this machine's CPU, nodes together have at most this share: the rest is for what moves bytes.
 const CPU_FOR_TASKS: f64 = 0.5;
-/// How long a process may take to be ready, and, at the end, to report what it knows.
-const STARTING: Duration = Duration::from_secs(60);
+/// How long processes may take to report what they know, and then to end.
 const REPORTING: Duration = Duration::from_secs(60);
 const ENDING: Duration = Duration::from_secs(5);
 
@@ -53,11 +52,14 @@ pub struct Plan {
     /// Seconds after which a silent node's tasks are tried elsewhere, and how long what cannot be fetched is tried for.
     pub patience_s: f64,
     pub measure_links: bool,
+    /// Whether the service controls applications.
+    pub apps: bool,
 }
 
 /// What came of it.
 #[derive(Clone, Debug)]
 pub struct Played {
+    /// In the order of the tasks.
     pub lived: Vec<Lived>,
     pub books: Books,
     pub links: Vec<Measured>,
@@ -113,6 +115,7 @@ pub fn prepared(scenario: &Scenario, tasks: Option<u32>, speed: f64) -> (Scenari
 }
 
 /// The processes of nodes and registries.
+#[derive(Debug)]
 struct Processes {
     network: Arc<Network>,
     controls: Arc<Controls>,
@@ -136,7 +139,6 @@ impl Processes {
         let name = self.topology.vertex_name(vertex);
         let folder = self.folder(vertex);
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let log = File::options().create(true).append(true).open(folder.join("log"))?;
         let mut command = self.network.program(vertex);
         command.arg("node").arg(&self.scenario).arg(format!("--seed={}", self.seed));
         command.arg(format!("--name={name}")).arg("--folder").arg(&folder);
@@ -146,15 +148,8 @@ impl Processes {
         if let Some(group) = self.group(vertex) {
             command.arg("--group").arg(group);
         }
-        // It ends with its input, and so with this process.
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).process_group(0).kill_on_drop(true);
-        let mut child = command.spawn().with_context(|| format!("node {name} cannot be started"))?;
-        let said = child.stdout.take().context("a node has an output")?;
-        let line = timeout(STARTING, BufReader::new(said).lines().next_line()).await;
-        let line = line.ok().transpose()?.flatten();
-        let Some(ready) = line.and_then(|line| serde_json::from_str::<Ready>(&line).ok()) else {
-            bail!("node {name} did not start:\n{}", end_of(&folder.join("log")));
-        };
+        let log = folder.join("log");
+        let (child, ready) = started::<Ready>(&format!("node {name}"), &mut command, &log).await?;
         self.network.opened(vertex, &ready);
         self.controls.found(vertex, ready.control.to_string());
         self.children.lock().await[vertex as usize] = Some(child);
@@ -219,84 +214,155 @@ pub async fn play(
     said: &dyn Fn(String),
     ended: &dyn Fn(&Lived),
 ) -> Result<Played> {
-    let folder = absolute(&plan.folder)?;
-    let path = folder.join("scenario.toml");
-    let scenario = written(&plan.scenario, &path)?;
-    let world = Arc::new(scenario.world(plan.seed));
-    let targets: Result<Vec<_>, String> = plan.faults.iter().map(|fault| fault.target(&world)).collect();
-    let targets = targets.map_err(|wrong| anyhow!(wrong))?;
-    let topology = world.topology.clone();
-    let asked = Asked {
-        scenario: path.clone(),
-        policy: plan.policy.clone(),
-        alpha: plan.alpha,
-        seed: plan.seed,
-        folder: folder.clone(),
-    };
-    let service = Arc::new(Mutex::new(Service::start(asked, network).await?));
-    let server = format!("http://{}", service.lock().await.address);
-    let controls = Arc::new(Controls::new(topology.vertex_count()));
-    let leaves = (topology.nodes.len() + topology.registries.len()) as VertexId;
-    let processes = Arc::new(Processes {
-        network: network.clone(),
-        controls: controls.clone(),
-        groups: Groups::new(),
-        cpu_share: cpu_share(&topology),
-        scenario: path,
-        folder: folder.clone(),
-        server: server.clone(),
-        seed: plan.seed,
-        patience_s: plan.patience_s,
-        children: Mutex::new((0..leaves).map(|_| None).collect()),
-        topology: topology.clone(),
-    });
-    said(format!(
-        "starting {} nodes and {} registries on the {} network",
-        topology.nodes.len(),
-        topology.registries.len(),
-        network.name()
-    ));
-    try_join_all((0..leaves).map(|vertex| processes.start(vertex))).await?;
-    let links = if plan.measure_links {
-        said("measuring links".to_owned());
-        links::measure(&topology, &controls).await?
-    } else {
-        Vec::new()
-    };
-    said(format!("{} tasks", world.tasks.len()));
-    let channel = client::lazy(&server)?;
-    let patience = Duration::from_secs_f64(plan.patience_s);
-    let driver = Arc::new(Driver::new(world.clone(), plan.alpha, channel, controls, patience));
+    let testbed = Testbed::start(plan, network, said).await?;
+    let targets = plan.faults.iter().map(|fault| fault.target(&testbed.world));
+    let targets = targets.collect::<Result<Vec<_>, String>>().map_err(|wrong| anyhow!(wrong))?;
+    let driver = testbed.driver()?;
     let began = Instant::now();
     let faults = plan.faults.iter().cloned().zip(targets);
-    let faults = try_join_all(faults.map(|(fault, target)| {
-        inflict(fault, target, began, (processes.clone(), network.clone(), service.clone()), said)
-    }));
+    let faults = try_join_all(faults.map(|(fault, target)| testbed.inflict(fault, target, began, said)));
     // What is broken is healed, also where no task is left to notice.
-    let (lived, _) = tokio::try_join!(driver.play(ended), faults)?;
+    let (lived, _) = tokio::try_join!(driver.play(0..testbed.world.tasks.len(), ended), faults)?;
     let seconds = began.elapsed().as_secs_f64();
-    processes.settled().await?;
-    processes.end().await?;
-    service.lock().await.kill().await?;
-    let mut ledgers = Vec::new();
-    for vertex in 0..leaves {
-        ledgers.extend(ledger::read(&processes.folder(vertex))?);
+    testbed.settled().await?;
+    testbed.end(lived, seconds).await
+}
+
+/// A testbed that is up: its processes run, and no task has arrived.
+#[derive(Debug)]
+pub struct Testbed<'a> {
+    plan: &'a Plan,
+    network: &'a Arc<Network>,
+    folder: PathBuf,
+    /// As all processes read it.
+    scenario: Scenario,
+    pub world: Arc<World>,
+    /// Where the service is.
+    pub server: String,
+    service: Arc<Mutex<Service>>,
+    controls: Arc<Controls>,
+    processes: Arc<Processes>,
+    links: Vec<Measured>,
+}
+
+impl<'a> Testbed<'a> {
+    /// Starts the service and all nodes, and measures the links where that is wanted.
+    pub async fn start(
+        plan: &'a Plan,
+        network: &'a Arc<Network>,
+        said: &dyn Fn(String),
+    ) -> Result<Testbed<'a>> {
+        let folder = absolute(&plan.folder)?;
+        let path = folder.join("scenario.toml");
+        let scenario = written(&plan.scenario, &path)?;
+        let world = Arc::new(scenario.world(plan.seed));
+        let Plan { policy, alpha, seed, apps, .. } = plan.clone();
+        let asked = Asked { scenario: path.clone(), policy, alpha, seed, folder: folder.clone(), apps };
+        let service = Service::start(asked, network).await?;
+        let server = format!("http://{}", service.address);
+        let service = Arc::new(Mutex::new(service));
+        let topology = &world.topology;
+        let controls = Arc::new(Controls::new(topology.vertex_count()));
+        let processes = Arc::new(Processes {
+            network: network.clone(),
+            controls: controls.clone(),
+            groups: Groups::new(),
+            cpu_share: cpu_share(topology),
+            scenario: path,
+            folder: folder.clone(),
+            server: server.clone(),
+            seed,
+            patience_s: plan.patience_s,
+            children: Mutex::new(topology.leaves().map(|_| None).collect()),
+            topology: topology.clone(),
+        });
+        let (nodes, registries) = (topology.nodes.len(), topology.registries.len());
+        said(format!("starting {nodes} nodes and {registries} registries on the {} network", network.name()));
+        try_join_all(topology.leaves().map(|vertex| processes.start(vertex))).await?;
+        let mut links = Vec::new();
+        if plan.measure_links {
+            said("measuring links".to_owned());
+            links = links::measure(topology, &controls).await?;
+        }
+        said(format!("{} tasks", world.tasks.len()));
+        Ok(Testbed { plan, network, folder, scenario, world, server, service, controls, processes, links })
     }
-    let recording = recorded::imported(&scenario, &world, &plan.policy, plan.alpha, &lived);
-    let played = Played {
-        books: Books::of(ledgers.iter()),
-        in_vain: in_vain(&lived, &ledgers),
-        swallowed: swallowed(&ledgers),
-        links,
-        network: network.name(),
-        cpu_share: processes.cpu_share,
-        cpu_limited: processes.groups.is_some(),
-        seconds,
-        recording,
-        lived,
-    };
-    keep(&played, &world, &folder)?;
-    Ok(played)
+
+    /// Who lets the tasks arrive; time begins now.
+    pub fn driver(&self) -> Result<Arc<Driver>> {
+        let (world, controls) = (self.world.clone(), self.controls.clone());
+        let patience = Duration::from_secs_f64(self.plan.patience_s);
+        let channel = client::lazy(&self.server)?;
+        Ok(Arc::new(Driver::new(world, self.plan.alpha, channel, controls, patience)))
+    }
+
+    /// Lets a link carry a share of what it was made for.
+    pub async fn degrade(&self, link: usize, share: f64) -> Result<()> {
+        self.network.degrade(link, share).await
+    }
+
+    /// Breaks something and heals it.
+    async fn inflict(
+        &self,
+        fault: Fault,
+        target: Option<usize>,
+        began: Instant,
+        said: &dyn Fn(String),
+    ) -> Result<()> {
+        sleep_until(began + Duration::from_secs_f64(fault.at_s)).await;
+        said(fault.to_string());
+        let span = Duration::from_secs_f64(fault.for_s);
+        match (&fault.what, target) {
+            (What::Node(_), Some(vertex)) => {
+                self.processes.kill(vertex as VertexId).await?;
+                sleep(span).await;
+                self.processes.start(vertex as VertexId).await?;
+            }
+            (What::Link(_), Some(link)) => {
+                self.degrade(link, fault.share).await?;
+                sleep(span).await;
+                self.degrade(link, 1.0).await?;
+            }
+            _ => {
+                let mut service = self.service.lock().await;
+                service.kill().await?;
+                sleep(span).await;
+                service.begin().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until each node has told the service all that it knows.
+    pub async fn settled(&self) -> Result<()> {
+        self.processes.settled().await
+    }
+
+    /// Ends all processes, compares the books and keeps what is known of the tasks, which were played for so long.
+    pub async fn end(self, mut lived: Vec<Lived>, seconds: f64) -> Result<Played> {
+        self.processes.end().await?;
+        self.service.lock().await.kill().await?;
+        lived.sort_by_key(|one| one.outcome.task);
+        let (world, plan) = (&self.world, self.plan);
+        let mut ledgers = Vec::new();
+        for vertex in world.topology.leaves() {
+            ledgers.extend(ledger::read(&self.processes.folder(vertex))?);
+        }
+        let played = Played {
+            books: Books::of(ledgers.iter()),
+            in_vain: in_vain(&lived, &ledgers),
+            swallowed: swallowed(&ledgers),
+            recording: recorded::imported(&self.scenario, world, &plan.policy, plan.alpha, &lived),
+            links: self.links,
+            network: self.network.name(),
+            cpu_share: self.processes.cpu_share,
+            cpu_limited: self.processes.groups.is_some(),
+            seconds,
+            lived,
+        };
+        keep(&played, world, &self.folder)?;
+        Ok(played)
+    }
 }
 
 /// Writes the scenario for all processes, and reads it as they do.
@@ -322,48 +388,12 @@ fn absolute(folder: &Path) -> Result<PathBuf> {
     folder.canonicalize().with_context(|| format!("cannot read {}", folder.display()))
 }
 
-type Parts = (Arc<Processes>, Arc<Network>, Arc<Mutex<Service>>);
-
-/// Breaks something and heals it.
-async fn inflict(
-    fault: Fault,
-    target: Option<usize>,
-    began: Instant,
-    (processes, network, service): Parts,
-    said: &dyn Fn(String),
-) -> Result<()> {
-    sleep_until(began + Duration::from_secs_f64(fault.at_s)).await;
-    said(fault.to_string());
-    let span = Duration::from_secs_f64(fault.for_s);
-    match (&fault.what, target) {
-        (What::Node(_), Some(vertex)) => {
-            processes.kill(vertex as VertexId).await?;
-            sleep(span).await;
-            processes.start(vertex as VertexId).await?;
-        }
-        (What::Link(_), Some(link)) => {
-            network.degrade(link, fault.share).await?;
-            sleep(span).await;
-            network.degrade(link, 1.0).await?;
-        }
-        _ => {
-            let mut service = service.lock().await;
-            service.kill().await?;
-            sleep(span).await;
-            service.begin().await?;
-        }
-    }
-    Ok(())
-}
-
 /// Results of tries that counted as lost: what they made was made twice.
 fn in_vain(lived: &[Lived], ledgers: &[Line]) -> usize {
-    let lost = |decision: &String| {
-        let tries = lived.iter().flat_map(|one| &one.tries);
-        tries.into_iter().any(|tried| tried.decision == *decision && !tried.failed.is_empty())
-    };
+    let tries = lived.iter().flat_map(|one| &one.tries).filter(|tried| !tried.failed.is_empty());
+    let lost: BTreeSet<&String> = tries.map(|tried| &tried.decision).collect();
     let done = ledgers.iter().filter(|line| match line {
-        Line::Ended { decision, report, .. } => report.failed.is_empty() && lost(decision),
+        Line::Ended { decision, report, .. } => report.failed.is_empty() && lost.contains(decision),
         _ => false,
     });
     done.count()
@@ -376,11 +406,9 @@ fn swallowed(ledgers: &[Line]) -> usize {
 
 /// Writes what is known of each task and each link, and a recording for the simulator.
 fn keep(played: &Played, world: &World, folder: &Path) -> Result<()> {
-    let mut tasks: Vec<_> = played.lived.iter().collect();
-    tasks.sort_by_key(|one| one.outcome.task);
     let path = folder.join("tasks.jsonl");
     write_whole(&path, |file| {
-        tasks.iter().try_for_each(|one| writeln!(file, "{}", recorded::row(world, one)))
+        played.lived.iter().try_for_each(|one| writeln!(file, "{}", recorded::row(world, one)))
     })
     .with_context(|| format!("cannot write {}", path.display()))?;
     played.recording.write(&folder.join("recorded.toml"))?;
@@ -390,7 +418,7 @@ fn keep(played: &Played, world: &World, folder: &Path) -> Result<()> {
 impl Played {
     /// What became of the tasks, in their order.
     pub fn outcomes(&self) -> Vec<Outcome> {
-        recorded::outcomes(&self.lived)
+        outcomes(&self.lived)
     }
 
     /// Every task came to one end, every byte is accounted for, and links carry what they were made for.

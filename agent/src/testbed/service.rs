@@ -1,22 +1,15 @@
 //! The service that decides: the real `remora serve`, which can be killed and started again.
 
-use std::fs::File;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Duration;
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::Deserialize;
-use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Child;
-use tokio::time::timeout;
 
 use super::network::{self, Network};
+use super::process::started;
 use super::tether::TETHERED;
-
-/// How long it may take to be ready.
-const STARTING: Duration = Duration::from_secs(60);
 
 /// What it is started with.
 #[derive(Clone, Debug)]
@@ -27,6 +20,8 @@ pub struct Asked {
     pub seed: u64,
     /// Its data, and its log.
     pub folder: PathBuf,
+    /// Whether it controls applications.
+    pub apps: bool,
 }
 
 #[derive(Debug)]
@@ -52,33 +47,19 @@ impl Service {
 
     /// Starts it, again at the address that it had.
     pub async fn begin(&mut self) -> Result<()> {
-        let Asked { scenario, policy, alpha, seed, folder } = &self.asked;
+        let Asked { scenario, policy, alpha, seed, folder, apps } = &self.asked;
         let data = folder.join("service");
         std::fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
-        let log = File::options().create(true).append(true).open(folder.join("service.log"))?;
         let mut command = network::beside();
-        command.args(["serve", "--json", "--apps=false"]);
+        command.args(["serve", "--json"]).arg(format!("--apps={apps}")).env(TETHERED, "1");
         command.arg(format!("--listen={}", self.address)).arg(format!("--policy={policy}"));
         command.arg(format!("--alpha={alpha}")).arg(format!("--seed={seed}"));
         command.arg("--data").arg(&data).arg("--scenario").arg(scenario);
         if self.insecure {
             command.arg("--insecure");
         }
-        let mut child = command
-            .env(TETHERED, "1")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .context("the service cannot be started")?;
-        let said = child.stdout.take().context("the service has no output")?;
-        let line = timeout(STARTING, BufReader::new(said).lines().next_line()).await;
-        let line = line.ok().transpose()?.flatten();
-        let Some(told) = line.and_then(|line| serde_json::from_str::<Told>(&line).ok()) else {
-            bail!("the service did not start:\n{}", end_of(&folder.join("service.log")));
-        };
+        let log = folder.join("service.log");
+        let (child, told) = started::<Told>("the service", &mut command, &log).await?;
         self.address = told.listen;
         self.child = Some(child);
         Ok(())
@@ -91,11 +72,4 @@ impl Service {
         }
         Ok(())
     }
-}
-
-/// The last lines of a log.
-pub fn end_of(log: &Path) -> String {
-    let text = std::fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<_> = text.lines().collect();
-    lines[lines.len().saturating_sub(5)..].join("\n")
 }

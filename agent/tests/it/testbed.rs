@@ -223,6 +223,94 @@ fn a_testbed_in_namespaces_is_shaped_by_the_kernel() {
     nothing_is_lost_or_done_twice(folder.path(), &row);
 }
 
+/// A command of `testbed` about the small world; what it printed.
+fn told(folder: &Path, command: &str, arguments: &[&str]) -> Value {
+    std::fs::write(folder.join("small.toml"), SMALL).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_remora"))
+        .args(["testbed", command, "small.toml", "--speed", "1", "--json", "--network", "loopback"])
+        .args(arguments)
+        .current_dir(folder)
+        .env_remove("REMORA_SERVER")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn policies_are_compared_on_several_worlds() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments =
+        ["--policies", "greedy-marginal,round-robin", "--tasks", "6", "--seeds", "2", "--out", "out"];
+    let told = told(folder.path(), "compare", &arguments);
+    for (row, policy) in told["rows"].as_array().unwrap().iter().zip(["greedy-marginal", "round-robin"]) {
+        assert_eq!(
+            (&row["policy"], &row["worlds"], &row["completed"]),
+            (&policy.into(), &2.into(), &12.into()),
+            "{row}"
+        );
+        let ratio = &row["response_s"]["ratio"];
+        assert!(ratio["low"].as_f64().unwrap() <= ratio["high"].as_f64().unwrap(), "{row}");
+        // The causes of what is moved in one of the two only add up.
+        let share = |key: &str| row["bytes"][key].as_f64().unwrap();
+        let causes = ["other_decisions", "images", "inputs", "outputs", "other_source", "not_in_both"];
+        let sum: f64 = causes.into_iter().map(share).sum();
+        assert!((sum - share("excess")).abs() < 1e-9, "{row}");
+    }
+    assert_eq!(told["rows"][0]["measured_over_first"]["ratio"], 1.0);
+    assert_eq!(told["ranking"].as_array().unwrap().len(), 6);
+    assert!(folder.path().join("out/round-robin-1/tasks.jsonl").exists());
+}
+
+#[test]
+fn what_happens_is_watched_learnt_from_and_plotted() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = [
+        "--tasks",
+        "24",
+        "--policy",
+        "round-robin",
+        "--degrade",
+        "right*0.25",
+        "--steps",
+        "1",
+        "--out",
+        "out",
+    ];
+    let told = told(folder.path(), "learn", &arguments);
+    assert_eq!(
+        (&told["run"]["completed"], &told["run"]["books_balance"]),
+        (&24.into(), &true.into()),
+        "{told}"
+    );
+    // AppCore started a run, and that found too little to learn from: who decides goes on.
+    let learnt = &told["learnt"];
+    assert_eq!((&learnt["status"], &learnt["promoted"]), (&"failed".into(), &false.into()), "{told}");
+    assert!(learnt["reason"].as_str().unwrap().contains("want at least 800"), "{told}");
+    assert_eq!(learnt["champion"], "round-robin");
+    let rows = told["rows"].as_array().unwrap();
+    assert_eq!(rows.iter().map(|row| row["decisions"].as_u64().unwrap()).sum::<u64>(), 24, "{told}");
+    assert_eq!(rows[2]["phase"], "after learning");
+    let lines = |name: &str| -> Vec<Value> {
+        let text = std::fs::read_to_string(folder.path().join("out").join(name)).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    for decided in lines("decisions.jsonl") {
+        assert!(decided["shadow_node"].is_string() && decided["regret"].is_number(), "{decided}");
+    }
+    let link = lines("link.jsonl");
+    let (first, last) = (&link[0], link.last().unwrap());
+    let mbps = |sample: &Value, key: &str| sample[key].as_f64().unwrap();
+    assert!(
+        [first, last].into_iter().zip([16.0, 4.0]).all(|(at, shaped)| mbps(at, "shaped_up_mbps") == shaped)
+    );
+    let taken = |sample: &Value| mbps(sample, "up_mbps").min(mbps(sample, "down_mbps"));
+    assert!(taken(first) > 15.0 && taken(last) < 12.0, "nobody noticed: {first} {last}");
+    for name in ["decisions.svg", "regret.svg", "link.svg"] {
+        assert!(std::fs::read_to_string(folder.path().join("out").join(name)).unwrap().starts_with("<svg"));
+    }
+}
+
 /// Processes that have this word among their arguments.
 fn processes(word: &str) -> usize {
     let named = |entry: std::fs::DirEntry| {

@@ -63,7 +63,7 @@ fn free() -> LinkFile {
 
 /// Switches come after nodes and registries.
 fn is_switch(topology: &Topology, vertex: VertexId) -> bool {
-    vertex as usize >= topology.nodes.len() + topology.registries.len()
+    !topology.leaves().contains(&vertex)
 }
 
 struct Tree<'a> {

@@ -22,6 +22,7 @@ use super::super::web::Json;
 use super::super::{network, relay, web};
 use super::Node;
 use super::give::{self, VERSION, Wanted};
+use crate::storage::random;
 
 /// A connection over which nothing comes for so long is given up, and another goes on from there.
 const STALL: Duration = Duration::from_secs(5);
@@ -113,8 +114,8 @@ impl Node {
             self.say_over();
             if part.bytes > before.bytes {
                 moving = Instant::now();
-                let bytes =
-                    if part.version == before.version { part.bytes - before.bytes } else { part.bytes };
+                // Where the version changed it began anew, from nothing.
+                let bytes = part.bytes - before.bytes;
                 let (seconds, cargo) = (pulled.elapsed().as_secs_f64(), want.cargo);
                 let one = Moved { cargo, from: source, to: self.vertex, bytes, seconds, others };
                 moved.lock().unwrap_or_else(PoisonError::into_inner).push(one);
@@ -304,8 +305,5 @@ impl Node {
 
 /// A name that no other transfer has.
 fn transfer_name() -> String {
-    let mut random = [0; 8];
-    // Without randomness of the system nothing else works either; then the books say so.
-    let _ = getrandom::fill(&mut random);
-    format!("{:016x}", u64::from_le_bytes(random))
+    random::<8>()
 }
