@@ -28,7 +28,7 @@ pub struct Experiments {
 pub struct Experiment {
     /// Of its record: letters, digits and `-`.
     pub name: String,
-    /// What follows `remora`, without `--json`.
+    /// What follows `remora`, without `--json`; `{report}` is the report's folder, `{scratch}` one that is removed.
     pub command: String,
     /// The same on a part of the worlds, in seconds.
     pub quick: Option<String>,

@@ -1,5 +1,7 @@
 //! Whether what was recorded comes out again on a part of the worlds.
 
+use std::collections::BTreeSet;
+
 use remora_trainer::statistics::Ratio;
 use remora_trainer::summary::Comparison;
 
@@ -49,6 +51,23 @@ pub fn compare(recorded: &Record, now: &Record) -> Vec<Compared> {
         })
     };
     now.comparisons.iter().filter_map(both).collect()
+}
+
+/// Whether rows that no comparison is made of say what those that were recorded say: figures of a machine, or of learning
+/// that was cut short, come out otherwise every time.
+///
+/// # Errors
+/// What they do not have in common.
+pub fn alike(recorded: &Record, now: &Record) -> Result<(), String> {
+    let keys = |record: &Record| -> BTreeSet<String> {
+        record.rows.iter().flat_map(|row| row.keys().cloned()).collect()
+    };
+    let (recorded, now) = (keys(recorded), keys(now));
+    if now.is_empty() {
+        return Err("it came to no rows".to_owned());
+    }
+    let new: Vec<_> = now.difference(&recorded).map(String::as_str).collect();
+    if new.is_empty() { Ok(()) } else { Err(format!("what is recorded has no {}", new.join(", "))) }
 }
 
 #[cfg(test)]

@@ -6,10 +6,13 @@
 //! <!-- ratios NAME over BASELINE [of POLICY,…] -->     cost over that of another policy, per scenario and α
 //! <!-- means NAME at ALPHA [of POLICY,…] -->           what was moved, how long it took, what it cost
 //! <!-- fronts NAME -->                                  hypervolumes
-//! <!-- rows NAME columns KEY,… -->                      rows of any other command
-//! <!-- plot NAME of SCENARIO -->                        data moved against response time
+//! <!-- rows NAME [from LIST] columns KEY[%][=TITLE],… -->  rows of any other command
+//! <!-- plot NAME of SCENARIO -->                        data moved against response time, or what the command drew
 //! <!-- made NAME -->                                    the command, when and where
 //! ```
+//!
+//! A KEY leads into what a row holds by dots (`moved.ratio`, `by_alpha.0`), `%` shows a share as per cent, and a TITLE has
+//! `_` for spaces.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -17,7 +20,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use remora_trainer::plot::{Labels, Scale, Series, plot};
+use remora_trainer::statistics::Ratio;
 use remora_trainer::summary::{Comparison, Front};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::record::{self, Record};
@@ -183,26 +188,70 @@ fn fronts(mark: &Mark<'_>) -> String {
 }
 
 fn rows(mark: &Mark<'_>) -> Result<String> {
-    let columns: Vec<_> = mark.key("columns")?.split(',').map(str::to_owned).collect();
-    let words = |key: &String| mark.record.rows.iter().any(|row| row.get(key).is_some_and(Value::is_string));
-    let left = columns.iter().take_while(|key| words(key)).count();
-    let row = |row: &Map<String, Value>| {
-        let cell = |key: &String| match row.get(key) {
+    let rows = match mark.keys.get("from") {
+        None => &mark.record.rows,
+        Some(list) => mark.record.lists.get(*list).ok_or_else(|| anyhow!("no list {list:?} is recorded"))?,
+    };
+    let columns: Vec<_> = mark.key("columns")?.split(',').map(Column::read).collect();
+    let unknown = |column: &&Column<'_>| !rows.iter().any(|row| at(row, column.key).is_some());
+    if let Some(unknown) = columns.iter().find(unknown) {
+        bail!("no row has {:?}", unknown.key);
+    }
+    let words = |key: &str| rows.iter().any(|row| at(row, key).is_some_and(Value::is_string));
+    let left = columns.iter().take_while(|column| words(column.key)).count();
+    let row =
+        |row: &Map<String, Value>| columns.iter().map(|column| column.cell(at(row, column.key))).collect();
+    let lines: Vec<Vec<String>> = rows.iter().map(row).collect();
+    let header: Vec<_> = columns.iter().map(|column| column.title.clone()).collect();
+    Ok(table(&header, left, &lines))
+}
+
+/// What a column shows.
+struct Column<'a> {
+    key: &'a str,
+    title: String,
+    percent: bool,
+}
+
+impl Column<'_> {
+    fn read(text: &str) -> Column<'_> {
+        let (key, title) = text.split_once('=').map_or((text, None), |(key, title)| (key, Some(title)));
+        let share = key.strip_suffix('%');
+        let key = share.unwrap_or(key);
+        let title = title.map_or_else(|| key.replace(['_', '.'], " "), |title| title.replace('_', " "));
+        Column { key, title, percent: share.is_some() }
+    }
+
+    fn cell(&self, value: Option<&Value>) -> String {
+        match value {
             None | Some(Value::Null) => "—".to_owned(),
             Some(Value::String(text)) => text.clone(),
-            Some(Value::Number(number)) => figure(number.as_f64().unwrap_or(f64::NAN)),
-            Some(other) => other.to_string(),
-        };
-        columns.iter().map(cell).collect::<Vec<_>>()
-    };
-    let lines: Vec<_> = mark.record.rows.iter().map(row).collect();
-    if let Some(unknown) =
-        columns.iter().find(|key| !mark.record.rows.iter().any(|row| row.contains_key(*key)))
-    {
-        bail!("no row has {unknown:?}");
+            Some(Value::Bool(is)) => if *is { "yes" } else { "no" }.to_owned(),
+            Some(Value::Number(number)) => {
+                let number = number.as_f64().unwrap_or(f64::NAN);
+                if self.percent { percent(number) } else { figure(number) }
+            }
+            Some(other) => {
+                Ratio::deserialize(other).map_or_else(|_| other.to_string(), |ratio| ratio.to_string())
+            }
+        }
     }
-    let header: Vec<_> = columns.iter().map(|key| key.replace('_', " ")).collect();
-    Ok(table(&header, left, &lines))
+}
+
+fn percent(share: f64) -> String {
+    // Nothing has no sign.
+    let percent = (1000.0 * share).round() / 10.0 + 0.0;
+    format!("{percent:.1} %")
+}
+
+/// What a row holds under a key.
+fn at<'a>(row: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+    let mut parts = key.split('.');
+    let first = row.get(parts.next()?)?;
+    parts.try_fold(first, |value, part| match part.parse::<usize>() {
+        Ok(index) => value.get(index),
+        Err(_) => value.get(part),
+    })
 }
 
 /// Four digits, and no more than stand before the point.
@@ -216,6 +265,11 @@ fn figure(value: f64) -> String {
 
 fn trade_off(mark: &Mark<'_>, plots: &mut BTreeMap<String, String>) -> Result<String> {
     let scenario = mark.key("of")?;
+    let file = format!("{}-{scenario}.svg", mark.name);
+    if let Some(drawn) = mark.record.plots.get(scenario) {
+        plots.insert(file.clone(), drawn.clone());
+        return Ok(format!("![{scenario} over time]({file})\n"));
+    }
     let found: Vec<_> = mark.record.means.iter().filter(|means| means.scenario == scenario).collect();
     if found.is_empty() {
         bail!("nothing is recorded of scenario {scenario:?}");
@@ -233,7 +287,6 @@ fn trade_off(mark: &Mark<'_>, plots: &mut BTreeMap<String, String>) -> Result<St
         distinct(found.iter().map(|means| means.policy.clone())).into_iter().map(series).collect();
     let labels =
         Labels { title: scenario, x: "mean response time (s)", y: "data moved (GB, price-weighted)" };
-    let file = format!("{}-{scenario}.svg", mark.name);
     plots.insert(file.clone(), plot(&labels, Scale::Logarithmic, &all));
     Ok(format!("![Data moved against response time on {scenario}]({file})\n"))
 }
@@ -245,11 +298,27 @@ fn made(record: &Record) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::figure;
+    use serde_json::json;
+
+    use super::{Column, at, figure};
 
     #[test]
     fn figures_have_the_digits_that_they_are_worth() {
         let shown = [0.0, 3.0, 0.12345, 12.3456, 1234.56, 65_432.1, 1e-7].map(figure);
         assert_eq!(shown, ["0", "3", "0.1235", "12.35", "1235", "65432", "0.000000"]);
+    }
+
+    #[test]
+    fn keys_lead_into_rows() {
+        let row =
+            json!({"a": {"ratio": 0.5, "low": 0.25, "high": 0.75}, "b": [1, 2.5], "c": null, "d": true});
+        let row = row.as_object().unwrap();
+        let shown = ["a", "a.low", "a.low%", "b.1", "c", "d", "e", "b.7"].map(|text| {
+            let column = Column::read(text);
+            column.cell(at(row, column.key))
+        });
+        assert_eq!(shown, ["0.500 [0.250, 0.750]", "0.2500", "25.0 %", "2.500", "—", "yes", "—", "—"]);
+        let titles = ["b.1=at_0.5", "response_s.low%", "a.low%=share"].map(|text| Column::read(text).title);
+        assert_eq!(titles, ["at 0.5", "response s low", "share"]);
     }
 }

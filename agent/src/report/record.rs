@@ -33,9 +33,14 @@ pub struct Record {
     /// Content hashes of the policies that are checkpoints.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub checkpoints: BTreeMap<String, String>,
-    /// Of any other command: flat rows.
+    /// Of any other command: rows, and other lists of rows by their names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rows: Vec<Map<String, Value>>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lists: BTreeMap<String, Vec<Map<String, Value>>>,
+    /// Plots that the command drew, as SVG.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub plots: BTreeMap<String, String>,
 }
 
 /// Means over the worlds of a scenario.
@@ -82,15 +87,24 @@ pub fn write(folder: &Path, name: &str, record: &Record) -> Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// In a command: the folder of the report, and one that is removed afterwards.
+const REPORT: &str = "{report}";
+const SCRATCH: &str = "{scratch}";
+
 /// Runs this program with the words of a command, and keeps what it prints.
 ///
 /// # Errors
 /// When it fails, or prints no result.
-pub fn run(experiment: &Experiment, command: &str) -> Result<Record> {
+pub fn run(folder: &Path, experiment: &Experiment, command: &str) -> Result<Record> {
     let began = Instant::now();
     let program = std::env::current_exe().context("this program does not find itself")?;
+    let scratch = tempfile::tempdir().context("an experiment wants a place")?;
+    let place = |word: &str| {
+        let word = word.replace(REPORT, &folder.to_string_lossy());
+        word.replace(SCRATCH, &scratch.path().to_string_lossy())
+    };
     let told = Command::new(program)
-        .args(command.split_whitespace())
+        .args(command.split_whitespace().map(place))
         .arg("--json")
         .stderr(Stdio::inherit())
         .output()
@@ -109,6 +123,8 @@ pub fn run(experiment: &Experiment, command: &str) -> Result<Record> {
         fronts: Vec::new(),
         checkpoints: BTreeMap::new(),
         rows: Vec::new(),
+        lists: BTreeMap::new(),
+        plots: BTreeMap::new(),
     };
     let result: Value = serde_json::from_slice(&told.stdout)
         .with_context(|| format!("experiment {name}: remora {command} printed no JSON"))?;
@@ -121,11 +137,24 @@ pub fn run(experiment: &Experiment, command: &str) -> Result<Record> {
         record.fronts = evaluation.fronts;
         record.checkpoints = evaluation.checkpoints;
     } else {
-        let rows = result.get("rows").cloned().unwrap_or_default();
-        record.rows = serde_json::from_value(rows)
-            .with_context(|| format!("experiment {name}: remora {command} printed no flat rows"))?;
+        let Printed { rows, plots, others } = serde_json::from_value(result)
+            .with_context(|| format!("experiment {name}: remora {command} printed no rows"))?;
+        (record.rows, record.plots) = (rows, plots);
+        let list = |(key, value)| Some((key, serde_json::from_value(value).ok()?));
+        record.lists = others.into_iter().filter_map(list).collect();
     }
     Ok(record)
+}
+
+/// What a command prints that is no evaluation.
+#[derive(Deserialize)]
+struct Printed {
+    rows: Vec<Map<String, Value>>,
+    #[serde(default)]
+    plots: BTreeMap<String, String>,
+    /// Lists of rows are kept of these.
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
 fn means(evaluation: &Evaluation) -> Vec<Means> {

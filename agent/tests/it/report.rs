@@ -28,6 +28,7 @@ over = ["kube-default"]
 [[experiment]]
 name = "scenarios"
 command = "scenario list"
+quick = "scenario list"
 "#;
 
 const TEXT: &str = "# A report
@@ -76,6 +77,11 @@ fn experiments_are_recorded_shown_and_come_out_again() {
     let again = report(&["--quick"], folder.path());
     assert!(again.status.success(), "{}", told(&again));
     assert!(told(&again).contains("all 1 comparisons agree"), "{}", told(&again));
+    assert!(
+        told(&again).contains("of others") && told(&again).contains("1 say the same"),
+        "{}",
+        told(&again)
+    );
     // A figure that does not come out is said to be apart.
     let path = folder.path().join("recorded/tiny.json");
     let mut record: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();

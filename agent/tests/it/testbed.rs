@@ -284,7 +284,7 @@ fn what_happens_is_watched_learnt_from_and_plotted() {
         "{told}"
     );
     // AppCore started a run, and that found too little to learn from: who decides goes on.
-    let learnt = &told["learnt"];
+    let learnt = &told["learnt"][0];
     assert_eq!((&learnt["status"], &learnt["promoted"]), (&"failed".into(), &false.into()), "{told}");
     assert!(learnt["reason"].as_str().unwrap().contains("want at least 800"), "{told}");
     assert_eq!(learnt["champion"], "round-robin");

@@ -117,7 +117,7 @@ pub async fn run(mut args: Args, json: bool) -> Result<()> {
         let run = played.row(&plan, speed);
         tables::print_json(&serde_json::json!({
             "rows": learning.phases,
-            "learnt": learning.learnt,
+            "learnt": [learning.learnt],
             "run": run,
             "problems": problems,
             "plots": learning.plots(),
