@@ -132,7 +132,8 @@ impl Talk {
         while let Some(piece) = pieces.message().await.map_err(refused)? {
             chunk.extend(piece.chunk);
         }
-        let upload = wire::UploadPolicyRequest { name: run.to_owned(), note: WHY.to_owned(), chunk };
+        let (name, note) = (run.to_owned(), WHY.to_owned());
+        let upload = wire::UploadPolicyRequest { name, note, chunk, ..Default::default() };
         let uploaded = self.policies.upload(tokio_stream::iter([upload])).await.map_err(refused)?;
         self.set_shadow(&uploaded.into_inner().id).await
     }

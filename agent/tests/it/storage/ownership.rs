@@ -43,7 +43,7 @@ async fn a_newer_database_is_refused_and_left_alone() {
         place.tamper("INSERT INTO schema_version (version) VALUES (99)").await;
         let refused = Storage::open(place.options()).await.unwrap_err().to_string();
         let versions =
-            "the database has schema version 99, this program knows versions up to 3: use a newer program";
+            "the database has schema version 99, this program knows versions up to 4: use a newer program";
         assert_eq!(refused, versions);
     })
     .await;
