@@ -155,15 +155,14 @@ impl Episode {
 
     /// A future of `tasks` more arrivals that could follow this moment, drawn with `seed` from what a
     /// policy may know: arrivals are those of the recent past over again, and nothing that has not
-    /// happened yet happens as it will. For looking ahead. `None` where the cluster's state is
-    /// reported late: the present is not known then.
+    /// happened yet happens as it will. Where the cluster's state is reported late, the present is imagined
+    /// too. For looking ahead. `None` where nothing waits for a node, or what waits was lost since the last
+    /// report.
     pub fn imagine(&self, seed: u64, tasks: usize) -> Option<Episode> {
-        self.world.faults.telemetry.is_none().then(|| {
-            let simulation = self.simulation.imagine(seed, tasks);
-            let world = Arc::clone(&simulation.world);
-            let (limit, decisions, elapsed) = (usize::MAX, 0, Elapsed::default());
-            Episode { world, simulation, limit, decisions, elapsed, ..*self }
-        })
+        let simulation = self.simulation.imagine(self.pending?, seed, tasks)?;
+        let world = Arc::clone(&simulation.world);
+        let (limit, decisions, elapsed) = (usize::MAX, 0, Elapsed::default());
+        Some(Episode { world, simulation, limit, decisions, elapsed, ..*self })
     }
 
     /// Events processed so far, for benchmarks.

@@ -4,12 +4,17 @@
 //! What has not is drawn anew: arrivals from those of the recent past (a bootstrap over jobs, each with
 //! the gap before it), execution times, also what is left of those under way, faults and delays. Links
 //! stay as they are now.
+//!
+//! Where the state of the cluster is reported late, the present is not known. It is imagined too: from the last
+//! report on, with the arrivals and the decisions since.
 
 use std::sync::Arc;
 
+use crate::cluster::Expected;
 use crate::random::{Purpose, unit};
-use crate::simulation::{Event, ORPHANED, Simulation};
+use crate::simulation::{Event, ORPHANED, Reported, Simulation};
 use crate::time::Time;
+use crate::topology::NodeId;
 use crate::world::{Planned, When, World};
 
 /// How many of the last arrivals the future is drawn from.
@@ -18,12 +23,27 @@ const HISTORY: usize = 120;
 const TRIES: u64 = 16;
 
 impl Simulation {
-    /// A copy with a future of `tasks` arrivals, or some more where a job has several.
-    pub(crate) fn imagine(&self, seed: u64, tasks: usize) -> Simulation {
+    /// A copy in which `pending` has just arrived, with a future of `tasks` arrivals, or some more where a job has
+    /// several. `None` where the last report no longer tells what the task is about: it was lost since.
+    pub(crate) fn imagine(&self, pending: u32, seed: u64, tasks: usize) -> Option<Simulation> {
+        let now = self.cluster.now;
+        let Some(reported) = &self.reported else { return Some(self.imagine_from(now, seed, tasks)) };
+        if self.active[&pending].outcome.retries > 0 {
+            return None;
+        }
+        let mut imagined = reported.then.as_ref()?.imagine_from(now, seed, tasks);
+        let cluster = imagined.cluster.clone();
+        imagined.reported = Some(Box::new(Reported { cluster, then: None, decisions: Vec::new() }));
+        imagined.catch_up(&reported.decisions, pending, now)?;
+        Some(imagined)
+    }
+
+    /// A copy with another future, of which nothing but the arrivals until `now` is known.
+    fn imagine_from(&self, now: Time, seed: u64, tasks: usize) -> Simulation {
         let mut imagined = self.clone();
         imagined.outcomes.clear();
-        let known = known_tasks(&self.world, self.cluster.now);
-        let world = Arc::new(self.imagine_world(&known, seed, tasks));
+        let known = known_tasks(&self.world, now);
+        let world = Arc::new(self.imagine_world(&known, now, seed, tasks));
         imagined.awaits.truncate(known.len());
         for (awaits, _) in imagined.awaits.iter_mut().zip(&known).filter(|(_, known)| !**known) {
             *awaits = ORPHANED;
@@ -36,14 +56,60 @@ impl Simulation {
         imagined
     }
 
-    fn imagine_world(&self, known: &[bool], seed: u64, tasks: usize) -> World {
+    /// Goes on until `now`, when `pending` arrives, with the decisions that were made. `None` where it cannot have
+    /// come to that: something went wrong here that did not happen.
+    fn catch_up(&mut self, decisions: &[(u32, NodeId, Expected)], pending: u32, now: Time) -> Option<()> {
+        if self.awaits[pending as usize] > 0 {
+            self.awaits[pending as usize] = ORPHANED;
+            self.schedule(now, Event::Arrive(pending));
+        }
+        let mut decided = vec![false; decisions.len()];
+        loop {
+            let task = self.next_arrival()?;
+            if task == pending && self.cluster.now == now {
+                break;
+            }
+            debug_assert!(self.cluster.now <= now, "what arrives is asked about before what comes after it");
+            let decision = (0..decisions.len()).find(|&index| !decided[index] && decisions[index].0 == task);
+            match decision {
+                Some(index) => {
+                    decided[index] = true;
+                    let (_, node, expected) = decisions[index];
+                    self.place(task, node, expected);
+                }
+                // It has not asked for a node yet.
+                None => self.schedule(now, Event::Arrive(task)),
+            }
+        }
+        let world = Arc::clone(&self.world);
+        let follows = |task: &u32| world.tasks[*task as usize].followers.contains(&pending);
+        let before: Vec<u32> = self.active.keys().copied().filter(follows).collect();
+        before.into_iter().try_for_each(|task| self.hurry(task))?;
+        let inputs = &world.tasks[pending as usize].task.inputs;
+        inputs.iter().all(|&input| self.cluster.dataset_source(input, 0).is_some()).then_some(())?;
+        self.outcomes.clear();
+        self.take_elapsed();
+        Some(())
+    }
+
+    /// Completes an active task at once, since what follows it has come; `None` where it is on no node.
+    fn hurry(&mut self, task: u32) -> Option<()> {
+        let node = self.active[&task].outcome.node?;
+        let commitments = &self.cluster.nodes[node as usize].commitments;
+        commitments.iter().any(|commitment| commitment.id == u64::from(task)).then_some(())?;
+        self.leave(task);
+        self.completed(task);
+        Some(())
+    }
+
+    fn imagine_world(&self, known: &[bool], now: Time, seed: u64, tasks: usize) -> World {
         let old = &self.world;
         let mut planned: Vec<Planned> = old.tasks[..known.len()].to_vec();
         for (index, task) in planned.iter_mut().enumerate() {
             task.luck = unit(seed, Purpose::Execution, index as u64, 0);
         }
         let (history, gaps_s) = history(old, known);
-        let mut at = self.cluster.now;
+        let mut at = now;
         // The first arrival known has no gap before it.
         for draw in 0.. {
             if history.len() < 2 || planned.len() >= known.len() + tasks {

@@ -85,6 +85,17 @@ struct LinkShares {
     ends_away: u32,
 }
 
+/// What is known of the cluster where its state is reported late.
+#[derive(Clone, Debug)]
+pub(crate) struct Reported {
+    /// As it was last reported, with the arrivals and decisions since.
+    pub(crate) cluster: Cluster,
+    /// Everything as it was then, to imagine what has become of it; in an imagined simulation there is none.
+    pub(crate) then: Option<Arc<Simulation>>,
+    /// Decisions since, in order.
+    pub(crate) decisions: Vec<(u32, NodeId, Expected)>,
+}
+
 /// In place of how many tasks one waits for: it never comes.
 pub(crate) const ORPHANED: u32 = u32::MAX;
 
@@ -93,9 +104,8 @@ pub(crate) const ORPHANED: u32 = u32::MAX;
 pub(crate) struct Simulation {
     pub(crate) world: Arc<World>,
     pub(crate) cluster: Cluster,
-    /// What was last reported of the cluster, with the decisions since; `None` if reports are
-    /// immediate.
-    reported: Option<Box<Cluster>>,
+    /// `None` if reports are immediate.
+    pub(crate) reported: Option<Box<Reported>>,
     network: Network,
     pub(crate) events: BinaryHeap<Reverse<Scheduled>>,
     sequence: u64,
@@ -127,7 +137,7 @@ impl Simulation {
         let varying = !world.faults.processes.is_empty();
         let mut simulation = Simulation {
             network: Network::new(world.topology.channels().iter().map(|c| c.capacity_bytes_per_s)),
-            reported: world.faults.telemetry.map(|_| Box::new(cluster.clone())),
+            reported: None,
             cluster,
             events: BinaryHeap::new(),
             sequence: 0,
@@ -149,6 +159,9 @@ impl Simulation {
             world,
         };
         simulation.schedule_first();
+        if simulation.world.faults.telemetry.is_some() {
+            simulation.remember();
+        }
         simulation
     }
 
@@ -220,14 +233,23 @@ impl Simulation {
 
     /// The cluster as policies see it.
     pub(crate) fn observed(&self) -> &Cluster {
-        self.reported.as_deref().unwrap_or(&self.cluster)
+        self.reported.as_ref().map_or(&self.cluster, |reported| &reported.cluster)
+    }
+
+    /// Takes the present for what was last reported.
+    fn remember(&mut self) {
+        let cluster = self.cluster.clone();
+        // What is imagined is not imagined from.
+        let imagined = self.reported.take().is_some_and(|reported| reported.then.is_none());
+        let then = (!imagined).then(|| Arc::new(self.branch()));
+        self.reported = Some(Box::new(Reported { cluster, then, decisions: Vec::new() }));
     }
 
     fn report(&mut self) {
-        self.reported = Some(Box::new(self.cluster.clone()));
         if let Some(period) = self.world.faults.telemetry {
             self.schedule(self.cluster.now + period, Event::Report);
         }
+        self.remember();
     }
 
     // A task's way.
@@ -235,7 +257,7 @@ impl Simulation {
     fn arrive(&mut self, task: u32) {
         let now = self.cluster.now;
         if let Some(reported) = &mut self.reported {
-            reported.now = now;
+            reported.cluster.now = now;
         }
         if self.active.contains_key(&task) {
             return;
@@ -244,7 +266,8 @@ impl Simulation {
         let planned = &world.tasks[task as usize];
         let outcome = Outcome::arrived(TaskId::from(task), now);
         self.active.insert(task, Active { awaiting: 0, pinned: Vec::new(), outcome });
-        for cluster in [Some(&mut self.cluster), self.reported.as_deref_mut()].into_iter().flatten() {
+        let reported = self.reported.as_mut().map(|reported| &mut reported.cluster);
+        for cluster in [Some(&mut self.cluster), reported].into_iter().flatten() {
             cluster.note_arrival(&planned.task);
             if let Some(dataset) = planned.renews {
                 let home = world.catalogue.datasets[dataset as usize].homes[0];
@@ -258,7 +281,8 @@ impl Simulation {
         let placed = Arc::clone(&self.world.tasks[task as usize].task);
         let id = TaskId::from(task);
         if let Some(reported) = &mut self.reported {
-            reported.place(id, Arc::clone(&placed), node, expected);
+            reported.cluster.place(id, Arc::clone(&placed), node, expected);
+            reported.decisions.push((task, node, expected));
         }
         if !self.cluster.takes(&placed, node) {
             // The decision was made on an old report.
@@ -389,7 +413,7 @@ impl Simulation {
     }
 
     /// The outputs, if any, are at their homes.
-    fn completed(&mut self, task: u32) {
+    pub(crate) fn completed(&mut self, task: u32) {
         let world = Arc::clone(&self.world);
         let planned = &world.tasks[task as usize];
         let node = self.active_mut(task).outcome.node.expect("a task completes where it is placed");
@@ -692,7 +716,7 @@ impl Simulation {
     }
 
     /// Undoes what a task has begun on its node, up to its commitment there.
-    fn leave(&mut self, task: u32) {
+    pub(crate) fn leave(&mut self, task: u32) {
         let node = self.active_mut(task).outcome.node.expect("only a placed task leaves");
         self.unpin(task, node);
         let now = self.cluster.now;

@@ -45,7 +45,7 @@ pub struct Planned {
 }
 
 /// One seeded instance of a scenario.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct World {
     pub name: String,
     pub seed: u64,

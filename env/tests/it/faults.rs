@@ -5,6 +5,8 @@ use std::sync::Arc;
 use proptest::prelude::{ProptestConfig, any, prop_assert_eq, proptest};
 use remora_env::observation::Reference;
 use remora_env::outcome::End;
+use remora_env::topology::NodeId;
+use remora_env::world::{Planned, When};
 use remora_env::{Episode, Next, Outcome, Scenario, World};
 
 /// A dozen nodes of which some crash and some come and go, uplinks that degrade, jobs whose stages
@@ -302,4 +304,48 @@ backoff_s = 1
         interrupted += u32::from(failed.retries > 0);
     }
     assert!(interrupted > 5, "{interrupted}");
+}
+
+/// Where the state is reported late, what has become of it since is imagined: the policy sees there what it sees
+/// here, the books balance, and what happened since the report, but was not reported, changes nothing.
+#[test]
+fn the_present_is_imagined_from_the_last_report() {
+    const REPORT_S: f64 = 7.0;
+    let world = world("resume", 5, 120);
+    let mut episode = start(&world);
+    let (mut nodes, mut imagined, mut compared) = (Vec::new(), 0, 0);
+    while let Next::Decide(observation) = episode.next() {
+        let node = observation.node(nodes.len() % observation.count());
+        if let Some(future) = observation.imagine(3, 10) {
+            let Next::Decide(there) = future.next() else { panic!("what waits here waits there") };
+            assert_eq!((there.id, there.cluster.now), (observation.id, observation.cluster.now));
+            imagined += usize::from(there.candidates() == observation.candidates());
+            let reported_s = (observation.cluster.now.as_s() / REPORT_S).floor() * REPORT_S;
+            if let Some(other) = unlucky_since(&world, reported_s, &nodes, observation.id) {
+                let other = other.imagine(3, 10).expect("as much is known");
+                assert_eq!(play(future.audited(), 1).outcomes(), play(other, 1).outcomes());
+                compared += 1;
+            }
+        }
+        nodes.push(node);
+        episode.step(node);
+    }
+    eprintln!("{} decisions, {imagined} imagined alike, {compared} compared", nodes.len());
+    assert!(imagined > nodes.len() / 2 && compared > nodes.len() / 4);
+}
+
+/// The same decisions in the same world, but for the luck of what arrived since `reported_s`; `None` where the
+/// next decision is then another.
+fn unlucky_since(world: &Arc<World>, reported_s: f64, nodes: &[NodeId], next: u64) -> Option<Episode> {
+    let mut other = World::clone(world);
+    let late = |task: &&mut Planned| matches!(task.when, When::At(at) if at.as_s() > reported_s);
+    other.tasks.iter_mut().filter(late).for_each(|task| task.luck = 1.0 - task.luck);
+    let mut episode = start(&Arc::new(other));
+    for &node in nodes {
+        if !episode.accepts(node) {
+            return None;
+        }
+        episode.step(node);
+    }
+    (episode.pending() == Some(next as u32)).then_some(episode)
 }
