@@ -63,18 +63,16 @@ impl Simulation {
             self.awaits[pending as usize] = ORPHANED;
             self.schedule(now, Event::Arrive(pending));
         }
-        let mut decided = vec![false; decisions.len()];
+        let mut decisions = decisions.to_vec();
         loop {
             let task = self.next_arrival()?;
             if task == pending && self.cluster.now == now {
                 break;
             }
             debug_assert!(self.cluster.now <= now, "what arrives is asked about before what comes after it");
-            let decision = (0..decisions.len()).find(|&index| !decided[index] && decisions[index].0 == task);
-            match decision {
+            match decisions.iter().position(|decision| decision.0 == task) {
                 Some(index) => {
-                    decided[index] = true;
-                    let (_, node, expected) = decisions[index];
+                    let (_, node, expected) = decisions.remove(index);
                     self.place(task, node, expected);
                 }
                 // It has not asked for a node yet.
