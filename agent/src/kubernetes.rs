@@ -8,6 +8,7 @@
 pub mod bind;
 pub mod book;
 pub mod configuration;
+pub mod control_plane;
 pub mod core;
 pub mod extender;
 pub mod facts;

@@ -28,4 +28,4 @@ pub mod run;
 mod service;
 mod shelf;
 pub mod tether;
-mod web;
+pub(crate) mod web;

@@ -2,6 +2,7 @@
 
 mod apps;
 mod env;
+mod kubernetes;
 mod policy;
 mod serve;
 mod shortlist;
@@ -32,6 +33,8 @@ enum Command {
     Train(train::Args),
     /// The service under load over loopback, beside one that does no work.
     Serve(serve::Args),
+    /// A real Kubernetes control plane on loopback: pods per second and CPU per pod, with us and without.
+    Kubernetes(kubernetes::Args),
     /// AppCore: the cost of a notice and of a trigger, and notices to the service at a steady rate.
     Apps(apps::Args),
 }
@@ -43,6 +46,7 @@ pub async fn run(args: &Args, json: bool) -> Result<()> {
         Command::Shortlist(args) => shortlist::run(args, json),
         Command::Train(args) => train::run(args, json),
         Command::Serve(args) => serve::run(args, json).await,
+        Command::Kubernetes(args) => kubernetes::run(args, json).await,
         Command::Apps(args) => apps::run(args, json).await,
     }
 }

@@ -172,6 +172,10 @@ pub struct ConfigArgs {
     /// Requests describe the nodes (the default): nothing else is needed, and more is sent.
     #[arg(long)]
     full: bool,
+    /// The extender chooses among the nodes that Kubernetes allows, which its scheduler then need not score; otherwise it
+    /// scores them beside the scheduler's plugins.
+    #[arg(long, conflicts_with = "weight")]
+    choose: bool,
     /// How long the scheduler waits for an answer, seconds.
     #[arg(long, default_value_t = 2.0)]
     http_timeout: f64,
@@ -216,6 +220,7 @@ async fn schedule(args: SchedulerArgs, json: bool) -> anyhow::Result<()> {
     let identity = identity();
     let lease = args.lease_namespace.as_ref();
     let lease = lease.map(|namespace| lease::Config::new(namespace, &args.lease_name, &identity));
+    let mut advises = None;
     if let Some(listen) = args.listen {
         let config = extender::Config {
             cluster: args.deciding.cluster.clone(),
@@ -223,7 +228,7 @@ async fn schedule(args: SchedulerArgs, json: bool) -> anyhow::Result<()> {
             ..extender::Config::default()
         };
         let listening = args.guard.listening(listen).await?;
-        tracing::info!(url = listening.url, "the extender listens");
+        advises = Some(listening.url.clone());
         tokio::spawn(listening.serve(Extender::start(core.clone(), config, None), pending()));
     }
     let config = scheduler::Config {
@@ -236,10 +241,14 @@ async fn schedule(args: SchedulerArgs, json: bool) -> anyhow::Result<()> {
         identity: identity.clone(),
     };
     if json {
-        print(json!({ "scheduler_name": args.name, "policy": args.deciding.policy, "identity": identity }))?;
+        print(
+            json!({ "scheduler_name": args.name, "policy": args.deciding.policy, "identity": identity, "listen": advises }),
+        )?;
     } else {
+        let advises =
+            advises.map(|url| format!(", advises Kubernetes' own scheduler at {url}")).unwrap_or_default();
         print(format!(
-            "{} places pods with schedulerName {} (Ctrl-C stops)",
+            "{} places pods with schedulerName {}{advises} (Ctrl-C stops)",
             args.deciding.policy, args.name
         ))?;
     }
@@ -276,6 +285,7 @@ fn config(args: &ConfigArgs, json: bool) -> anyhow::Result<()> {
     let extender = configuration::Extender {
         url: args.url.clone(),
         cached: args.cached,
+        choose: args.choose,
         http_timeout_s: args.http_timeout,
         weight: args.weight,
         ignorable: !args.required,

@@ -9,6 +9,8 @@ pub struct Extender {
     pub url: String,
     /// Requests name nodes instead of describing them.
     pub cached: bool,
+    /// The extender chooses the node; otherwise it scores them.
+    pub choose: bool,
     pub http_timeout_s: f64,
     pub weight: i64,
     /// Pods are placed without it where it fails.
@@ -49,14 +51,18 @@ pub fn document(extender: &Extender) -> Result<Value, String> {
     }
     let mut entry = json!({
         "urlPrefix": format!("{url}/kubernetes"),
-        "filterVerb": "filter",
-        "prioritizeVerb": "prioritize",
-        "weight": extender.weight,
         "enableHTTPS": secure,
         "httpTimeout": format!("{}ms", (extender.http_timeout_s * 1000.0).round()),
         "nodeCacheCapable": extender.cached,
         "ignorable": extender.ignorable,
     });
+    // To filter without choosing would only cost time: Kubernetes has asked its own plugins already.
+    if extender.choose {
+        entry["filterVerb"] = "choose".into();
+    } else {
+        entry["prioritizeVerb"] = "prioritize".into();
+        entry["weight"] = extender.weight.into();
+    }
     let optional = [(extender.bind, "bindVerb", "bind"), (extender.preempt, "preemptVerb", "preempt")];
     for (_, key, verb) in optional.into_iter().filter(|(wanted, ..)| *wanted) {
         entry[key] = verb.into();
@@ -70,15 +76,17 @@ pub fn document(extender: &Extender) -> Result<Value, String> {
         let files = files.into_iter().filter_map(|(key, file)| Some((key.to_owned(), file.clone()?.into())));
         entry["tlsConfig"] = Value::Object(files.collect::<Map<_, _>>());
     }
-    let mut document = json!({
-        "apiVersion": "kubescheduler.config.k8s.io/v1",
-        "kind": "KubeSchedulerConfiguration",
-        "extenders": [entry],
-    });
+    let mut document = alone();
+    document["extenders"] = json!([entry]);
     if let Some(kubeconfig) = &extender.kubeconfig {
         document["clientConnection"] = json!({ "kubeconfig": kubeconfig });
     }
     Ok(document)
+}
+
+/// A KubeSchedulerConfiguration without any extender.
+pub fn alone() -> Value {
+    json!({ "apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration" })
 }
 
 /// The document as YAML: maps, lists and plain values, text in quotes as JSON has it.

@@ -1,5 +1,5 @@
-//! Advice for Kubernetes' own scheduler, over HTTP. It never stands in the way: what takes too long or
-//! goes wrong passes all nodes and scores them equally, and is counted.
+//! Advice for Kubernetes' own scheduler, over HTTP: scores for nodes, or one of them. It never stands in the way: what
+//! takes too long or goes wrong passes all nodes and scores them equally, and is counted.
 
 mod advisor;
 mod messages;
@@ -17,7 +17,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use kube::Client;
 use serde::Serialize;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::bind::{self, Binding};
@@ -58,6 +58,7 @@ impl Default for Config {
 #[derive(Debug, Default)]
 pub struct Counters {
     pub filters: AtomicU64,
+    pub choices: AtomicU64,
     pub priorities: AtomicU64,
     pub bindings: AtomicU64,
     pub preemptions: AtomicU64,
@@ -72,6 +73,7 @@ impl Counters {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let requests = [
             ("filter", &self.filters),
+            ("choose", &self.choices),
             ("prioritize", &self.priorities),
             ("bind", &self.bindings),
             ("preempt", &self.preemptions),
@@ -86,6 +88,15 @@ impl Counters {
         }
         text
     }
+}
+
+/// What a request asks.
+struct Question<'a> {
+    pod: PodFacts,
+    among: Among,
+    names: Vec<String>,
+    /// The nodes as they came, if they are described.
+    items: Option<Vec<&'a RawValue>>,
 }
 
 /// What the routes share.
@@ -118,19 +129,16 @@ impl Extender {
         &self.counters
     }
 
-    /// Scores in the order of the nodes; all equal where there is no advice.
-    async fn scores(&self, pod: PodFacts, among: Among) -> Vec<i64> {
-        let count = match &among {
-            Among::Names(names) | Among::Nodes(names, _) => names.len(),
-        };
+    /// Scores in the order of the nodes, of the best alone if only that is wanted; None where there is no advice.
+    async fn scores(&self, pod: PodFacts, among: Among, best: bool) -> Option<Vec<i64>> {
         let (reply, answer) = oneshot::channel();
         let name = format!("{}/{}", pod.namespace, pod.name);
         let asked = async {
-            self.asks.send(Ask { pod, among, reply }).await.ok()?;
+            self.asks.send(Ask { pod, among, best, reply }).await.ok()?;
             answer.await.ok()
         };
         let trouble = match tokio::time::timeout(self.budget, asked).await {
-            Ok(Some(Ok(scores))) => return scores,
+            Ok(Some(Ok(scores))) => return Some(scores),
             Ok(Some(Err(status))) => {
                 self.counters.failed.fetch_add(1, Ordering::Relaxed);
                 status.message().to_owned()
@@ -144,8 +152,28 @@ impl Extender {
                 format!("took longer than {} ms", self.budget.as_millis())
             }
         };
-        tracing::warn!(pod = name, trouble, "no advice; all nodes are scored equally");
-        vec![0; count]
+        tracing::warn!(pod = name, trouble, "no advice; Kubernetes decides alone");
+        None
+    }
+
+    /// A pod and its nodes as requests have them.
+    fn read<'a>(&self, body: &'a [u8]) -> serde_json::Result<Question<'a>> {
+        let Args { pod, nodes, node_names } = serde_json::from_slice(body)?;
+        let pod = PodFacts::of(&pod);
+        let (among, items) = match (node_names, nodes) {
+            (Some(names), _) => (Among::Names(serde_json::from_str(names.get())?), None),
+            (None, Some(nodes)) => {
+                let Items { items } = serde_json::from_str(nodes.get())?;
+                let wrong = || serde::de::Error::custom("Nodes.items: not all are nodes");
+                let (names, new) = self.unheard(&items).ok_or_else(wrong)?;
+                (Among::Nodes(names, new), Some(items))
+            }
+            (None, None) => (Among::Names(Vec::new()), None),
+        };
+        let names = match &among {
+            Among::Names(names) | Among::Nodes(names, _) => names.clone(),
+        };
+        Ok(Question { pod, among, names, items })
     }
 
     /// Names of the nodes of a list, and those that are not known as they are.
@@ -179,6 +207,7 @@ pub fn guarded(extender: Extender) -> axum::Router {
 fn advice() -> axum::Router<Extender> {
     axum::Router::new()
         .route("/kubernetes/filter", post(filter))
+        .route("/kubernetes/choose", post(choose))
         .route("/kubernetes/prioritize", post(prioritize))
         .route("/kubernetes/bind", post(binding))
         .route("/kubernetes/preempt", post(preempt))
@@ -207,7 +236,11 @@ async fn certified(ConnectInfo(peer): ConnectInfo<Peer>, request: Request, next:
 /// has asked already, and nothing of the policy is worth leaving a pod without a place.
 async fn filter(State(extender): State<Extender>, body: Bytes) -> Response {
     extender.counters.filters.fetch_add(1, Ordering::Relaxed);
-    let Nodes { nodes, node_names } = match serde_json::from_slice(&body) {
+    pass(&body)
+}
+
+fn pass(body: &[u8]) -> Response {
+    let Nodes { nodes, node_names } = match serde_json::from_slice(body) {
         Ok(nodes) => nodes,
         Err(error) => return refuse(&error),
     };
@@ -215,39 +248,38 @@ async fn filter(State(extender): State<Extender>, body: Bytes) -> Response {
         (None, None) => "Nodes and NodeNames are both null, want one of them".to_owned(),
         _ => String::new(),
     };
-    json(&FilterResult {
-        nodes,
-        node_names: node_names.filter(|_| nodes.is_none()),
-        error,
-        ..FilterResult::default()
-    })
+    let node_names = node_names.filter(|_| nodes.is_none());
+    json(&FilterResult { nodes, node_names, error, ..FilterResult::default() })
+}
+
+/// The policy's choice alone passes, so that Kubernetes need not score anything; without advice all do, as they do
+/// where the policy would have none of them.
+async fn choose(State(extender): State<Extender>, body: Bytes) -> Response {
+    extender.counters.choices.fetch_add(1, Ordering::Relaxed);
+    let Question { pod, among, names, items } = match extender.read(&body) {
+        Ok(question) => question,
+        Err(error) => return refuse(&error),
+    };
+    let scores = if names.is_empty() { None } else { extender.scores(pod, among, true).await };
+    let best = scores.and_then(|scores| scores.iter().position(|score| *score == advisor::MAX_SCORE));
+    let Some(best) = best else { return pass(&body) };
+    let chosen = match &items {
+        Some(items) => to_raw_value(&Items { items: vec![items[best]] }),
+        None => to_raw_value(&[&names[best]]),
+    };
+    let chosen = chosen.expect("answers have no keys that are no text");
+    let (nodes, node_names) = if items.is_some() { (Some(&*chosen), None) } else { (None, Some(&*chosen)) };
+    json(&FilterResult { nodes, node_names, ..FilterResult::default() })
 }
 
 async fn prioritize(State(extender): State<Extender>, body: Bytes) -> Response {
     extender.counters.priorities.fetch_add(1, Ordering::Relaxed);
-    let args: Args<'_> = match serde_json::from_slice(&body) {
-        Ok(args) => args,
+    let Question { pod, among, names, .. } = match extender.read(&body) {
+        Ok(question) => question,
         Err(error) => return refuse(&error),
     };
-    let pod = PodFacts::of(&args.pod);
-    let among = match (args.node_names, args.nodes) {
-        (Some(names), _) => serde_json::from_str(names.get()).map(Among::Names),
-        (None, Some(nodes)) => serde_json::from_str::<Items<'_>>(nodes.get()).and_then(|list| {
-            let unheard = extender.unheard(&list.items);
-            let (names, new) =
-                unheard.ok_or_else(|| serde::de::Error::custom("Nodes.items: not all are nodes"))?;
-            Ok(Among::Nodes(names, new))
-        }),
-        (None, None) => Ok(Among::Names(Vec::new())),
-    };
-    let among = match among {
-        Ok(among) => among,
-        Err(error) => return refuse(&error),
-    };
-    let names = match &among {
-        Among::Names(names) | Among::Nodes(names, _) => names.clone(),
-    };
-    let scores = if names.is_empty() { Vec::new() } else { extender.scores(pod, among).await };
+    let scores = if names.is_empty() { None } else { extender.scores(pod, among, false).await };
+    let scores = scores.unwrap_or_else(|| vec![0; names.len()]);
     let list = names.into_iter().zip(scores).map(|(host, score)| HostPriority { host, score });
     json(&list.collect::<Vec<_>>())
 }

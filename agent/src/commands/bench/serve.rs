@@ -2,7 +2,6 @@
 
 mod soak;
 
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -152,6 +151,7 @@ fn show(rows: &[Row]) -> String {
 }
 
 /// A server in a process of its own.
+#[derive(Debug)]
 pub(super) struct Process {
     child: Child,
     pub address: String,
@@ -160,14 +160,12 @@ pub(super) struct Process {
 impl Process {
     /// Starts it; its first line on stdout is JSON that says where it listens.
     pub async fn start(arguments: &[&str]) -> Result<Process> {
-        let program: PathBuf = std::env::current_exe()?;
-        let mut child = Command::new(program)
-            .args(arguments)
-            .env("RUST_LOG", "error")
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .context("cannot start a server")?;
+        Process::wait(program(arguments)?).await
+    }
+
+    /// Starts this command, and waits for that line.
+    pub async fn wait(mut command: Command) -> Result<Process> {
+        let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start a server")?;
         let mut output = BufReader::new(child.stdout.take().context("the server has no output")?);
         let mut told = String::new();
         let address = loop {
@@ -186,13 +184,7 @@ impl Process {
 
     /// CPU seconds that it has used, as Linux counts them.
     pub fn cpu_s(&self) -> Result<f64> {
-        let id = self.child.id().context("the server ended")?;
-        let stat =
-            std::fs::read_to_string(format!("/proc/{id}/stat")).context("CPU time is read from /proc")?;
-        // After the name, which may have spaces in it, user and system time are the 12th and 13th.
-        let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
-        let ticks = after.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok());
-        Ok(ticks.sum::<f64>() / 100.0)
+        cpu_s(&self.child)
     }
 
     /// Megabytes of memory that it holds, as Linux counts them.
@@ -206,6 +198,23 @@ impl Process {
         let kib: f64 = kib.context("/proc does not tell the server's memory")?;
         Ok(kib * 1024.0 / 1e6)
     }
+}
+
+/// This program with these arguments; it ends with whoever waits for it.
+pub(super) fn program(arguments: &[&str]) -> Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(arguments).env("RUST_LOG", "error").kill_on_drop(true);
+    Ok(command)
+}
+
+/// CPU seconds that a process has used, as Linux counts them.
+pub(super) fn cpu_s(process: &Child) -> Result<f64> {
+    let id = process.id().context("a process ended")?;
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).context("CPU time is read from /proc")?;
+    // After the name, which may have spaces in it, user and system time are the 12th and 13th.
+    let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
+    let ticks = after.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok());
+    Ok(ticks.sum::<f64>() / 100.0)
 }
 
 /// Registers a cluster; returns tasks for it.

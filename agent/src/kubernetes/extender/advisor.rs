@@ -14,7 +14,7 @@ use crate::kubernetes::core::Core;
 use crate::kubernetes::facts::{NodeFacts, PodFacts, Settings, image_name};
 
 /// Best score of an extender.
-const MAX_SCORE: i64 = 10;
+pub const MAX_SCORE: i64 = 10;
 /// Nodes that are not known are looked for again after this long.
 const READ_AGAIN: Duration = Duration::from_secs(5);
 /// Most candidates that the core lists.
@@ -34,6 +34,8 @@ pub enum Among {
 pub struct Ask {
     pub pod: PodFacts,
     pub among: Among,
+    /// Only the best node is wanted: it alone has a score.
+    pub best: bool,
     pub reply: oneshot::Sender<Result<Vec<i64>, Status>>,
 }
 
@@ -93,26 +95,26 @@ impl Advisor {
             }
             // Whoever ran out of time is not waiting.
             if !ask.reply.is_closed() {
-                let scores = self.answer(&ask.pod, ask.among).await;
+                let scores = self.answer(&ask).await;
                 ask.reply.send(scores).unwrap_or_default();
             }
         }
     }
 
-    async fn answer(&mut self, pod: &PodFacts, among: Among) -> Result<Vec<i64>, Status> {
-        match among {
-            Among::Names(names) => match self.registered(pod, &names).await {
+    async fn answer(&mut self, ask: &Ask) -> Result<Vec<i64>, Status> {
+        match &ask.among {
+            Among::Names(names) => match self.registered(ask, names).await {
                 // Somebody registered the cluster anew, with other words.
                 Err(status) if status.code() == Code::InvalidArgument => {
                     self.known = None;
-                    self.registered(pod, &names).await
+                    self.registered(ask, names).await
                 }
                 answer => answer,
             },
-            Among::Nodes(names, _) => match self.described(pod, &names).await {
+            Among::Nodes(names, _) => match self.described(ask, names).await {
                 Err(status) if status.code() == Code::NotFound => {
                     self.registered = false;
-                    self.described(pod, &names).await
+                    self.described(ask, names).await
                 }
                 answer => answer,
             },
@@ -121,17 +123,17 @@ impl Advisor {
 
     // A cluster that somebody else registers.
 
-    async fn registered(&mut self, pod: &PodFacts, names: &[String]) -> Result<Vec<i64>, Status> {
+    async fn registered(&mut self, ask: &Ask, names: &[String]) -> Result<Vec<i64>, Status> {
         let strange = |known: &Vocabulary| names.iter().any(|name| !known.nodes.contains(name));
         if self.known.as_ref().is_none_or(|known| strange(known) && self.read.elapsed() > READ_AGAIN) {
             self.read = Instant::now();
             self.known = Some(vocabulary(&self.core.get(&self.cluster).await?));
             self.words.forget();
         }
-        let (mut task, changes) = self.words.task(pod);
+        let (mut task, changes) = self.words.task(&ask.pod);
         let known = self.known.as_mut().expect("it was just read");
-        if !known.kinds.contains(&task.kind) && known.kinds.contains(&pod.work.kind) {
-            task.kind.clone_from(&pod.work.kind);
+        if !known.kinds.contains(&task.kind) && known.kinds.contains(&ask.pod.work.kind) {
+            task.kind.clone_from(&ask.pod.work.kind);
         }
         if let Some(name) = known.images.get(&task.image) {
             task.image.clone_from(name);
@@ -142,7 +144,7 @@ impl Advisor {
             missing.iter().for_each(|change| known.learn(change));
         }
         let among = names.iter().filter(|name| known.nodes.contains(*name)).cloned().collect();
-        self.scores(self.cluster.clone(), pod, task, names, among).await
+        self.scores(self.cluster.clone(), ask, task, names, among).await
     }
 
     // A cluster of the nodes that requests bring.
@@ -163,12 +165,12 @@ impl Advisor {
         self.heard.send_replace(Arc::new(versions.collect()));
     }
 
-    async fn described(&mut self, pod: &PodFacts, names: &[String]) -> Result<Vec<i64>, Status> {
+    async fn described(&mut self, ask: &Ask, names: &[String]) -> Result<Vec<i64>, Status> {
         if self.own.is_crowded() {
             self.own.forget();
             self.registered = false;
         }
-        let (task, learnt) = self.own.task(pod);
+        let (task, learnt) = self.own.task(&ask.pod);
         self.changes.extend(learnt);
         if !self.registered {
             self.changes.clear();
@@ -183,13 +185,13 @@ impl Advisor {
         }
         let known = |name: &&String| self.own.nodes().get(*name).is_some_and(|node| node.arch.is_some());
         let among = names.iter().filter(known).cloned().collect();
-        self.scores(self.own.id().to_owned(), pod, task, names, among).await
+        self.scores(self.own.id().to_owned(), ask, task, names, among).await
     }
 
     async fn scores(
         &self,
         cluster_id: String,
-        pod: &PodFacts,
+        ask: &Ask,
         task: wire::Task,
         names: &[String],
         among: Vec<String>,
@@ -201,12 +203,15 @@ impl Advisor {
         let request = wire::PlaceRequest {
             cluster_id,
             task: Some(task),
-            alpha: pod.alpha,
+            alpha: ask.pod.alpha,
             dry_run: true,
-            max_candidates: Some(ALL),
+            max_candidates: Some(if ask.best { 0 } else { ALL }),
             ..wire::PlaceRequest::default()
         };
         let answer = self.core.place(request, among).await?;
+        if ask.best {
+            return Ok(names.iter().map(|name| if *name == answer.node { MAX_SCORE } else { 0 }).collect());
+        }
         Ok(whole_scores(names, &answer.candidates))
     }
 }

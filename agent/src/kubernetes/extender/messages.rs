@@ -29,7 +29,7 @@ pub struct Nodes<'a> {
 }
 
 /// A list whose items are passed on as they came.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub struct Items<'a> {
     #[serde(borrow, default)]
     pub items: Vec<&'a RawValue>,

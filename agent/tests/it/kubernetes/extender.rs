@@ -93,6 +93,20 @@ async fn captured_requests_are_answered_in_kind() {
             &std::fs::read_to_string(folder.join(format!("{stem}-response.json"))).unwrap(),
         )
         .unwrap();
+        if verb == "filter" {
+            let answer = asked(&extender, "choose", body.clone()).await;
+            let (nodes, names) = (&answer["Nodes"]["items"], &answer["NodeNames"]);
+            let (list, of) = if names.is_null() {
+                (nodes, &request["Nodes"]["items"])
+            } else {
+                (names, &request["NodeNames"])
+            };
+            let all = of.as_array().unwrap();
+            let chosen = list.as_array().unwrap();
+            assert!(chosen.len() == 1 || mode == "managed", "{stem}: {chosen:?}");
+            assert!(chosen.iter().all(|node| all.contains(node)), "{stem}: {chosen:?}");
+            assert_eq!(nodes.is_null(), request["Nodes"].is_null(), "{stem}");
+        }
         let answer = asked(&extender, verb, body).await;
         answered.insert((mode.to_owned(), verb.to_owned()));
         match verb {
@@ -148,8 +162,11 @@ async fn full_nodes_are_scored_and_sent_back_as_they_came() {
     let passed = asked(&extender, "filter", body.clone()).await;
     assert_eq!(passed["Nodes"]["items"], json!(nodes));
     assert!(passed.get("NodeNames").is_none());
-    let scores = hosts(&asked(&extender, "prioritize", body).await);
+    let scores = hosts(&asked(&extender, "prioritize", body.clone()).await);
     assert_eq!(scores.iter().map(|(_, score)| *score).collect::<Vec<_>>(), [0, 0, 10, 0], "{scores:?}");
+    let chosen = asked(&extender, "choose", body).await;
+    assert_eq!(chosen["Nodes"], json!({ "items": [nodes[2]] }));
+    assert!(chosen.get("NodeNames").is_none());
     // The data moves, which the node's new version says, and another node comes first.
     nodes[2]["metadata"] = json!({ "name": "n2", "resourceVersion": "8" });
     nodes[1]["metadata"]["annotations"] = json!({ "remora.dev/datasets": "video=8Gi" });
@@ -176,6 +193,11 @@ async fn names_belong_to_a_registered_cluster() {
     let scores = hosts(&asked(&extender, "prioritize", args(&work, None, Some(&names))).await);
     let of = |name: &str| scores.iter().find(|(host, _)| host == name).unwrap().1;
     assert_eq!((of("desk"), of("stranger")), (10, 0), "{scores:?}");
+    let chosen = asked(&extender, "choose", args(&work, None, Some(&names))).await;
+    assert_eq!((&chosen["NodeNames"], &chosen["Error"]), (&json!(["desk"]), &json!("")));
+    // Whom it does not know, it has nothing against.
+    let strangers = asked(&extender, "choose", args(&work, None, Some(&["stranger", "other"]))).await;
+    assert_eq!(strangers["NodeNames"], json!(["stranger", "other"]));
     let known = core.get("small".to_owned()).await.unwrap().cluster.unwrap();
     assert_eq!((known.task_kinds.len(), known.images.len()), (1, 1), "its own words are enough");
     // What the cluster has never heard of is added to it, even when it was registered anew meanwhile.
@@ -224,12 +246,14 @@ async fn trouble_costs_nobody_a_place() {
             [("a".to_owned(), 0), ("b".to_owned(), 0)]
         );
         assert!(started.elapsed() < Duration::from_secs(5));
-        assert_eq!(asked(&extender, "filter", body).await["Nodes"]["items"], json!(nodes));
+        assert_eq!(asked(&extender, "filter", body.clone()).await["Nodes"]["items"], json!(nodes));
         let counters = extender.counters();
         assert_eq!(
             (counters.late.load(Ordering::Relaxed), counters.failed.load(Ordering::Relaxed)),
             (late, failed)
         );
+        let chosen = asked(&extender, "choose", body).await;
+        assert_eq!(chosen["Nodes"]["items"], json!(nodes), "all pass where nothing was chosen");
         // An unknown cluster is trouble too, where nodes are named.
         if failed == 1 {
             let scores =
@@ -242,7 +266,7 @@ async fn trouble_costs_nobody_a_place() {
 #[tokio::test]
 async fn what_is_no_request_is_refused() {
     let extender = Extender::start(Arc::new(Trouble(Duration::ZERO)), Config::default(), None);
-    for verb in ["filter", "prioritize", "bind", "preempt"] {
+    for verb in ["filter", "choose", "prioritize", "bind", "preempt"] {
         for body in ["", "[]]", "7", "{\"Pod\": 3, \"NodeNames\": 4, \"Node\": 1, \"NodeNameToVictims\": 5}"]
         {
             let (status, text) = ask(&extender, verb, body.to_owned()).await;

@@ -196,6 +196,7 @@ fn extender() -> Extender {
     Extender {
         url: "http://127.0.0.1:8080/".to_owned(),
         cached: true,
+        choose: false,
         http_timeout_s: 2.0,
         weight: 5,
         ignorable: true,
@@ -230,7 +231,6 @@ fn the_configuration_is_yaml_that_says_the_same() {
 apiVersion: \"kubescheduler.config.k8s.io/v1\"
 extenders:
 - enableHTTPS: false
-  filterVerb: \"filter\"
   httpTimeout: \"2000ms\"
   ignorable: true
   nodeCacheCapable: true
@@ -272,4 +272,10 @@ fn the_command_prints_it() {
     assert_eq!(code, 2);
     assert!(problem.contains("--ca-file is needed"), "{problem}");
     assert_eq!(remora(&["--cached", "--full"]).0, 2);
+    let (_, printed, _) = remora(&["--cached", "--choose"]);
+    let read: Value = serde_saphyr::from_str(&printed).unwrap();
+    let extender = &read["extenders"][0];
+    assert_eq!(extender["filterVerb"], "choose");
+    assert!(extender.get("prioritizeVerb").is_none() && extender.get("weight").is_none(), "{printed}");
+    assert_eq!(remora(&["--choose", "--weight", "3"]).0, 2);
 }
