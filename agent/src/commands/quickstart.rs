@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use remora_env::file::write_whole;
 use remora_env::{Scenario, Scenarios};
 use remora_policies::{Checkpoint, usual};
 use remora_trainer::Config;
@@ -24,6 +23,7 @@ use super::{cluster, evaluate, print, serve, tables, train};
 use crate::appcore::apps;
 use crate::appcore::executor::process::Processes;
 use crate::evaluation::Evaluated;
+use crate::files::write;
 use crate::service::{self, Clock, ITSELF};
 use crate::storage::{self, Storage, Who};
 
@@ -89,10 +89,7 @@ pub async fn run(args: Args, json: bool) -> Result<()> {
     ))?;
     let evaluation = compare(&finished)?;
     let report = args.out.join("report.html");
-    let text = serde_json::to_vec_pretty(&evaluation)?;
-    let path = args.out.join("evaluation.json");
-    write_whole(&path, |file| file.write_all(&text))
-        .with_context(|| format!("cannot write {}", path.display()))?;
+    write(&args.out.join("evaluation.json"), serde_json::to_vec_pretty(&evaluation)?)?;
     let summary = format!(
         "A policy trained for {} minutes on this machine, against the heuristics, on {WORLDS} held-out worlds of \
          each scenario.",
