@@ -60,7 +60,7 @@ pub(crate) use doors::training::TrainingDoor;
 pub use limits::Limits;
 pub use policies::Alias;
 pub(crate) use restart::ITSELF;
-pub(crate) use serving::is_heuristic;
+pub(crate) use serving::{dearer, is_heuristic};
 pub use settings::{Setting, fixed};
 pub use tls::Files as TlsFiles;
 

@@ -7,11 +7,10 @@ use anyhow::{Context, Result, bail};
 use remora_proto::v1 as wire;
 use serde_json::json;
 use tokio_stream::StreamExt;
-use tonic::Streaming;
 
 use super::client;
 use super::compare::{self, ran_s};
-use crate::client::{ServerArgs, Service, refused};
+use crate::client::{ServerArgs, Service, refused, whole};
 use crate::commands::{bytes, date, print, seconds, table};
 
 #[derive(Debug, clap::Args)]
@@ -269,22 +268,14 @@ fn print_lines(old: &wire::Run, new: &wire::Run, lines: Vec<compare::Line>) -> R
     print(table)
 }
 
-async fn pieces(mut pieces: Streaming<wire::ArtifactChunk>) -> Result<Vec<u8>> {
-    let mut whole = Vec::new();
-    while let Some(piece) = pieces.next().await {
-        whole.extend_from_slice(&piece.map_err(refused)?.chunk);
-    }
-    Ok(whole)
-}
-
 pub async fn artifact(args: ArtifactArgs) -> Result<()> {
     let service = args.server.connect().await?;
     let request = wire::GetArtifactRequest { run: args.run, name: args.name };
     let answer = client(service.wire()).get_artifact(request).await.map_err(refused)?.into_inner();
-    let whole = pieces(answer).await?;
+    let content = whole(answer).await?;
     match &args.out {
-        Some(path) => write_file(path, &whole),
-        None => std::io::stdout().write_all(&whole).context("cannot write it"),
+        Some(path) => write_file(path, &content),
+        None => std::io::stdout().write_all(&content).context("cannot write it"),
     }
 }
 
@@ -292,9 +283,9 @@ pub async fn export(args: ExportArgs) -> Result<()> {
     let service = args.server.connect().await?;
     let request = wire::GetRunRequest { id: args.run.clone() };
     let answer = client(service.wire()).export_run(request).await.map_err(refused)?.into_inner();
-    let whole = pieces(answer).await?;
-    write_file(&args.out, &whole)?;
-    let (size, path, run) = (bytes(whole.len() as f64), args.out.display(), args.run);
+    let content = whole(answer).await?;
+    write_file(&args.out, &content)?;
+    let (size, path, run) = (bytes(content.len() as f64), args.out.display(), args.run);
     print(format_args!(
         "{path}: {size}; check it with: tar -xf {path} && cd {run} && sha256sum -c SHA256SUMS"
     ))
