@@ -24,7 +24,7 @@ pub fn none() -> Part {
 
 pub async fn list(asked: &Asked<'_>, asking: &Asking) -> Shown {
     let all = applications(asked).await?;
-    let wanted = asking.q.clone().unwrap_or_default().to_lowercase();
+    let wanted = asking.wanted().to_lowercase();
     let fits = |app: &wire::App| {
         app.name.contains(&wanted)
             || app.state.contains(&wanted)
