@@ -452,9 +452,16 @@ impl Storage {
         select.first_of(&self.database, ORDER, filter.limit, mentioning).await
     }
 
-    pub async fn versions(&self, app: &str, limit: Option<i64>) -> Result<Vec<Version>, Error> {
+    /// An application's versions, newest first, or only the one of a number.
+    pub async fn versions(
+        &self,
+        app: &str,
+        number: Option<i64>,
+        limit: Option<i64>,
+    ) -> Result<Vec<Version>, Error> {
         Select::new("SELECT body FROM versions WHERE true")
             .filter("app =", Some(app.to_owned()))?
+            .filter("number =", number)?
             .first(&self.database, "number DESC", limit, body)
             .await
     }

@@ -96,6 +96,7 @@ pub struct ExportArgs {
     server: ServerArgs,
 }
 
+/// Prints runs as a table, a line each.
 pub fn print_runs(runs: &[wire::Run]) -> Result<()> {
     let mut table = table(&["run", "kind", "status", "version", "node", "queued", "took", "cause", "why"]);
     for run in runs {
@@ -114,6 +115,10 @@ pub fn print_runs(runs: &[wire::Run]) -> Result<()> {
     print(table)
 }
 
+/// Sends a request, waits for its run, and writes the answer.
+///
+/// # Errors
+/// When the service cannot be reached or refuses, the run does not succeed, or a file cannot be read or written.
 pub async fn execute(args: RunArgs, as_json: bool) -> Result<()> {
     let mut input = Vec::new();
     match &args.input {
@@ -172,6 +177,10 @@ fn write_file(path: &std::path::Path, content: &[u8]) -> Result<()> {
     std::fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// Prints the newest runs that fit.
+///
+/// # Errors
+/// When the service cannot be reached or refuses.
 pub async fn list(args: ListArgs, as_json: bool) -> Result<()> {
     let ListArgs { app, kind, status, matching, limit, server } = args;
     let request = wire::ListRunsRequest { app, kind, status, before_ms: None, limit: Some(limit), matching };
@@ -183,6 +192,10 @@ pub async fn list(args: ListArgs, as_json: bool) -> Result<()> {
     if as_json { print(json!({ "rows": runs })) } else { print_runs(&runs) }
 }
 
+/// Writes the log of a run to stdout, as long as it goes on.
+///
+/// # Errors
+/// When the service cannot be reached or refuses, or stdout cannot be written.
 pub async fn log(args: OneArgs) -> Result<()> {
     let service = args.server.connect().await?;
     let request = wire::GetRunRequest { id: args.run };
@@ -195,6 +208,10 @@ pub async fn log(args: OneArgs) -> Result<()> {
     Ok(())
 }
 
+/// Has a run stopped.
+///
+/// # Errors
+/// When the service cannot be reached or refuses.
 pub async fn cancel(args: OneArgs, as_json: bool) -> Result<()> {
     let request = wire::CancelRunRequest { id: args.run, reason: args.reason };
     let service = args.server.connect().await?;
@@ -213,6 +230,10 @@ async fn get(service: &Service, id: &str) -> Result<wire::Run> {
 /// How often a run that is awaited is looked at.
 const LOOK: std::time::Duration = std::time::Duration::from_millis(200);
 
+/// Has a run done again, waits for its end, and prints what came out otherwise.
+///
+/// # Errors
+/// When the service cannot be reached or refuses.
 pub async fn repeat(args: OneArgs, as_json: bool) -> Result<()> {
     let service = args.server.connect().await?;
     let old = get(&service, &args.run).await?;
@@ -237,13 +258,17 @@ pub async fn repeat(args: OneArgs, as_json: bool) -> Result<()> {
 /// The version that a run is of, where that is still known.
 async fn version(service: &Service, run: &wire::Run) -> Result<Option<wire::Version>> {
     let ask = |wire| {
-        let request = wire::ListVersionsRequest { app: run.app.clone(), limit: Some(1000) };
+        let request = compare::of_version(run);
         async move { client(wire).list_versions(request).await }
     };
-    let versions = service.ask(ask).await?.versions;
-    Ok(versions.into_iter().find(|version| version.number == run.version))
+    // A service that does not know this filter lists others too.
+    Ok(service.ask(ask).await?.versions.into_iter().find(|version| version.number == run.version))
 }
 
+/// Prints in what two runs differ.
+///
+/// # Errors
+/// When the service cannot be reached or refuses.
 pub async fn diff(args: DiffArgs, as_json: bool) -> Result<()> {
     let service = args.server.connect().await?;
     let (old, new) = (get(&service, &args.old).await?, get(&service, &args.new).await?);
@@ -268,6 +293,10 @@ fn print_lines(old: &wire::Run, new: &wire::Run, lines: Vec<compare::Line>) -> R
     print(table)
 }
 
+/// Writes something that a run read or wrote, to a file or to stdout.
+///
+/// # Errors
+/// When the service cannot be reached or refuses, or it cannot be written.
 pub async fn artifact(args: ArtifactArgs) -> Result<()> {
     let service = args.server.connect().await?;
     let request = wire::GetArtifactRequest { run: args.run, name: args.name };
@@ -279,6 +308,10 @@ pub async fn artifact(args: ArtifactArgs) -> Result<()> {
     }
 }
 
+/// Writes a run with all that it takes to check and repeat it, as a tar archive.
+///
+/// # Errors
+/// When the service cannot be reached or refuses, or the file cannot be written.
 pub async fn export(args: ExportArgs) -> Result<()> {
     let service = args.server.connect().await?;
     let request = wire::GetRunRequest { id: args.run.clone() };
@@ -291,6 +324,10 @@ pub async fn export(args: ExportArgs) -> Result<()> {
     ))
 }
 
+/// Prints what is kept of the runs of each application, in bytes.
+///
+/// # Errors
+/// When the service cannot be reached or refuses.
 pub async fn archive(args: ServerArgs, as_json: bool) -> Result<()> {
     let ask = |wire| async move { client(wire).archive(wire::ArchiveRequest {}).await };
     let archive = args.connect().await?.ask(ask).await?;

@@ -205,7 +205,7 @@ impl Talk {
     }
 
     async fn versions(&mut self) -> Result<Vec<wire::Version>> {
-        let request = wire::ListVersionsRequest { app: own::NAME.to_owned(), limit: None };
+        let request = wire::ListVersionsRequest { app: own::NAME.to_owned(), limit: None, number: None };
         Ok(self.apps.list_versions(request).await.map_err(refused)?.into_inner().versions)
     }
 

@@ -148,9 +148,13 @@ async fn a_row_takes_the_place_of_the_one_before() {
         };
         let model = Blob { name: "model".to_owned(), hash: "0a".to_owned(), bytes: 7 };
         keep(&storage, vec![version(1, None), version(2, None), version(1, Some(model.clone()))]).await;
-        let versions = storage.versions("a", None).await.unwrap();
+        let versions = storage.versions("a", None, None).await.unwrap();
         assert_eq!(versions.iter().map(|version| version.number).collect::<Vec<_>>(), [2, 1]);
         assert_eq!(versions[1].model, Some(model));
+        assert_eq!(storage.versions("a", Some(1), None).await.unwrap(), versions[1..]);
+        for (app, number) in [("a", 3), ("b", 1)] {
+            assert!(storage.versions(app, Some(number), None).await.unwrap().is_empty(), "{app} {number}");
+        }
         storage.close().await;
     })
     .await;
