@@ -103,6 +103,10 @@ pub struct SavingsArgs {
     server: ServerArgs,
 }
 
+/// Runs one of these commands.
+///
+/// # Errors
+/// When the service cannot be reached or refuses, or a file cannot be read.
 pub async fn run(command: Command, json: bool) -> anyhow::Result<()> {
     match command {
         Command::List(args) => list(args, json).await,
