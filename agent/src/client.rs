@@ -6,12 +6,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use remora_proto::v1 as wire;
 use tokio::time::{sleep, timeout};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 /// Where `remora serve` listens unless told otherwise.
 pub const DEFAULT_SERVER: &str = "http://127.0.0.1:50051";
@@ -208,6 +209,26 @@ fn unreachable(server: &str) -> String {
 
 fn read(flag: &str, path: &Path) -> Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("{flag}: cannot read {}", path.display()))
+}
+
+/// Bytes of a piece.
+const PIECE: usize = 1 << 20;
+
+/// Something long in the pieces in which it is handed over; none where there is nothing.
+pub fn in_pieces(bytes: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    bytes.chunks(PIECE).map(<[u8]>::to_vec)
+}
+
+/// The pieces of an answer put together.
+///
+/// # Errors
+/// When the service refuses or ends before the last.
+pub async fn whole(mut pieces: Streaming<wire::ArtifactChunk>) -> Result<Vec<u8>> {
+    let mut whole = Vec::new();
+    while let Some(piece) = pieces.message().await.map_err(refused)? {
+        whole.extend_from_slice(&piece.chunk);
+    }
+    Ok(whole)
 }
 
 /// What a person should read of a refusal.

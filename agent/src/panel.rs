@@ -198,7 +198,7 @@ pub struct Asking {
     #[serde(default)]
     pub last: Option<i64>,
     #[serde(default)]
-    pub q: Option<String>,
+    q: Option<String>,
     #[serde(default)]
     pub app: Option<String>,
     #[serde(default)]
@@ -212,6 +212,11 @@ pub struct Asking {
 }
 
 impl Asking {
+    /// What is searched for; empty for everything.
+    pub fn wanted(&self) -> String {
+        self.q.as_deref().unwrap_or_default().trim().to_owned()
+    }
+
     /// The page of a list, counted from 0; what is no number is the first.
     pub fn number(&self) -> usize {
         let page = self.page.as_ref().and_then(|page| page.parse().ok()).unwrap_or(0);

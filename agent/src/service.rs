@@ -60,7 +60,7 @@ pub(crate) use doors::training::TrainingDoor;
 pub use limits::Limits;
 pub use policies::Alias;
 pub(crate) use restart::ITSELF;
-pub(crate) use serving::is_heuristic;
+pub(crate) use serving::{dearer, is_heuristic};
 pub use settings::{Setting, fixed};
 pub use tls::Files as TlsFiles;
 
@@ -86,6 +86,8 @@ pub const MAX_APP_BYTES: usize = 20 << 20;
 pub const MAX_CLUSTER_BYTES: usize = 64 << 20;
 /// How long requests under way may take once the service is told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
+/// Milliseconds of a day.
+pub(crate) const DAY_MS: i64 = 24 * 3_600_000;
 /// How often the journal is gone through for what it need not keep.
 const HOUR: Duration = Duration::from_secs(3600);
 /// How often a silent client is asked whether it is still there.

@@ -60,6 +60,12 @@ pub fn sure_mean(values: &[f64], confidence: f64) -> Option<f64> {
     Some(means[below.min(RESAMPLES - 1)])
 }
 
+/// Arithmetic mean; 0 of nothing.
+pub fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
+    let sums = values.into_iter().fold((0.0, 0.0), |(sum, count), value| (sum + value, count + 1.0));
+    sums.0 / f64::max(sums.1, 1.0)
+}
+
 /// Geometric mean of positive numbers.
 pub fn geometric_mean(values: &[f64]) -> f64 {
     (values.iter().map(|value| value.max(1e-12).ln()).sum::<f64>() / values.len().max(1) as f64).exp()
@@ -67,7 +73,12 @@ pub fn geometric_mean(values: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::paired_ratio;
+    use super::{mean, paired_ratio};
+
+    #[test]
+    fn nothing_has_the_mean_0() {
+        assert_eq!((mean([]), mean([3.0]), mean([1.0, 2.0, 6.0])), (0.0, 3.0, 3.0));
+    }
 
     #[test]
     fn a_constant_ratio_is_certain() {

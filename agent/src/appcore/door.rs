@@ -89,9 +89,12 @@ fn about<T>(subject: &str, answer: T) -> Response<T> {
     response
 }
 
-fn limit(limit: Option<i64>) -> Result<Option<i64>, Status> {
-    let checked = limit.map(|limit| Field::root("limit").whole(limit, 1..=1000)).transpose();
-    Ok(checked.map_err(Refusal::from)?.map(|limit| limit as i64))
+/// How many are wanted at most, from 1 to 1000, where that is said.
+fn within(name: &'static str, value: Option<i64>) -> Result<Option<i64>, Status> {
+    if let Some(value) = value {
+        Field::root(name).whole(value, 1..=1000).map_err(Refusal::from)?;
+    }
+    Ok(value)
 }
 
 /// A name to filter by; empty for none.
@@ -310,9 +313,8 @@ impl AppService for AppDoor {
         request: Request<wire::ListTriggersRequest>,
     ) -> Result<Response<wire::ListTriggersResponse>, Status> {
         let wire::ListTriggersRequest { app, limit: fires, matching, skip, most } = request.into_inner();
-        let (fires, app, apps) = (limit(fires)?, filter(app), self.apps()?);
-        let most = most.map(|most| Field::root("most").whole(most, 1..=1000)).transpose();
-        let most = most.map_err(Refusal::from)?.map_or(usize::MAX, |most| most as usize);
+        let (fires, app, apps) = (within("limit", fires)?, filter(app), self.apps()?);
+        let most = within("most", most)?.map_or(usize::MAX, |most| most as usize);
         let skip = Field::root("skip").whole(skip, 0..=i64::MAX).map_err(Refusal::from)? as usize;
         let wanted = app.clone();
         let triggers = apps.handle.ask(move |core| {
@@ -381,8 +383,7 @@ impl AppService for AppDoor {
         &self,
         request: Request<wire::ListRunsRequest>,
     ) -> Result<Response<wire::ListRunsResponse>, Status> {
-        let wire::ListRunsRequest { app, kind, status, before_ms, limit: most, matching } =
-            request.into_inner();
+        let wire::ListRunsRequest { app, kind, status, before_ms, limit, matching } = request.into_inner();
         Field::root("matching").text(&matching).map_err(Refusal::from)?;
         let kind = match kind.as_str() {
             "" => None,
@@ -398,7 +399,7 @@ impl AppService for AppDoor {
             })?),
         };
         let (app, matching) = (filter(app), filter(matching));
-        let filter = RunFilter { app, kind, status, before_ms, limit: limit(most)?, matching };
+        let filter = RunFilter { app, kind, status, before_ms, limit: within("limit", limit)?, matching };
         let runs = self.apps()?.handle.storage().runs(&filter).await.map_err(kept)?;
         Ok(Response::new(wire::ListRunsResponse { runs: runs.iter().map(told::run).collect() }))
     }
@@ -465,15 +466,18 @@ impl AppService for AppDoor {
         &self,
         request: Request<wire::ListVersionsRequest>,
     ) -> Result<Response<wire::ListVersionsResponse>, Status> {
-        let wire::ListVersionsRequest { app, limit: most } = request.into_inner();
-        let (most, apps) = (limit(most)?, self.apps()?);
+        let wire::ListVersionsRequest { app, limit, number } = request.into_inner();
+        let (most, apps) = (within("limit", limit)?, self.apps()?);
+        if let Some(number) = number {
+            Field::root("number").whole(number, 0..=i64::MAX).map_err(Refusal::from)?;
+        }
         let name = app.clone();
         let now = apps.handle.ask(move |core| {
             let app = core.app(&name)?;
             Ok::<_, Refused>((app.aliases.clone(), app.definitions.clone()))
         });
         let (aliases, definitions) = now.await??;
-        let versions = apps.handle.storage().versions(&app, most).await.map_err(kept)?;
+        let versions = apps.handle.storage().versions(&app, number, most).await.map_err(kept)?;
         let told = |version| told::version(version, &aliases, &definitions);
         let versions = versions.iter().map(told).collect();
         Ok(Response::new(wire::ListVersionsResponse { versions }))
@@ -506,10 +510,11 @@ impl AppService for AppDoor {
         &self,
         request: Request<wire::VersionHistoryRequest>,
     ) -> Result<Response<wire::VersionHistoryResponse>, Status> {
-        let wire::VersionHistoryRequest { app, alias: name, at_ms, limit: most } = request.into_inner();
+        let wire::VersionHistoryRequest { app, alias: name, at_ms, limit } = request.into_inner();
         let alias = if name.is_empty() { None } else { Some(alias(&name)?) };
         self.app(app.clone(), false).await?;
-        let changes = self.apps()?.handle.storage().app_aliases(&app, alias, at_ms, limit(most)?).await;
+        let limit = within("limit", limit)?;
+        let changes = self.apps()?.handle.storage().app_aliases(&app, alias, at_ms, limit).await;
         let changes = changes.map_err(kept)?.into_iter().map(told::alias_change).collect();
         Ok(Response::new(wire::VersionHistoryResponse { changes }))
     }
@@ -518,8 +523,9 @@ impl AppService for AppDoor {
         &self,
         request: Request<wire::ListTransitionsRequest>,
     ) -> Result<Response<wire::ListTransitionsResponse>, Status> {
-        let wire::ListTransitionsRequest { app, limit: most } = request.into_inner();
-        let rows = self.apps()?.handle.storage().transitions(filter(app).as_deref(), limit(most)?).await;
+        let wire::ListTransitionsRequest { app, limit } = request.into_inner();
+        let limit = within("limit", limit)?;
+        let rows = self.apps()?.handle.storage().transitions(filter(app).as_deref(), limit).await;
         let transitions = rows.map_err(kept)?.into_iter().map(told::transition).collect();
         Ok(Response::new(wire::ListTransitionsResponse { transitions }))
     }

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::core::{App, Core};
 use super::owner::{Denied, Handle};
-use crate::service::Clock;
+use crate::service::{Clock, DAY_MS};
 use crate::storage::RunsKept;
 
 /// How long after the start the first time comes, and then the next.
@@ -19,7 +19,6 @@ pub const GRACE: Duration = Duration::from_secs(3600);
 /// Most of one time; the next goes on.
 const MOST_RUNS: u64 = 100_000;
 const MOST_FILES: u64 = 100_000;
-const DAY_MS: i64 = 86_400_000;
 
 /// What was forgotten.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -28,6 +28,10 @@ pub struct Args {
     server: ServerArgs,
 }
 
+/// Disputes a decision, or withdraws that.
+///
+/// # Errors
+/// When the service cannot be reached or refuses.
 pub async fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let Args { cluster, decision, reason, withdraw, server } = args;
     let request = wire::DisputeRequest { cluster_id: cluster, decision_id: decision, reason, withdraw };

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args as ClapArgs;
 use remora_env::Scenarios;
-use remora_env::file::write_whole;
 use remora_env::scenario::built_in;
 use remora_policies::usual;
 use remora_trainer::evaluate::{Plan, evaluate, job_count};
@@ -15,6 +14,7 @@ use remora_trainer::run::Line;
 use remora_trainer::summary::Evaluation;
 
 use super::{print, tables};
+use crate::files::write;
 
 /// Compare policies on worlds that training never sees.
 #[derive(ClapArgs, Debug)]
@@ -75,10 +75,7 @@ pub fn run(args: &Args, json: bool) -> Result<()> {
         eprintln!("wrote {}", path.display());
     }
     if let Some(folder) = &args.out {
-        let path = folder.join("evaluation.json");
-        let text = serde_json::to_string_pretty(&evaluation)?;
-        write_whole(&path, |file| file.write_all(text.as_bytes()))
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        write(&folder.join("evaluation.json"), serde_json::to_string_pretty(&evaluation)?)?;
     }
     if json {
         return tables::print_json(&evaluation);
@@ -122,7 +119,5 @@ pub fn write_report(
     evaluation: &Evaluation,
     lines: &[Line],
 ) -> Result<()> {
-    let page = render(&Page { title, summary, evaluation, lines });
-    write_whole(path, |file| file.write_all(page.as_bytes()))
-        .with_context(|| format!("cannot write {}", path.display()))
+    write(path, render(&Page { title, summary, evaluation, lines }))
 }

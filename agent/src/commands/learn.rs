@@ -6,13 +6,13 @@ use anyhow::{Context, Result, bail};
 use clap::Args as ClapArgs;
 use remora_env::Scenario;
 use remora_env::calibrate::Calibration;
-use remora_env::file::write_whole;
 use remora_policies::Checkpoint;
 use remora_trainer::continual::{Gate, Verdict, curriculum, prepare, verdict};
 use remora_trainer::run::{Budget, Options};
 
 use super::train::{configuration_from, with_progress};
 use super::{print, table, tables};
+use crate::files::write;
 
 /// Learn on from recorded outcomes; promote only what proved better.
 #[derive(ClapArgs, Debug)]
@@ -90,8 +90,7 @@ pub fn run(args: &Args, json: bool) -> Result<()> {
 fn conclude(out: &Path, candidate: &Checkpoint, verdict: &Verdict) -> Result<Option<PathBuf>> {
     let path = out.join("verdict.json");
     let text = serde_json::to_vec_pretty(verdict).context("a verdict becomes JSON")?;
-    write_whole(&path, |file| file.write_all(&text))
-        .with_context(|| format!("cannot write {}", path.display()))?;
+    write(&path, text)?;
     if !verdict.promoted {
         return Ok(None);
     }

@@ -7,7 +7,6 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, bail};
 use remora_env::Scenario;
-use remora_env::file::write_whole;
 use remora_policies::Checkpoint;
 use remora_trainer::Config;
 use remora_trainer::continual::{
@@ -21,6 +20,7 @@ use super::print;
 use crate::appcore::gate::Scores;
 use crate::appcore::own::{Parameters, RECORDING, SERVED};
 use crate::appcore::run::{DATA_ERROR, MODEL, RunKind, SCORES};
+use crate::files;
 
 /// The heuristic that a candidate must beat, whoever is champion.
 const GREEDY: &str = "greedy-marginal-tuned";
@@ -67,9 +67,7 @@ fn model(name: &str) -> Result<Option<Checkpoint>> {
 }
 
 fn write(path: &Path, content: &impl Serialize) -> Result<()> {
-    let text = serde_json::to_vec_pretty(content)?;
-    write_whole(path, |file| file.write_all(&text))
-        .with_context(|| format!("cannot write {}", path.display()))
+    files::write(path, serde_json::to_vec_pretty(content)?)
 }
 
 impl Given {

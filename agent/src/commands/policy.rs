@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::tables::print_rows;
 use super::{bytes, date, print, seconds, table, time};
-use crate::client::ServerArgs;
+use crate::client::{ServerArgs, in_pieces};
 use crate::evaluation::Evaluated;
 use crate::service::convert;
 
@@ -103,6 +103,10 @@ pub struct SavingsArgs {
     server: ServerArgs,
 }
 
+/// Runs one of these commands.
+///
+/// # Errors
+/// When the service cannot be reached or refuses, or a file cannot be read.
 pub async fn run(command: Command, json: bool) -> anyhow::Result<()> {
     match command {
         Command::List(args) => list(args, json).await,
@@ -128,9 +132,6 @@ async fn list(args: ServerArgs, json: bool) -> anyhow::Result<()> {
     print(table)
 }
 
-/// Bytes of a piece.
-const PIECE: usize = 1 << 20;
-
 async fn upload(args: UploadArgs, json: bool) -> anyhow::Result<()> {
     let UploadArgs { file, name, note, evaluation, server } = args;
     // The service would refuse it too, but this says in which file.
@@ -138,8 +139,8 @@ async fn upload(args: UploadArgs, json: bool) -> anyhow::Result<()> {
     let evaluation = evaluation.map(|path| evaluated(&path, &checkpoint.id())).transpose()?;
     let (name, bytes) = (name.unwrap_or_else(|| super::called(&file)), checkpoint.to_bytes());
     let first = wire::UploadPolicyRequest { name, note, evaluation, chunk: Vec::new() };
-    let piece = |chunk: &[u8]| wire::UploadPolicyRequest { chunk: chunk.to_vec(), ..Default::default() };
-    let pieces: Vec<_> = std::iter::once(first).chain(bytes.chunks(PIECE).map(piece)).collect();
+    let piece = |chunk| wire::UploadPolicyRequest { chunk, ..Default::default() };
+    let pieces: Vec<_> = std::iter::once(first).chain(in_pieces(&bytes).map(piece)).collect();
     let ask = |wire| {
         let pieces = pieces.clone();
         async move { PolicyServiceClient::new(wire).upload(tokio_stream::iter(pieces)).await }

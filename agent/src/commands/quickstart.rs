@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use remora_env::file::write_whole;
 use remora_env::{Scenario, Scenarios};
-use remora_policies::{Checkpoint, usual};
+use remora_policies::{Checkpoint, Learned, usual};
 use remora_trainer::Config;
 use remora_trainer::evaluate::Plan;
 use remora_trainer::evolution::EvolutionConfig;
@@ -24,8 +23,9 @@ use super::{cluster, evaluate, print, serve, tables, train};
 use crate::appcore::apps;
 use crate::appcore::executor::process::Processes;
 use crate::evaluation::Evaluated;
-use crate::service::{self, Clock, ITSELF};
-use crate::storage::{self, Storage, Who};
+use crate::files::write;
+use crate::service;
+use crate::storage::{self, Storage};
 
 /// Train for two minutes, compare with the baselines, write a report, then serve.
 #[derive(Debug, clap::Args)]
@@ -89,10 +89,7 @@ pub async fn run(args: Args, json: bool) -> Result<()> {
     ))?;
     let evaluation = compare(&finished)?;
     let report = args.out.join("report.html");
-    let text = serde_json::to_vec_pretty(&evaluation)?;
-    let path = args.out.join("evaluation.json");
-    write_whole(&path, |file| file.write_all(&text))
-        .with_context(|| format!("cannot write {}", path.display()))?;
+    write(&args.out.join("evaluation.json"), serde_json::to_vec_pretty(&evaluation)?)?;
     let summary = format!(
         "A policy trained for {} minutes on this machine, against the heuristics, on {WORLDS} held-out worlds of \
          each scenario.",
@@ -196,7 +193,8 @@ async fn serve_policy(
     evaluation: &Evaluation,
     say: &dyn Fn(String) -> Result<()>,
 ) -> Result<()> {
-    let policy = remora_policies::by_name(&best.to_string_lossy(), args.seed)?;
+    let checkpoint = Checkpoint::load(best)?;
+    let policy = Box::new(Learned::new(&checkpoint.id(), &checkpoint)?);
     let (listener, http) = (free(args.listen).await?, free(args.http).await?);
     let (address, panel) = (listener.local_addr()?, http.local_addr()?);
     let scenario = Scenario::load(SERVED)?;
@@ -218,7 +216,7 @@ async fn serve_policy(
     ))?;
     let data = args.out.join("service");
     let storage = Arc::new(Storage::open(storage::Options::new(&data)).await?);
-    keep(args, &storage, best, evaluation).await?;
+    keep(args, &storage, &checkpoint, evaluation).await?;
     let apps = apps::Options::new(data.join("apps"), Processes::new());
     let config = service::Config {
         clusters,
@@ -240,14 +238,17 @@ async fn serve_policy(
 }
 
 /// The trained policy is kept under its name, with what it came to.
-async fn keep(args: &Args, storage: &Storage, best: &Path, evaluation: &Evaluation) -> Result<()> {
-    let checkpoint = Checkpoint::load(best)?;
-    let (hash, at_ms, actor) = (checkpoint.id(), Clock::real().now_ms(), ITSELF.to_owned());
-    let evaluated = Evaluated { at_ms, actor: actor.clone(), ..Evaluated::of(evaluation, &hash)? };
-    let (note, who) =
-        (format!("trained by quickstart, {} minutes", args.minutes), Who { at_ms, actor, role: None });
-    storage.upload_policy(TRAINED, checkpoint.to_bytes(), &note, &who).await?;
-    storage.set_evaluation(&hash, &evaluated, &who).await?;
+async fn keep(
+    args: &Args,
+    storage: &Storage,
+    checkpoint: &Checkpoint,
+    evaluation: &Evaluation,
+) -> Result<()> {
+    let (id, note) = (checkpoint.id(), format!("trained by quickstart, {} minutes", args.minutes));
+    let who = serve::keep(storage, TRAINED, checkpoint, &note).await?;
+    let (at_ms, actor) = (who.at_ms, who.actor.clone());
+    let evaluated = Evaluated { at_ms, actor, ..Evaluated::of(evaluation, &id)? };
+    storage.set_evaluation(&id, &evaluated, &who).await?;
     Ok(())
 }
 

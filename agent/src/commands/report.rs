@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
-use remora_env::file::write_whole;
 use serde_json::json;
 
 use super::{print, table};
+use crate::files::write;
 use crate::report::agreement::{Compared, alike, compare};
 use crate::report::{Experiments, document, page, record};
 
@@ -73,11 +73,6 @@ pub fn run(args: &Args, as_json: bool) -> Result<()> {
         eprintln!("wrote {}", path.display());
     }
     Ok(())
-}
-
-fn write(path: &std::path::Path, content: &str) -> Result<()> {
-    write_whole(path, |file| file.write_all(content.as_bytes()))
-        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn quick(args: &Args, chosen: &[&crate::report::Experiment], as_json: bool) -> Result<()> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use remora_env::Scenario;
-use remora_policies::Checkpoint;
+use remora_policies::{Checkpoint, Learned, Policy};
 use remora_proto::v1 as wire;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -18,7 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{cluster, print};
 use crate::logs::Format;
 use crate::panel::FirstLink;
-use crate::service::{self, Clock, Config, ITSELF, TlsFiles};
+use crate::service::{self, Clock, Config, ITSELF, TlsFiles, is_heuristic};
 use crate::storage::{Storage, Who};
 use settings::Settings;
 
@@ -60,7 +60,8 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let (kept, apps) = (settings.storage()?, settings.apps().await?);
     rules.check(kept.is_some())?;
     tls.as_ref().map_or(Ok(()), TlsFiles::check)?;
-    let policy = remora_policies::by_name(settings.policy.as_deref().unwrap_or("pretrained"), seed)?;
+    let named = settings.policy.as_deref().unwrap_or("pretrained");
+    let (policy, given) = policy_of(named, seed)?;
     let clusters: Vec<_> = match &settings.scenario {
         Some(name) => vec![cluster::of_scenario(&Scenario::load(name)?, None, seed)],
         None => Vec::new(),
@@ -70,11 +71,11 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<()> {
         None => None,
     };
     // A heuristic is called by its id, and so is the shipped policy.
-    let given = settings.policy.as_deref().map(Path::new).filter(|path| Checkpoint::load(path).is_ok());
-    if let (Some(storage), Some(path)) = (&storage, given) {
-        keep(storage, path).await?;
+    let called = given.as_ref().map(|_| super::called(Path::new(named)));
+    if let (Some(storage), Some(checkpoint), Some(called)) = (&storage, &given, &called) {
+        keep(storage, called, checkpoint, "given with --policy").await?;
     }
-    let usual = Config { called: given.map(super::called), ..Config::new(policy) };
+    let usual = Config { called, ..Config::new(policy) };
     let alpha = settings.alpha.unwrap_or(usual.alpha);
     let listener = bind("listen", settings.listen()).await?;
     let http = match settings.http {
@@ -130,13 +131,28 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<()> {
     served
 }
 
-/// A checkpoint that is served is kept, as one that is uploaded: it may have to be compared with, or brought back.
-async fn keep(storage: &Storage, path: &Path) -> anyhow::Result<()> {
-    let checkpoint = Checkpoint::load(path)?;
-    let at_ms = Clock::real().now_ms();
-    let who = Who { at_ms, actor: ITSELF.to_owned(), role: None };
-    storage.upload_policy(&super::called(path), checkpoint.to_bytes(), "given with --policy", &who).await?;
-    Ok(())
+/// The policy of a name, and its checkpoint where the name is the path of one.
+fn policy_of(name: &str, seed: u64) -> anyhow::Result<(Box<dyn Policy>, Option<Checkpoint>)> {
+    let means_another = is_heuristic(name) || name == "pretrained";
+    let read = (!means_another).then(|| Checkpoint::load(Path::new(name)).ok()).flatten();
+    Ok(match read {
+        Some(checkpoint) => (Box::new(Learned::new(&checkpoint.id(), &checkpoint)?), Some(checkpoint)),
+        // Says, too, what is wrong with a file that is none.
+        None => (remora_policies::by_name(name, seed)?, None),
+    })
+}
+
+/// A checkpoint that is served is kept, as one that is uploaded: it may have to be compared with, or brought back. Returns
+/// as whom that was noted.
+pub(crate) async fn keep(
+    storage: &Storage,
+    name: &str,
+    checkpoint: &Checkpoint,
+    note: &str,
+) -> anyhow::Result<Who> {
+    let who = Who { at_ms: Clock::real().now_ms(), actor: ITSELF.to_owned(), role: None };
+    storage.upload_policy(name, checkpoint.to_bytes(), note, &who).await?;
+    Ok(who)
 }
 
 pub(crate) async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {

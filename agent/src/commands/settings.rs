@@ -15,6 +15,10 @@ pub struct Args {
     server: ServerArgs,
 }
 
+/// Prints a line for each setting.
+///
+/// # Errors
+/// When the service cannot be reached or refuses.
 pub async fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let ask = |wire| async move { AdminServiceClient::new(wire).settings(wire::SettingsRequest {}).await };
     let settings = args.server.connect().await?.ask(ask).await?.settings;

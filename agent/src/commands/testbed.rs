@@ -83,6 +83,23 @@ struct Common {
     out: Option<PathBuf>,
 }
 
+impl Common {
+    /// A run in a folder of its own: nothing is broken, links are not measured first, and no application is controlled.
+    fn plan(&self, scenario: Scenario, policy: String, folder: &Path) -> Plan {
+        Plan {
+            scenario,
+            policy,
+            alpha: self.alpha,
+            seed: self.seed,
+            folder: folder.to_owned(),
+            faults: Vec::new(),
+            patience_s: self.patience,
+            measure_links: false,
+            apps: false,
+        }
+    }
+}
+
 /// The file that tells a folder of ours from others.
 const MARK: &str = ".remora-testbed";
 
@@ -181,19 +198,13 @@ fn stopped() -> Result<impl Future<Output = ()>> {
 }
 
 async fn run_one(args: RunArgs, json: bool) -> Result<()> {
-    let Common { seed, alpha, speed, patience, out, .. } = args.common.clone();
+    let Common { seed, speed, out, .. } = args.common.clone();
     let scenario = prepare(&args.scenario, &args.common)?;
     let folder = Folder::new(out.as_deref())?;
     let plan = Plan {
-        scenario,
-        policy: args.policy,
-        alpha,
-        seed,
-        folder: folder.path().to_owned(),
         faults: args.fault,
-        patience_s: patience,
         measure_links: !args.no_links,
-        apps: false,
+        ..args.common.plan(scenario, args.policy, folder.path())
     };
     let world = plan.scenario.world(seed);
     let count = world.tasks.len();

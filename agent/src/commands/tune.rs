@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args as ClapArgs;
 use remora_env::Scenarios;
-use remora_env::file::write_whole;
 use remora_policies::tuned::{TUNABLE, Tunable, TunedFile};
 use remora_trainer::tune::{Objective, Plan, Tuned, Weighted, tune};
 
 use super::{print, table, tables};
+use crate::files::write;
 
 /// Find weights for a heuristic: a Pareto set by NSGA-II, judged on worlds that the search did not see.
 #[derive(ClapArgs, Debug)]
@@ -77,24 +77,19 @@ pub fn run(args: &Args, json: bool) -> Result<()> {
     let bar = tables::progress(plan.episodes(), "tuning {bar:30} {pos}/{len} episodes  {eta} left");
     let tuned = tune(&plan, &|| bar.inc(1));
     bar.finish_and_clear();
-    write(&folder, args.policy, &tuned)?;
+    keep(&folder, args.policy, &tuned)?;
     if json {
         return tables::print_rows(&[serde_json::to_value(&tuned)?]);
     }
     report(&folder, args.policy, &tuned)
 }
 
-fn write(folder: &Path, tunable: &Tunable, tuned: &Tuned) -> Result<()> {
-    let front = folder.join("front.json");
-    let text = serde_json::to_string_pretty(tuned)?;
-    write_whole(&front, |file| file.write_all(text.as_bytes()))
-        .with_context(|| format!("cannot write {}", front.display()))?;
+fn keep(folder: &Path, tunable: &Tunable, tuned: &Tuned) -> Result<()> {
+    write(&folder.join("front.json"), serde_json::to_string_pretty(tuned)?)?;
     let names = tunable.weights.iter().map(|(name, ..)| (*name).to_owned());
     let weights = names.zip(tuned.front[0].weights.iter().copied()).collect();
     let file = toml::to_string(&TunedFile { policy: tunable.name.to_owned(), weights })?;
-    let best = folder.join(format!("{}-tuned.toml", tunable.name));
-    write_whole(&best, |out| out.write_all(file.as_bytes()))
-        .with_context(|| format!("cannot write {}", best.display()))
+    write(&folder.join(format!("{}-tuned.toml", tunable.name)), file)
 }
 
 fn report(folder: &Path, tunable: &Tunable, tuned: &Tuned) -> Result<()> {

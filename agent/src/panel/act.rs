@@ -16,7 +16,7 @@ use tonic::Status;
 
 use super::fields::{self, Fields, File};
 use super::page::{Page, escaped};
-use super::policies::Names;
+use super::policies::called;
 use super::session::{Undo, same_origin};
 use super::{Asked, Visit, plain, register};
 use crate::service::METHODS;
@@ -405,17 +405,13 @@ async fn policies(asked: &Asked<'_>, name: &str, fields: &Fields) -> Result<Done
             let (alias, policy, expected) = (get("alias"), get("policy"), fields.get("expected").cloned());
             let request = wire::SetAliasRequest { alias, policy, reason, expected };
             let change = door.set_alias(asked.request(request)).await?.into_inner();
-            let who = match change.policy.as_str() {
-                "" => "nobody".to_owned(),
-                id => Names::of(asked).await?.name(id).to_owned(),
-            };
-            Ok(Done::new(format!("{} is {who}", change.alias)).undone_by(role_back(&change)))
+            let told = format!("{} is {}", change.alias, called(asked, &change.policy).await);
+            Ok(Done::new(told).undone_by(role_back(&change)))
         }
         "RollBack" => {
             let request = wire::RollBackRequest { alias: get("alias"), reason };
             let change = PolicyService::roll_back(door, asked.request(request)).await?.into_inner();
-            let names = Names::of(asked).await?;
-            let told = format!("{} is {} again", change.alias, names.name(&change.policy));
+            let told = format!("{} is {} again", change.alias, called(asked, &change.policy).await);
             Ok(Done::new(told).undone_by(role_back(&change)))
         }
         "SetServing" => {

@@ -24,7 +24,7 @@ pub fn none() -> Part {
 
 pub async fn list(asked: &Asked<'_>, asking: &Asking) -> Shown {
     let all = applications(asked).await?;
-    let wanted = asking.q.clone().unwrap_or_default().to_lowercase();
+    let wanted = asking.wanted().to_lowercase();
     let fits = |app: &wire::App| {
         app.name.contains(&wanted)
             || app.state.contains(&wanted)
@@ -72,7 +72,7 @@ pub async fn one(asked: &Asked<'_>, name: String) -> Shown {
     let app =
         AppService::get(door, asked.request(wire::GetAppRequest { name: name.clone() })).await?.into_inner();
     let of = || name.clone();
-    let versions = wire::ListVersionsRequest { app: of(), limit: Some(20) };
+    let versions = wire::ListVersionsRequest { app: of(), limit: Some(20), number: None };
     let versions = door.list_versions(asked.request(versions)).await?.into_inner().versions;
     let runs = wire::ListRunsRequest { app: of(), limit: Some(15), ..wire::ListRunsRequest::default() };
     let runs = door.list_runs(asked.request(runs)).await?.into_inner().runs;

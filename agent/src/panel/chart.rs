@@ -20,6 +20,13 @@ pub fn figure(drawn: &str, label: &str) -> Part {
     html! { figure { div role="img" aria-label=(label) { (PreEscaped(themed(drawn))) } figcaption.skip { (label) } } }
 }
 
+/// What colours stand for, by their names.
+pub fn key<'a>(entries: impl IntoIterator<Item = (&'a str, &'a str)>) -> Part {
+    html! { p.key { @for (name, fill) in entries {
+        svg width="12" height="12" aria-hidden="true" { rect width="12" height="12" fill=(fill) {} } " " (name) " "
+    } } }
+}
+
 /// Beside a plot, for legends in wide letters.
 const ROOM: u32 = 45;
 

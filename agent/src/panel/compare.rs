@@ -7,16 +7,16 @@ use remora_proto::v1::placement_service_server::PlacementService;
 use tonic::Status;
 
 use super::page::{Page, badge, empty, escaped, live};
-use super::placements::{bar, phases, total};
-use super::{Asked, Asking, Part, Shown};
-use crate::commands::app::compare::{About, Line, One, ran_s, waited_s, whole};
+use super::placements::{self, bar, total};
+use super::run::{TIMES, drawn};
+use super::{Asked, Asking, Part, Shown, chart};
+use crate::commands::app::compare::{About, Line, One, of_version, ran_s, waited_s, whole};
 use crate::commands::seconds;
 
 /// Runs that are offered to compare with.
 const OFFERED: i64 = 20;
-/// Versions of an application that are looked through.
-const VERSIONS: i64 = 1000;
 
+/// The page of a run beside the one that it repeats, the last of its kind before it, or the one that is asked for.
 pub async fn page(asked: &Asked<'_>, asking: &Asking, id: String) -> Shown {
     let new = run(asked, id).await?;
     let wanted = asking.with.clone().map(|with| with.trim().to_owned()).filter(|with| !with.is_empty());
@@ -70,9 +70,9 @@ async fn offered(asked: &Asked<'_>, run: &wire::Run) -> Result<Vec<String>, Stat
 
 /// The version that a run is of, where that is still known.
 async fn version(asked: &Asked<'_>, run: &wire::Run) -> Result<Option<wire::Version>, Status> {
-    let request = wire::ListVersionsRequest { app: run.app.clone(), limit: Some(VERSIONS) };
+    let request = of_version(run);
     let versions = asked.panel.apps.list_versions(asked.request(request)).await?.into_inner().versions;
-    Ok(versions.into_iter().find(|version| version.number == run.version))
+    Ok(versions.into_iter().next())
 }
 
 /// What was expected of the node that a run was placed on, where that is still known.
@@ -94,7 +94,7 @@ async fn beside(asked: &Asked<'_>, old: &wire::Run, new: &wire::Run) -> Result<P
     Ok(html! {
         @if old.ended_ms.is_none() || new.ended_ms.is_none() { p.told { "One of them is not over yet." } }
         @else if differ == 0 { p.told { "The same came of both." } }
-        (drawn([old, new], &expected))
+        (times([old, new], &expected))
         @for (about, title) in [
             (About::CameOf, "What came of them"), (About::Ran, "Where and how long they ran"), (About::Made, "What they were made of"),
         ] {
@@ -115,25 +115,22 @@ fn table(about: About, lines: &[Line], old: &wire::Run, new: &wire::Run) -> Part
 }
 
 /// Both on one scale: how long they waited and ran, and what was expected of their nodes.
-fn drawn(runs: [&wire::Run; 2], expected: &[Option<wire::Candidate>; 2]) -> Part {
+fn times(runs: [&wire::Run; 2], expected: &[Option<wire::Candidate>; 2]) -> Part {
     let took = |run: &wire::Run| waited_s(run).unwrap_or(0.0) + ran_s(run).unwrap_or(0.0);
     let whole = runs.into_iter().map(took).fold(1e-3, f64::max);
     let longest = expected.iter().flatten().map(total).fold(1e-9, f64::max);
     html! {
         h2 { "How long" }
-        p.key { (colour("#8a8f98")) " waited " (colour("#3d9a5b")) " ran" }
+        (chart::key(TIMES))
         @for run in runs {
             @let (waited, ran) = (waited_s(run).unwrap_or(0.0), ran_s(run).unwrap_or(0.0));
             @let words = format!("{} on {}: waited {waited:.2} s, ran {ran:.2} s", run.id, node(run));
             p { (words) }
-            svg role="img" aria-label=(words) width="100%" height="18" viewBox="0 0 1000 18" preserveAspectRatio="none" {
-                rect x="0" y="0" width=(1000.0 * waited / whole) height="18" fill="#8a8f98" {}
-                rect x=(1000.0 * waited / whole) y="0" width=(1000.0 * ran / whole) height="18" fill="#3d9a5b" {}
-            }
+            (drawn(run, whole, &words))
         }
         @if expected.iter().any(Option::is_some) {
             h3 { "As expected when they were placed" }
-            p.key { @for (name, fill, _) in phases(&wire::Candidate::default()) { (colour(fill)) " " (name) " " } }
+            (placements::key())
             @for (run, candidate) in runs.into_iter().zip(expected) { @if let Some(candidate) = candidate {
                 p { (run.id) " on " (candidate.node) ", " (seconds(total(candidate))) }
                 (bar(candidate, longest))
@@ -144,8 +141,4 @@ fn drawn(runs: [&wire::Run; 2], expected: &[Option<wire::Candidate>; 2]) -> Part
 
 fn node(run: &wire::Run) -> &str {
     if run.node.is_empty() { "no node yet" } else { &run.node }
-}
-
-fn colour(fill: &str) -> Part {
-    html! { svg width="12" height="12" aria-hidden="true" { rect width="12" height="12" fill=(fill) {} } }
 }

@@ -91,7 +91,7 @@ fn sizes(seen: &Seen) -> (f64, f64) {
 
 async fn one(asked: &Asked<'_>, asking: &Asking, id: String) -> Shown {
     let seen = seen(asked, &id).await?;
-    let wanted = asking.q.clone().unwrap_or_default();
+    let wanted = asking.wanted();
     let lower = wanted.to_lowercase();
     let datasets = seen.cluster.datasets.iter().enumerate().map(|(place, it)| (true, place, &it.name));
     let images = seen.cluster.images.iter().enumerate().map(|(place, it)| (false, place, &it.name));
@@ -146,8 +146,8 @@ async fn archive(asked: &Asked<'_>, asking: &Asking) -> Shown {
     let door = &asked.panel.apps;
     let cluster = door.0.as_ref().map_or_else(String::new, |apps| apps.cluster.clone());
     let whole = door.archive(asked.request(wire::ArchiveRequest {})).await?.into_inner();
-    let text = |asked: &Option<String>| asked.clone().unwrap_or_default().trim().to_owned();
-    let (app, wanted) = (text(&asking.app), text(&asking.q));
+    let app = asking.app.as_deref().unwrap_or_default().trim().to_owned();
+    let wanted = asking.wanted();
     let request = wire::ListRunsRequest {
         app: app.clone(),
         before_ms: asking.before,

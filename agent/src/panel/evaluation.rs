@@ -12,10 +12,12 @@ use super::page::{Page, badge, empty, escaped, live, time};
 use super::{Asked, Asking, Part, Shown, chart};
 use crate::commands::seconds;
 
+/// Where the evaluation of a policy is shown.
 pub fn path(policy: &str) -> String {
     format!("policies/evaluation?policy={}", escaped(policy))
 }
 
+/// The page of what a policy came to; of the champion unless another is asked for.
 pub async fn page(asked: &Asked<'_>, asking: &Asking) -> Shown {
     asked.demand("PolicyService/GetEvaluation")?;
     let door = &asked.panel.door;

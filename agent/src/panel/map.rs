@@ -209,7 +209,7 @@ pub async fn seen(asked: &Asked<'_>, id: &str) -> Result<Arc<Seen>, tonic::Statu
 
 async fn cluster(asked: &Asked<'_>, asking: &Asking, id: String) -> Shown {
     let seen = seen(asked, &id).await?;
-    let wanted = asking.q.clone().unwrap_or_default();
+    let wanted = asking.wanted();
     let lower = wanted.to_lowercase();
     let fits = |site: &str, place: usize| {
         let node = &seen.cluster.nodes[place];
@@ -257,7 +257,7 @@ fn row(seen: &Seen, site: &str, place: usize) -> Part {
 
 async fn links(asked: &Asked<'_>, asking: &Asking, id: String) -> Shown {
     let seen = seen(asked, &id).await?;
-    let wanted = asking.q.clone().unwrap_or_default();
+    let wanted = asking.wanted();
     let lower = wanted.to_lowercase();
     let mut found: Vec<usize> = (0..seen.links.len())
         .filter(|&place| {

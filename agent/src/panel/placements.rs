@@ -13,7 +13,7 @@ use tonic::Status;
 use super::map::{node_path, version};
 use super::page::{Form, Page, badge, empty, escaped, figures, live, time};
 use super::policies::Names;
-use super::{Asked, Part, Shown};
+use super::{Asked, Part, Shown, chart};
 use crate::commands::{bytes, seconds};
 
 /// Decisions that are shown.
@@ -23,6 +23,7 @@ const BACK: [i64; 4] = [4000, 1000, 200, 20];
 /// How long what is known already may take to come.
 const LOOK: Duration = Duration::from_millis(30);
 
+/// The page of all clusters that tasks are placed on.
 pub async fn clusters(asked: &Asked<'_>) -> Shown {
     let listed =
         asked.panel.door.list(asked.request(wire::ListClustersRequest {})).await?.into_inner().clusters;
@@ -43,6 +44,7 @@ pub async fn clusters(asked: &Asked<'_>) -> Shown {
     Ok(Page::new("placements", "Placements", main))
 }
 
+/// The page of a cluster's last decisions.
 pub async fn of(asked: &Asked<'_>, cluster: String) -> Shown {
     let version = version(asked, &cluster).await?;
     let version = version.ok_or_else(|| Status::not_found(format!("no cluster is called {cluster:?}")))?;
@@ -141,7 +143,7 @@ async fn recent(asked: &Asked<'_>, cluster: &str, version: i64) -> Result<Recent
     Ok(decided)
 }
 
-/// The parts of an expected response, with the colours that stand for them.
+/// The parts of an expected response: name, colour, seconds.
 pub fn phases(candidate: &wire::Candidate) -> [(&'static str, &'static str, f64); 6] {
     [
         ("wait", "#8a8f98", candidate.wait_s),
@@ -153,6 +155,12 @@ pub fn phases(candidate: &wire::Candidate) -> [(&'static str, &'static str, f64)
     ]
 }
 
+/// What the colours of these parts are.
+pub fn key() -> Part {
+    chart::key(phases(&wire::Candidate::default()).map(|(name, colour, _)| (name, colour)))
+}
+
+/// The page of one decision: what it was chosen from, and what came of it.
 pub async fn receipt(asked: &Asked<'_>, cluster: String, decision: String) -> Shown {
     let request = wire::ExplainRequest { cluster_id: cluster.clone(), decision_id: decision.clone() };
     let receipt = asked.panel.door.explain(asked.request(request)).await?.into_inner();
@@ -175,9 +183,7 @@ pub async fn receipt(asked: &Asked<'_>, cluster: String, decision: String) -> Sh
         (live("disputed", dispute_part(asked, &receipt)))
         @if let Some(outcome) = &receipt.outcome { (live("outcome", outcome_part(&response, outcome))) }
         h2 { "What was chosen from" }
-        p.key { @for (name, colour, _) in phases(&wire::Candidate::default()) {
-            svg width="12" height="12" aria-hidden="true" { rect width="12" height="12" fill=(colour) {} } " " (name) " "
-        } }
+        (key())
         div.scroll { table {
             thead { tr { th { "Node" } th.number { "Score" } th { "Expected response" } th.number { "Seconds" } th.number { "Bytes moved" } th.number { "Of these leaving the site" } } }
             tbody { @for candidate in &response.candidates { tr {
@@ -228,10 +234,12 @@ fn dispute_part(asked: &Asked<'_>, receipt: &wire::Receipt) -> Part {
     }
 }
 
+/// Expected response, seconds.
 pub fn total(candidate: &wire::Candidate) -> f64 {
     phases(candidate).iter().map(|(_, _, seconds)| seconds.max(0.0)).sum()
 }
 
+/// The parts of an expected response side by side, where the longest, in seconds, has the whole width.
 pub fn bar(candidate: &wire::Candidate, longest: f64) -> Part {
     let mut from = 0.0;
     let parts = phases(candidate).map(|(name, colour, value)| {

@@ -66,6 +66,17 @@ pub fn short(policy: &str) -> &str {
     policy.get(..8).filter(|_| hash).unwrap_or(policy)
 }
 
+/// What the policy of an id is called, for people: its id where that cannot be found out, and nobody where there is none.
+pub async fn called(asked: &Asked<'_>, id: &str) -> String {
+    if id.is_empty() {
+        return "nobody".to_owned();
+    }
+    let get = asked.request(wire::GetPolicyRequest { policy: id.to_owned() });
+    let found = PolicyService::get(&asked.panel.door, get).await;
+    let name = found.map(|found| found.into_inner().name).unwrap_or_default();
+    short(if name.is_empty() { id } else { &name }).to_owned()
+}
+
 /// What policies are called, and the roles that they have now.
 pub struct Names(BTreeMap<String, wire::Policy>);
 
@@ -76,12 +87,6 @@ impl Names {
 
     pub async fn of(asked: &Asked<'_>) -> Result<Names, Status> {
         Ok(Names::new(&all(asked).await?))
-    }
-
-    /// What a policy is called, by its id.
-    pub fn name<'a>(&'a self, id: &'a str) -> &'a str {
-        let known = self.0.get(id).map(|policy| policy.name.as_str());
-        short(known.filter(|name| !name.is_empty()).unwrap_or(id))
     }
 
     /// A policy by its id: what it is called, the beginning of its hash, its roles.

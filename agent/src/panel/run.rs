@@ -11,6 +11,7 @@ use tonic::Status;
 use super::map::node_path;
 use super::page::{Form, Page, badge, empty, escaped, figures, live, search, time, time_or_none};
 use super::{Asked, Asking, Part, Shown};
+use crate::commands::app::compare::{ran_s, waited_s};
 use crate::commands::{bytes, seconds};
 
 /// Runs on one page.
@@ -20,12 +21,12 @@ const SHOWN: usize = 64 << 10;
 /// How long a log that goes on is read for one look at it.
 const LOOK: Duration = Duration::from_millis(150);
 
+/// Runs as a table, a line each.
 pub fn table(runs: &[wire::Run]) -> Part {
     html! {
         div.scroll { table.searched {
             thead { tr { th { "Run" } th { "Kind" } th { "Status" } th.number { "Version" } th { "Node" } th { "Queued" } th.number { "Took" } th { "Cause" } th { "Why" } } }
             tbody { @for run in runs {
-                @let took = run.started_ms.zip(run.ended_ms).map(|(from, to)| (to - from) as f64 / 1000.0);
                 tr {
                     td { a href={ "runs/" (escaped(&run.id)) } { (run.id) } }
                     td { (run.kind) }
@@ -33,7 +34,7 @@ pub fn table(runs: &[wire::Run]) -> Part {
                     td.number { (run.version) }
                     td { (run.node) }
                     td { (time(run.queued_ms)) }
-                    td.number { @match took { Some(took) => (seconds(took)), None => "—" } }
+                    td.number { @match ran_s(run) { Some(took) => (seconds(took)), None => "—" } }
                     td { (run.cause) }
                     td { (run.reason) }
                 }
@@ -42,11 +43,12 @@ pub fn table(runs: &[wire::Run]) -> Part {
     }
 }
 
+/// The page of the newest runs, or of those that mention something.
 pub async fn list(asked: &Asked<'_>, asking: &Asking) -> Shown {
     if asked.panel.apps.0.is_none() {
         return Ok(Page::new("runs", "Runs", html! { h1 { "Runs" } (super::application::none()) }));
     }
-    let wanted = asking.q.clone().unwrap_or_default().trim().to_owned();
+    let wanted = asking.wanted();
     let request = wire::ListRunsRequest {
         before_ms: asking.before,
         limit: Some(PAGE),
@@ -72,6 +74,7 @@ pub async fn list(asked: &Asked<'_>, asking: &Asking) -> Shown {
     Ok(Page::new("runs", "Runs", main))
 }
 
+/// The page of one run.
 pub async fn one(asked: &Asked<'_>, id: String) -> Shown {
     let door = &asked.panel.apps;
     let run = door.get_run(asked.request(wire::GetRunRequest { id: id.clone() })).await?.into_inner();
@@ -130,19 +133,29 @@ fn artifacts(run: &wire::Run, verb: &str, blobs: &[wire::Artifact]) -> Part {
     } } } }
 }
 
+/// The parts of a run's time, with the colours that stand for them.
+pub const TIMES: [(&str, &str); 2] = [("waited", "#8a8f98"), ("ran", "#3d9a5b")];
+
+/// How long a run waited and ran, where so many seconds are the whole width; and that in words.
+pub fn drawn(run: &wire::Run, whole_s: f64, words: &str) -> Part {
+    let [waited, ran] = [waited_s(run), ran_s(run)].map(|took| 1000.0 * took.unwrap_or(0.0) / whole_s);
+    let [(_, grey), (_, green)] = TIMES;
+    html! {
+        svg role="img" aria-label=(words) width="100%" height="18" viewBox="0 0 1000 18" preserveAspectRatio="none" {
+            rect x="0" y="0" width=(waited) height="18" fill=(grey) {}
+            rect x=(waited) y="0" width=(ran) height="18" fill=(green) {}
+        }
+    }
+}
+
 /// From the request to its end.
 fn timeline(run: &wire::Run) -> Part {
-    let Some(started) = run.started_ms else {
+    let Some(waited) = waited_s(run) else {
         return html! { p.faint { "Queued at " (time(run.queued_ms)) "." } };
     };
-    let waited = (started - run.queued_ms) as f64 / 1000.0;
-    let ran = run.ended_ms.map(|ended| (ended - started) as f64 / 1000.0);
-    let whole = (waited + ran.unwrap_or(0.0)).max(1e-3);
+    let ran = ran_s(run);
     html! {
-        svg role="img" aria-label="time line" width="100%" height="18" viewBox="0 0 1000 18" preserveAspectRatio="none" {
-            rect x="0" y="0" width=(1000.0 * waited / whole) height="18" fill="#8a8f98" {}
-            rect x=(1000.0 * waited / whole) y="0" width=(1000.0 * ran.unwrap_or(0.0) / whole) height="18" fill="#3d9a5b" {}
-        }
+        (drawn(run, (waited + ran.unwrap_or(0.0)).max(1e-3), "time line"))
         p.faint { "Queued " (time(run.queued_ms)) ", ready and placed after " (seconds(waited)) ", "
             @match ran { Some(ran) => { "ran for " (seconds(ran)) ", ended " (time_or_none(run.ended_ms)) } None => "still runs" } "." }
     }

@@ -50,7 +50,7 @@ async fn list(asked: &Asked<'_>, asking: &Asking) -> Shown {
         };
         return Ok(Page::new("training", "Training", main));
     }
-    let (wanted, page) = (asking.q.clone().unwrap_or_default(), asking.number());
+    let (wanted, page) = (asking.wanted(), asking.number());
     let request = wire::ListTrainingRunsRequest {
         matching: wanted.clone(),
         skip: (page * PAGE) as i64,
@@ -68,19 +68,19 @@ async fn list(asked: &Asked<'_>, asking: &Asking) -> Shown {
             @else { (table(&listed.runs)) }
         }))
         (pager("training", &wanted, page, listed.total as usize, PAGE))
-        @if listed.tensorboard.is_empty() {
-            @for folder in &listed.folders { (tensorboard("", folder)) }
-        } @else { (tensorboard(&listed.tensorboard, "")) }
+        (tensorboard(&listed.tensorboard, &listed.folders))
     };
     Ok(Page::new("training", "Training", main))
 }
 
-/// Where all curves are: at the address that the service was told, or else with the command that shows them.
-fn tensorboard(address: &str, folder: &str) -> Part {
-    html! { p.faint {
-        @if address.is_empty() { "All curves in TensorBoard: " code { "tensorboard --logdir " (folder) } }
-        @else { "All curves are in " a href=(address) rel="noreferrer" { "TensorBoard" } "." }
-    } }
+/// Where all curves are: at the address that the service was told, or else with the commands that show them.
+fn tensorboard(address: &str, folders: &[String]) -> Part {
+    html! {
+        @if !address.is_empty() { p.faint { "All curves are in " a href=(address) rel="noreferrer" { "TensorBoard" } "." } }
+        @else { @for folder in folders {
+            p.faint { "All curves in TensorBoard: " code { "tensorboard --logdir " (folder) } }
+        } }
+    }
 }
 
 fn cost(cost: Option<f64>) -> String {
@@ -158,7 +158,7 @@ async fn one(asked: &Asked<'_>, id: String) -> Shown {
         @if !got.results.is_empty() { h2 { "Compared with others" } (live("results", results(&got.results))) }
         h2 { "More" }
         p { "Learns on " (run.scenarios.join(", ")) ", in " code { (run.folder) } ", last written " (time(run.wrote_ms)) "." }
-        (tensorboard(&got.tensorboard, &run.folder))
+        (tensorboard(&got.tensorboard, std::slice::from_ref(&run.folder)))
         @if !run.files.is_empty() { ul { @for name in &run.files {
             li { a href={ (path(&id)) "/files/" (name) } { (name) } }
         } } }

@@ -13,7 +13,7 @@ pub async fn page(asked: &Asked<'_>, asking: &Asking) -> Shown {
         let main = html! { h1 { "Triggers" } (super::application::none()) };
         return Ok(Page::new("triggers", "Triggers", main));
     }
-    let (wanted, page) = (asking.q.clone().unwrap_or_default(), asking.number());
+    let (wanted, page) = (asking.wanted(), asking.number());
     let request = wire::ListTriggersRequest {
         matching: wanted.clone(),
         skip: (page * PAGE) as i64,

@@ -19,7 +19,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
-use remora_trainer::plot::{Labels, Scale, Series, plot};
+use remora_trainer::plot;
 use remora_trainer::statistics::Ratio;
 use remora_trainer::summary::{Comparison, Front};
 use serde::Deserialize;
@@ -246,12 +246,10 @@ fn percent(share: f64) -> String {
 
 /// What a row holds under a key.
 fn at<'a>(row: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
-    let mut parts = key.split('.');
-    let first = row.get(parts.next()?)?;
-    parts.try_fold(first, |value, part| match part.parse::<usize>() {
-        Ok(index) => value.get(index),
-        Err(_) => value.get(part),
-    })
+    match key.split_once('.') {
+        Some((first, rest)) => row.get(first)?.pointer(&format!("/{}", rest.replace('.', "/"))),
+        None => row.get(key),
+    }
 }
 
 /// Four digits, and no more than stand before the point.
@@ -274,20 +272,13 @@ fn trade_off(mark: &Mark<'_>, plots: &mut BTreeMap<String, String>) -> Result<St
     if found.is_empty() {
         bail!("nothing is recorded of scenario {scenario:?}");
     }
-    let series = |policy: String| {
-        let mut points: Vec<_> = found
-            .iter()
-            .filter(|means| means.policy == policy)
-            .map(|means| (means.response_mean_s, means.data_moved_gb))
-            .collect();
-        points.dedup();
-        Series { joined: points.len() > 1, name: policy, points }
+    let points = |policy: String| {
+        let of = found.iter().filter(|means| means.policy == policy);
+        let points = of.map(|means| (means.response_mean_s, means.data_moved_gb)).collect();
+        (policy, points)
     };
-    let all: Vec<_> =
-        distinct(found.iter().map(|means| means.policy.clone())).into_iter().map(series).collect();
-    let labels =
-        Labels { title: scenario, x: "mean response time (s)", y: "data moved (GB, price-weighted)" };
-    plots.insert(file.clone(), plot(&labels, Scale::Logarithmic, &all));
+    let policies = distinct(found.iter().map(|means| means.policy.clone()));
+    plots.insert(file.clone(), plot::trade_off(scenario, policies.into_iter().map(points)));
     Ok(format!("![Data moved against response time on {scenario}]({file})\n"))
 }
 

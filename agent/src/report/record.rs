@@ -6,16 +6,16 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use remora_env::file::write_whole;
 use remora_trainer::evaluate::Row;
 use remora_trainer::summary::{Comparison, Evaluation, Front, cases};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Experiment;
+use crate::files;
 
 /// The result of an experiment, and how it came about.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     pub command: String,
     /// Of the sources, as Git names it.
@@ -82,9 +82,7 @@ pub fn write(folder: &Path, name: &str, record: &Record) -> Result<()> {
     let path = path(folder, name);
     std::fs::create_dir_all(folder.join("recorded"))
         .with_context(|| format!("cannot write {}", path.display()))?;
-    let text = serde_json::to_string_pretty(record)? + "\n";
-    write_whole(&path, |file| file.write_all(text.as_bytes()))
-        .with_context(|| format!("cannot write {}", path.display()))
+    files::write(&path, serde_json::to_string_pretty(record)? + "\n")
 }
 
 /// In a command: the folder of the report, and one that is removed afterwards.
@@ -118,13 +116,7 @@ pub fn run(folder: &Path, experiment: &Experiment, command: &str) -> Result<Reco
         revision: revision(),
         cores: std::thread::available_parallelism().map_or(1, usize::from),
         seconds: began.elapsed().as_secs_f64().round(),
-        means: Vec::new(),
-        comparisons: Vec::new(),
-        fronts: Vec::new(),
-        checkpoints: BTreeMap::new(),
-        rows: Vec::new(),
-        lists: BTreeMap::new(),
-        plots: BTreeMap::new(),
+        ..Record::default()
     };
     let result: Value = serde_json::from_slice(&told.stdout)
         .with_context(|| format!("experiment {name}: remora {command} printed no JSON"))?;

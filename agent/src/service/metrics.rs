@@ -18,6 +18,7 @@ use tonic::Code;
 
 use super::limits::Limiter;
 use super::owner::{Command, Handle, PolicyCommand};
+use crate::memory::status_bytes;
 use crate::storage::Storage;
 
 /// Upper ends of the buckets of durations, seconds.
@@ -209,16 +210,10 @@ fn process(registry: &mut Registry) {
         let seconds = ConstCounter::new(used.as_duration().as_secs_f64());
         registry.register("process_cpu_seconds", "User and system CPU time", seconds);
     }
-    if let Some(bytes) = resident_bytes() {
-        gauge(registry, "process_resident_memory_bytes", "Resident memory", bytes);
+    // Linux tells, others do not.
+    if let Some(bytes) = status_bytes("self", "VmRSS") {
+        gauge(registry, "process_resident_memory_bytes", "Resident memory", bytes as i64);
     }
-}
-
-/// Linux tells, others do not.
-fn resident_bytes() -> Option<i64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<i64>().ok()? * 1024)
 }
 
 /// As the gRPC specification writes it.

@@ -23,8 +23,10 @@ pub enum Alias {
 }
 
 impl Alias {
+    /// All of them, who decides first.
     pub const ALL: [Alias; 3] = [Alias::Champion, Alias::Candidate, Alias::Shadow];
 
+    /// As the wire and people call it.
     pub fn name(self) -> &'static str {
         match self {
             Alias::Champion => "champion",
@@ -33,6 +35,7 @@ impl Alias {
         }
     }
 
+    /// The role of that name.
     pub fn named(name: &str) -> Option<Alias> {
         Alias::ALL.into_iter().find(|alias| alias.name() == name)
     }
@@ -110,7 +113,10 @@ impl Policies {
         policies
     }
 
-    /// Takes a checkpoint in, perhaps with what it came to; returns its id.
+    /// Takes a checkpoint in, perhaps with what it came to; returns its id, 16 hexadecimal digits.
+    ///
+    /// # Errors
+    /// When the bytes are no checkpoint that this version reads, or the evaluation is of another one.
     pub fn add(
         &mut self,
         bytes: &[u8],
@@ -119,8 +125,8 @@ impl Policies {
     ) -> Result<String, Refusal> {
         let wrong = |error: &dyn std::fmt::Display| Refusal::from(Field::root("chunk").refuse(error));
         let checkpoint = Checkpoint::from_bytes(bytes).map_err(|error| wrong(&error))?;
-        let network = checkpoint.network(&burn::tensor::Device::flex()).map_err(|error| wrong(&error))?;
         let id = checkpoint.id();
+        let policy = Learned::new(&id, &checkpoint).map_err(|error| wrong(&error))?;
         if let Some(Evaluation { hash, evaluated }) = evaluation {
             if hash != id {
                 let problem = format_args!("is {hash:?}, but what is uploaded is {id:?}: evaluate that one");
@@ -128,17 +134,14 @@ impl Policies {
             }
             self.evaluate(id.clone(), evaluated);
         }
-        let policy = Box::new(Learned::from_network(&id, network));
-        self.loaded.insert(id.clone(), Loaded { id: id.as_str().into(), policy });
-        let about = About { bytes: bytes.len(), metadata: metadata(&checkpoint), ..about };
-        match self.checkpoints.get(&id) {
-            // The first upload counts; what was only given a name was not uploaded.
-            Some(known) if known.bytes > 0 => {}
-            Some(known) if about.name == id => {
-                let name = known.name.clone();
-                self.checkpoints.insert(id.clone(), About { name, ..about });
-            }
-            _ => drop(self.checkpoints.insert(id.clone(), about)),
+        self.loaded.insert(id.clone(), Loaded { id: id.as_str().into(), policy: Box::new(policy) });
+        let known = self.checkpoints.get(&id);
+        // The first upload counts; what was only given a name was not uploaded.
+        if known.is_none_or(|known| known.bytes == 0) {
+            let given = known.map(|known| known.name.clone()).filter(|_| about.name == id);
+            let (name, metadata) = (given.unwrap_or(about.name), metadata(&checkpoint));
+            let about = About { name, bytes: bytes.len(), metadata, ..about };
+            self.checkpoints.insert(id.clone(), about);
         }
         Ok(id)
     }
@@ -175,19 +178,25 @@ impl Policies {
         self.seed
     }
 
+    /// What is known of a checkpoint, by its id; nothing of heuristics and the shipped one.
     pub fn about(&self, id: &str) -> Option<&About> {
         self.checkpoints.get(id)
     }
 
+    /// The roles that a policy has, by its id.
     pub fn aliases(&self, id: &str) -> impl Iterator<Item = Alias> {
         self.roles.iter().filter(move |(_, who)| *who == id).map(|(alias, _)| *alias)
     }
 
+    /// Id of the policy that has a role, if any has.
     pub fn role(&self, alias: Alias) -> Option<&str> {
         self.roles.get(&alias).map(String::as_str)
     }
 
     /// The id behind an id, a name or an alias; what is a heuristic is made ready.
+    ///
+    /// # Errors
+    /// When no policy is called so; says which is called nearly so.
     pub fn find(&mut self, at: Field<'_>, name: &str) -> Result<String, Refusal> {
         let named = |(_, about): &(&String, &About)| about.name == name;
         let known = Alias::named(name).and_then(|alias| self.roles.get(&alias)).cloned();

@@ -42,8 +42,7 @@ pub async fn version(storage: &Storage, number: u64) -> Result<(String, Box<dyn 
         Refusal::Conflict(at.refuse(format_args!("version {number} of {NAME} cannot be asked: {error}")))
     };
     let unreadable = |error| Refusal::Unavailable(format!("the version cannot be read: {error}"));
-    let versions = storage.versions(NAME, None).await.map_err(unreadable)?;
-    let found = versions.into_iter().find(|version| u64::from(version.number) == number);
+    let found = storage.versions(NAME, Some(number as i64), None).await.map_err(unreadable)?.pop();
     let unknown = || Refusal::UnknownPolicy(at.refuse(format_args!("{NAME} has no version {number}")));
     let model = found.ok_or_else(unknown)?.model.ok_or_else(|| unusable(&"it has no model"))?;
     let checkpoint = Checkpoint::from_bytes(&storage.blob(&model.hash).await.map_err(unreadable)?);

@@ -65,11 +65,13 @@ impl Savings {
         sum
     }
 
+    /// As snapshots keep them, oldest first.
     pub fn kept(&self) -> Vec<SavedHour> {
         let hour = |(&begin_ms, saved): (&i64, &Saved)| SavedHour { begin_ms, saved: Some(saved.clone()) };
         self.0.iter().map(hour).collect()
     }
 
+    /// From what a snapshot kept; hours that it says nothing of are left out.
     pub fn restored(kept: &[SavedHour]) -> Savings {
         let hour = |kept: &SavedHour| Some((kept.begin_ms, kept.saved.clone()?));
         Savings(kept.iter().filter_map(hour).collect())

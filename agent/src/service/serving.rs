@@ -148,6 +148,12 @@ const LEAST: usize = 30;
 /// A decision that came so many times dearer counts as no more.
 const WORST: f64 = 4.0;
 
+/// How much dearer a decision came than was expected, as a share of that, 4 at most. Nothing where nothing was expected
+/// or what it cost is not known.
+pub(crate) fn dearer(actual: f64, expected: f64) -> Option<f64> {
+    (expected > 0.0 && actual.is_finite()).then(|| (actual / expected - 1.0).min(WORST))
+}
+
 /// How much dearer than the heuristic's choice was expected to be the last decisions came.
 #[derive(Clone, Debug, Default)]
 pub struct Regret(VecDeque<f64>);
@@ -155,11 +161,9 @@ pub struct Regret(VecDeque<f64>);
 impl Regret {
     /// Notes a decision of the policy that ended: what it cost, and what the heuristic expected.
     pub fn add(&mut self, actual: f64, expected: f64) {
-        if expected > 0.0 && actual.is_finite() {
-            self.0.push_back((actual / expected - 1.0).min(WORST));
-            if self.0.len() > WINDOW {
-                self.0.pop_front();
-            }
+        self.0.extend(dearer(actual, expected));
+        if self.0.len() > WINDOW {
+            self.0.pop_front();
         }
     }
 

@@ -2,11 +2,9 @@
 
 use std::net::SocketAddr;
 
-use super::{Config, Door};
+use super::{Config, DAY_MS, Door};
 use crate::commands::bytes;
 use crate::storage::{Keep, Role, Size};
-
-const DAY_MS: i64 = 86_400_000;
 
 /// Something that holds, and what changes it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -435,25 +435,33 @@ impl Storage {
     pub async fn runs(&self, filter: &RunFilter) -> Result<Vec<Run>, Error> {
         const ORDER: &str = "queued_ms DESC, number DESC";
         // As a body has it, which is JSON, and in quotes.
-        let quoted = |text: &String| json(text).trim_matches('"').to_owned();
+        let quoted = filter.matching.as_ref().map(json);
+        let quoted = quoted.as_ref().map(|text| text.trim_matches('"'));
         let select = Select::new("SELECT body FROM runs WHERE true")
             .filter("app =", filter.app.clone())?
             .filter("kind =", filter.kind.map(RunKind::name).map(str::to_owned))?
             .filter("status =", filter.status.map(Status::name).map(str::to_owned))?
             .filter("queued_ms <", filter.before_ms)?
-            .containing("body", filter.matching.as_ref().map(quoted))?;
+            .containing("body", quoted)?;
         let Some(text) = &filter.matching else {
             return select.first(&self.database, ORDER, filter.limit, body).await;
         };
-        // A body has more in it than a run mentions: the names of its fields, for one.
+        // A body has more in it than a run mentions, such as the names of its fields.
         let text = text.to_lowercase();
         let mentioning = |row: &AnyRow| Ok(Some(body::<Run>(row)?).filter(|run| run.mentions(&text)));
         select.first_of(&self.database, ORDER, filter.limit, mentioning).await
     }
 
-    pub async fn versions(&self, app: &str, limit: Option<i64>) -> Result<Vec<Version>, Error> {
+    /// An application's versions, newest first, or only the one of a number.
+    pub async fn versions(
+        &self,
+        app: &str,
+        number: Option<i64>,
+        limit: Option<i64>,
+    ) -> Result<Vec<Version>, Error> {
         Select::new("SELECT body FROM versions WHERE true")
             .filter("app =", Some(app.to_owned()))?
+            .filter("number =", number)?
             .first(&self.database, "number DESC", limit, body)
             .await
     }

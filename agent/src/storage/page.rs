@@ -70,15 +70,13 @@ impl Select {
         Ok(self)
     }
 
-    /// Adds that a column of text has a text in it, capitals aside; nothing where there is no text.
-    pub fn containing(self, column: &'static str, text: Option<String>) -> Result<Select, Error> {
-        if text.is_none() {
-            return Ok(self);
-        }
-        // Both databases have it, and no sign in the text means anything of its own.
-        let sql = format!("{} AND lower({column}) <> replace(lower({column}), lower(", self.sql);
-        let mut select = Select { sql: String::new(), ..self }.filter(column, text)?;
-        select.sql = format!("{sql}${}), '')", select.given);
+    /// Adds that a column of text may have a text in it, capitals aside; nothing where there is no text. All rows that
+    /// have it fit, and perhaps others: whoever asks looks once more.
+    pub fn containing(self, column: &'static str, text: Option<&str>) -> Result<Select, Error> {
+        let Some(text) = text else { return Ok(self) };
+        let sql = format!("{} AND lower({column}) LIKE", self.sql);
+        let mut select = Select { sql: String::new(), ..self }.filter(column, Some(pattern(text)))?;
+        select.sql = format!("{sql} ${} ESCAPE '!'", select.given);
         Ok(select)
     }
 
@@ -172,6 +170,21 @@ impl Select {
         };
         Ok(Page { items: rows.iter().map(read).collect::<Result<_, _>>()?, next })
     }
+}
+
+/// What LIKE finds a text by in small letters, with `!` before signs that would mean something of their own. SQLite knows
+/// the small letters of ASCII alone, and PostgreSQL those of its locale: any other letter stands for anything. So do i and
+/// k, for one sign: İ and the sign of Kelvin become small as these.
+fn pattern(text: &str) -> String {
+    let mut pattern = "%".to_owned();
+    for sign in text.to_lowercase().chars() {
+        match sign {
+            '%' | '_' | '!' => pattern.extend(['!', sign]),
+            'i' | 'k' => pattern.push('_'),
+            _ => pattern.push(if sign.is_ascii() { sign } else { '%' }),
+        }
+    }
+    pattern + "%"
 }
 
 /// How many rows are wanted.

@@ -70,25 +70,26 @@ impl Storage {
         Ok(Policy { id, name, size, uploaded_at_ms: who.at_ms, uploaded_by, note })
     }
 
-    /// Keeps what the policy with this content hash came to, in place of what was kept before.
-    pub async fn set_evaluation(&self, hash: &str, evaluated: &Evaluated, who: &Who) -> Result<(), Error> {
-        check_texts(&[("policy", hash), ("actor", &who.actor)])?;
+    /// Keeps what a checkpoint came to, in place of what was kept before. It is known by the id that it has of itself: the
+    /// first 16 hexadecimal digits of the SHA-256 of its bytes.
+    pub async fn set_evaluation(&self, id: &str, evaluated: &Evaluated, who: &Who) -> Result<(), Error> {
+        check_texts(&[("policy", id), ("actor", &who.actor)])?;
         let body = serde_json::to_string(evaluated).expect("figures become JSON");
         let mut write = self.database.write().await?;
         sqlx::query(
             "INSERT INTO evaluations (policy, body) VALUES ($1, $2)
              ON CONFLICT (policy) DO UPDATE SET body = excluded.body",
         )
-        .bind(hash)
+        .bind(id)
         .bind(body)
         .execute(write.connection())
         .await?;
         let details = json!({ "called": evaluated.called, "results": evaluated.results.len() });
-        append(&mut write, who, ("policy.evaluate", hash), &details, true).await?;
+        append(&mut write, who, ("policy.evaluate", id), &details, true).await?;
         write.commit().await
     }
 
-    /// What policies came to, by content hash, as JSON of [`Evaluated`].
+    /// What checkpoints came to, by these ids, as JSON of [`Evaluated`].
     pub async fn evaluations(&self) -> Result<Vec<(String, String)>, Error> {
         let rows = sqlx::query("SELECT policy, body FROM evaluations")
             .fetch_all(&mut *self.database.read().await?)

@@ -7,10 +7,11 @@ use anyhow::{Context, Result};
 use remora_env::Scenario;
 use remora_env::calibrate::{Calibration, calibrate, replay};
 use remora_env::import::Imported;
+use remora_env::observation::Reference;
 use remora_env::outcome::Outcome;
 use remora_policies::by_name;
 use remora_policies::rollout::{self, Figures};
-use remora_trainer::statistics::{Ratio, paired_ratio};
+use remora_trainer::statistics::{Ratio, mean, paired_ratio};
 use serde::Serialize;
 
 use super::run::{Plan, Played};
@@ -116,9 +117,11 @@ pub fn compare(runs: &[(Plan, Played)]) -> Result<Comparison> {
         // The same links and devices under the arrivals of the world itself.
         |(scenario, _)| with_cluster_of(&first.scenario, scenario),
     );
+    // What the dial is measured in is what the service was told, whatever was calibrated.
+    let reference = rollout::reference(&first.scenario);
     let mut policies: Vec<(&str, Vec<World>)> = Vec::new();
     for (plan, played) in runs {
-        let world = World::of(plan, played, &learnt)?;
+        let world = World::of((plan, played), &learnt, reference)?;
         match policies.iter_mut().find(|(policy, _)| *policy == plan.policy) {
             Some((_, worlds)) => worlds.push(world),
             None => policies.push((&plan.policy, vec![world])),
@@ -171,10 +174,8 @@ struct Told {
 const FIGURES: [&str; 3] = ["response", "data moved", "cost"];
 
 impl World {
-    fn of(plan: &Plan, played: &Played, learnt: &Scenario) -> Result<World> {
+    fn of((plan, played): (&Plan, &Played), learnt: &Scenario, reference: Reference) -> Result<World> {
         let scenario = &plan.scenario;
-        // What the dial is measured in is what the service was told, whatever was calibrated.
-        let reference = rollout::reference(scenario);
         let told = |outcomes: Vec<Outcome>| {
             let figures = Figures::of_outcomes(&outcomes);
             let cost = figures.cost_per_task(plan.alpha, reference);
@@ -205,9 +206,9 @@ fn row(policy: &str, worlds: &[World], first: &[World]) -> Row {
         let (measured, simulated) = (of(|world| &world.measured), of(|world| &world.simulated));
         Figure {
             ratio: paired_ratio(&simulated, &measured),
-            measured: mean(&measured),
-            simulated: mean(&simulated),
-            calibrated: mean(&of(|world| &world.calibrated)),
+            measured: mean(measured),
+            simulated: mean(simulated),
+            calibrated: mean(of(|world| &world.calibrated)),
         }
     };
     let over_first = |told: Side| {
@@ -237,10 +238,6 @@ fn row(policy: &str, worlds: &[World], first: &[World]) -> Row {
         calibrated: errors(&pairs(|world| &world.replayed_calibrated)),
         bytes: bytes(worlds),
     }
-}
-
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
 /// A task, simulated and measured.
@@ -352,9 +349,8 @@ fn ranking(policies: &[&[World]]) -> Vec<Ranking> {
             };
             let of = |world: &World| [told(world).figures[index], world.measured.figures[index]];
             let single: Vec<f64> = (0..worlds).map(|at| tau(&|worlds| of(&worlds[at]))).collect();
-            let means = |worlds: &[World]| {
-                [0, 1].map(|side| mean(&worlds.iter().map(|world| of(world)[side]).collect::<Vec<_>>()))
-            };
+            let means =
+                |worlds: &[World]| [0, 1].map(|side| mean(worlds.iter().map(|world| of(world)[side])));
             let (low, high) =
                 single.iter().fold((1.0_f64, -1.0_f64), |(low, high), &tau| (low.min(tau), high.max(tau)));
             ranking.push(Ranking { simulator, figure, tau: tau(&means), low, high });

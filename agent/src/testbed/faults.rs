@@ -68,14 +68,14 @@ impl FromStr for Fault {
     }
 }
 
-impl Fault {
+impl What {
     /// The vertex or link that it is about; `None` for the server.
     ///
     /// # Errors
-    /// Where the world has none of that name.
+    /// Where the world has none of that name; says what it has.
     pub fn target(&self, world: &World) -> Result<Option<usize>, String> {
         let topology = &world.topology;
-        let (sort, name, found) = match &self.what {
+        let (sort, name, found) = match self {
             What::Server => return Ok(None),
             What::Node(name) => (
                 "node",
@@ -91,7 +91,7 @@ impl Fault {
                 "node" => topology.leaves().map(|v| topology.vertex_name(v)).collect(),
                 _ => topology.links.iter().map(|link| topology.vertex_name(link.from)).collect(),
             };
-            format!("--fault: {} has no {sort} {name:?}, want one of {}", world.name, known.join(", "))
+            format!("{} has no {sort} {name:?}, want one of {}", world.name, known.join(", "))
         })
     }
 }

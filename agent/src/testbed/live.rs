@@ -18,12 +18,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, anyhow};
 use remora_env::Time;
-use remora_env::file::write_whole;
 use remora_env::topology::{NodeId, Topology};
 use remora_env::world::When;
 use remora_proto::v1 as wire;
+use remora_trainer::statistics::mean;
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -31,12 +31,11 @@ use super::driver::{Driver, Lived, Try};
 use super::network::Network;
 use super::run::{Plan, Played, Testbed};
 use crate::appcore::manifest::Manifest;
+use crate::files::write;
+use crate::service::dearer;
 use service::Talk;
 
 pub use service::Learnt;
-
-/// A decision that came so many times dearer counts as no more, as in the regret of the service.
-const WORST: f64 = 4.0;
 
 /// What happens besides the tasks.
 #[derive(Clone, Debug)]
@@ -131,6 +130,7 @@ pub async fn learn(
         course,
         talk: talk.clone(),
         driver: &driver,
+        topology: &testbed.world.topology,
         share: Cell::new(1.0),
         samples: RefCell::default(),
     };
@@ -173,6 +173,7 @@ struct Watched<'a> {
     course: &'a Course,
     talk: Talk,
     driver: &'a Driver,
+    topology: &'a Topology,
     /// What the link has left.
     share: Cell<f64>,
     samples: RefCell<Vec<Sample>>,
@@ -203,17 +204,21 @@ impl Watched<'_> {
 
     async fn watch(&self) -> anyhow::Error {
         let Some((link, _)) = self.course.degraded else { return std::future::pending().await };
+        // The service was told of it as it is in the scenario.
+        let Some(made) = self.topology.links.get(link) else { return anyhow!("there is no link {link}") };
+        let made = [made.up_bytes_per_s, made.down_bytes_per_s];
         loop {
-            match self.talk.clone().link(link).await {
-                Ok([made, taken]) => self.samples.borrow_mut().push(Sample {
-                    at_s: self.driver.now().as_s(),
-                    up_mbps: taken[0] * 8e-6,
-                    down_mbps: taken[1] * 8e-6,
-                    shaped_up_mbps: made[0] * 8e-6 * self.share.get(),
-                    shaped_down_mbps: made[1] * 8e-6 * self.share.get(),
-                }),
+            let taken = match self.talk.clone().estimate(link).await {
+                Ok(estimate) => estimate.unwrap_or(made),
                 Err(error) => return error.context("what a link is taken to carry"),
-            }
+            };
+            self.samples.borrow_mut().push(Sample {
+                at_s: self.driver.now().as_s(),
+                up_mbps: taken[0] * 8e-6,
+                down_mbps: taken[1] * 8e-6,
+                shaped_up_mbps: made[0] * 8e-6 * self.share.get(),
+                shaped_down_mbps: made[1] * 8e-6 * self.share.get(),
+            });
             tokio::time::sleep(LOOK).await;
         }
     }
@@ -260,7 +265,6 @@ impl Decided {
     fn of((phase, task, tried): (&'static str, u64, &Try), site: String, receipt: &wire::Receipt) -> Decided {
         let cost = |other: &Option<wire::Alternative>| other.as_ref().map(|other| other.predicted_cost);
         let heuristic_cost = cost(&receipt.fallback);
-        let compared = receipt.actual_cost.zip(heuristic_cost.filter(|cost| *cost > 0.0));
         Decided {
             phase,
             at_s: tried.at_s,
@@ -271,7 +275,10 @@ impl Decided {
             expected_cost: receipt.predicted_cost,
             actual_cost: receipt.actual_cost,
             heuristic_cost,
-            regret: compared.map(|(actual, expected)| (actual / expected - 1.0).min(WORST)),
+            regret: receipt
+                .actual_cost
+                .zip(heuristic_cost)
+                .and_then(|(actual, expected)| dearer(actual, expected)),
             shadow_node: receipt.shadow.as_ref().map(|shadow| shadow.node.clone()),
             shadow_cost: cost(&receipt.shadow),
         }
@@ -291,11 +298,6 @@ fn site(topology: &Topology, node: NodeId) -> String {
     link.map_or_else(String::new, |link| topology.vertex_name(link.to).to_owned())
 }
 
-fn mean(values: impl Iterator<Item = f64>) -> f64 {
-    let (sum, count) = values.fold((0.0, 0), |(sum, count), value| (sum + value, count + 1));
-    if count == 0 { 0.0 } else { sum / f64::from(count) }
-}
-
 fn phases(decisions: &[Decided], lived: &[Lived]) -> Vec<Phase> {
     let phase = |&phase: &&'static str| {
         let of: Vec<_> = decisions.iter().filter(|decided| decided.phase == phase).collect();
@@ -312,7 +314,7 @@ fn phases(decisions: &[Decided], lived: &[Lived]) -> Vec<Phase> {
             moved_mb: mean(outcomes.map(|outcome| outcome.moved_bytes / 1e6)),
             cost: mean(of.iter().filter_map(|decided| decided.actual_cost)),
             regret: mean(of.iter().filter_map(|decided| decided.regret)),
-            shadow_differs: mean(of.iter().filter_map(|one| Some(f64::from(u8::from(one.shadow()?.0))))),
+            shadow_differs: mean(of.iter().filter_map(|one| Some(f64::from(one.shadow()?.0)))),
             shadow_cost_ratio: mean(of.iter().filter_map(|one| Some(one.shadow()?.1))),
         })
     };
@@ -325,9 +327,9 @@ impl Learning {
         lines(&folder.join("decisions.jsonl"), &self.decisions)?;
         lines(&folder.join("link.jsonl"), &self.samples)?;
         let text = serde_json::to_string_pretty(self)? + "\n";
-        write(&folder.join("learning.json"), &text)?;
+        write(&folder.join("learning.json"), text)?;
         for (name, svg) in self.plots() {
-            write(&folder.join(format!("{name}.svg")), &svg)?;
+            write(&folder.join(format!("{name}.svg")), svg)?;
         }
         Ok(())
     }
@@ -344,11 +346,6 @@ impl Learning {
 }
 
 fn lines(path: &Path, rows: &[impl Serialize]) -> Result<()> {
-    let lines: Result<String, _> = rows.iter().map(|row| Ok(serde_json::to_string(row)? + "\n")).collect();
-    write(path, &lines.map_err(|error: serde_json::Error| error)?)
-}
-
-fn write(path: &Path, text: &str) -> Result<()> {
-    write_whole(path, |file| file.write_all(text.as_bytes()))
-        .with_context(|| format!("cannot write {}", path.display()))
+    let lines: Result<String> = rows.iter().map(|row| Ok(serde_json::to_string(row)? + "\n")).collect();
+    write(path, lines?)
 }

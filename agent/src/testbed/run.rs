@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use futures_util::future::try_join_all;
-use remora_env::file::write_whole;
 use remora_env::import::Imported;
 use remora_env::outcome::Outcome;
 use remora_env::scenario::{LinkFile, SiteFile};
@@ -31,6 +30,7 @@ use super::recorded::{self, outcomes};
 use super::service::{Asked, Service};
 use super::web;
 use crate::client;
+use crate::files::write;
 
 /// Of this machine's CPU, nodes together have at most this share: the rest is for what moves bytes.
 const CPU_FOR_TASKS: f64 = 0.5;
@@ -215,8 +215,9 @@ pub async fn play(
     ended: &dyn Fn(&Lived),
 ) -> Result<Played> {
     let testbed = Testbed::start(plan, network, said).await?;
-    let targets = plan.faults.iter().map(|fault| fault.target(&testbed.world));
-    let targets = targets.collect::<Result<Vec<_>, String>>().map_err(|wrong| anyhow!(wrong))?;
+    let target =
+        |fault: &Fault| fault.what.target(&testbed.world).map_err(|wrong| anyhow!("--fault: {wrong}"));
+    let targets = plan.faults.iter().map(target).collect::<Result<Vec<_>>>()?;
     let driver = testbed.driver()?;
     let began = Instant::now();
     let faults = plan.faults.iter().cloned().zip(targets);
@@ -374,11 +375,7 @@ fn written(scenario: &Scenario, path: &Path) -> Result<Scenario> {
             let (file, notes) = (scenario.file.clone(), Vec::new());
             Imported { scenario: file, trace: trace.clone(), notes }.write(path)?;
         }
-        None => {
-            let text = scenario.to_toml();
-            write_whole(path, |file| file.write_all(text.as_bytes()))
-                .with_context(|| format!("cannot write {}", path.display()))?;
-        }
+        None => write(path, scenario.to_toml())?,
     }
     Ok(Scenario::load(&path.to_string_lossy())?)
 }
@@ -406,11 +403,8 @@ fn swallowed(ledgers: &[Line]) -> usize {
 
 /// Writes what is known of each task and each link, and a recording for the simulator.
 fn keep(played: &Played, world: &World, folder: &Path) -> Result<()> {
-    let path = folder.join("tasks.jsonl");
-    write_whole(&path, |file| {
-        played.lived.iter().try_for_each(|one| writeln!(file, "{}", recorded::row(world, one)))
-    })
-    .with_context(|| format!("cannot write {}", path.display()))?;
+    let rows: String = played.lived.iter().map(|one| format!("{}\n", recorded::row(world, one))).collect();
+    write(&folder.join("tasks.jsonl"), rows)?;
     played.recording.write(&folder.join("recorded.toml"))?;
     Ok(())
 }

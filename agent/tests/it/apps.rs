@@ -256,8 +256,18 @@ async fn only_what_proved_better_answers() {
         assert_eq!(apps.answer("learner", "").await, "3");
         let learnt = apps.runs("learner").await.into_iter().filter(|run| run.kind == "learn").count();
         assert_eq!(learnt, 3);
-        let request = wire::ListVersionsRequest { app: "learner".to_owned(), limit: None };
+        let request = wire::ListVersionsRequest { app: "learner".to_owned(), limit: None, number: None };
         let versions = apps.client.list_versions(request).await.unwrap().into_inner().versions;
+        let one = wire::ListVersionsRequest { app: "learner".to_owned(), limit: None, number: Some(3) };
+        assert_eq!(
+            apps.client.list_versions(one.clone()).await.unwrap().into_inner().versions,
+            versions[1..2]
+        );
+        let unknown = wire::ListVersionsRequest { number: Some(9), ..one.clone() };
+        assert!(apps.client.list_versions(unknown).await.unwrap().into_inner().versions.is_empty());
+        let wrong = wire::ListVersionsRequest { number: Some(-1), ..one };
+        let refused = apps.client.list_versions(wrong).await.unwrap_err();
+        assert_eq!(refused.message(), "number: is -1, want a number from 0");
         let verdicts: Vec<_> = versions.iter().map(|v| v.verdict.as_ref().map(|v| v.passed)).collect();
         assert_eq!(verdicts, [Some(true), Some(false), Some(true), None], "newest first: {versions:?}");
         // Back to the one before; and who was champion in between is known.

@@ -84,7 +84,7 @@ impl Own {
     }
 
     async fn versions(&mut self) -> Vec<wire::Version> {
-        let request = wire::ListVersionsRequest { app: NAME.to_owned(), limit: None };
+        let request = wire::ListVersionsRequest { app: NAME.to_owned(), limit: None, number: None };
         self.apps.list_versions(request).await.unwrap().into_inner().versions
     }
 

@@ -491,6 +491,10 @@ async fn what_has_an_inverse_can_be_undone() {
     do_and_undo(&client, "PolicyService/SetAlias", &shadow).await;
     let told = policies.get(wire::GetPolicyRequest { policy: "random".to_owned() }).await.unwrap();
     assert!(told.into_inner().aliases.is_empty());
+    client.act("PolicyService/SetAlias", &shadow).await;
+    let nobody = [csrf, ("alias", "shadow"), ("policy", ""), ("reason", "to see")];
+    let done = client.act("PolicyService/SetAlias", &nobody).await;
+    assert!(done.header("location").unwrap().ends_with("told=shadow%20is%20nobody"), "{done:?}");
     let serving = async |policies: &mut PolicyServiceClient<Channel>| {
         let of = wire::GetServingRequest { cluster_id: "small".to_owned() };
         policies.get_serving(of).await.unwrap().into_inner()

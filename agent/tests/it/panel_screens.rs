@@ -538,7 +538,7 @@ async fn runs_are_found_wherever_they_are_and_compared() {
     let (first, wrong) = (ask(&mut apps, "speaks", "hello").await, ask(&mut apps, "speaks", "wrong").await);
     // A new definition is a new version, with other parameters.
     register(&mut apps, "speaks", "2").await;
-    let versions = wire::ListVersionsRequest { app: "speaks".to_owned(), limit: None };
+    let versions = wire::ListVersionsRequest { app: "speaks".to_owned(), limit: None, number: None };
     let versions = apps.list_versions(versions).await.unwrap().into_inner().versions;
     let newest = versions.iter().map(|version| version.number).max();
     let promote = wire::SetVersionAliasRequest {

@@ -29,6 +29,7 @@ pub struct Line {
 }
 
 impl Line {
+    /// Whether both say the same.
     pub fn same(&self) -> bool {
         self.old == self.new
     }
@@ -125,6 +126,11 @@ fn parameters(one: One<'_>) -> Named {
 /// The beginning of a hash.
 fn hash(hash: &str) -> String {
     if hash.is_empty() { "none".to_owned() } else { hash.chars().take(12).collect() }
+}
+
+/// Asks for the version that a run is of.
+pub fn of_version(run: &wire::Run) -> wire::ListVersionsRequest {
+    wire::ListVersionsRequest { app: run.app.clone(), limit: None, number: Some(run.version) }
 }
 
 /// Seconds from the request to the start; nothing before that.

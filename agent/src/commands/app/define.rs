@@ -9,11 +9,8 @@ use serde_json::json;
 use super::client;
 use super::own::OwnArgs;
 use crate::appcore::manifest::{Manifest, file_name};
-use crate::client::{ServerArgs, refused};
+use crate::client::{ServerArgs, in_pieces, refused};
 use crate::commands::print;
-
-/// Bytes of a piece.
-const PIECE: usize = 1 << 20;
 
 #[derive(Debug, clap::Args)]
 pub struct RegisterArgs {
@@ -89,11 +86,8 @@ pub async fn register(args: RegisterArgs, as_json: bool) -> Result<()> {
         reason: args.reason,
         ..wire::RegisterAppRequest::default()
     };
-    let rest = archive.chunks(PIECE).map(|piece| wire::RegisterAppRequest {
-        chunk: piece.to_vec(),
-        ..wire::RegisterAppRequest::default()
-    });
-    let messages: Vec<_> = std::iter::once(first).chain(rest).collect();
+    let piece = |chunk| wire::RegisterAppRequest { chunk, ..Default::default() };
+    let messages: Vec<_> = std::iter::once(first).chain(in_pieces(&archive).map(piece)).collect();
     let service = args.server.connect().await?;
     let app =
         client(service.wire()).register(tokio_stream::iter(messages)).await.map_err(refused)?.into_inner();

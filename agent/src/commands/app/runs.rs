@@ -7,11 +7,10 @@ use anyhow::{Context, Result, bail};
 use remora_proto::v1 as wire;
 use serde_json::json;
 use tokio_stream::StreamExt;
-use tonic::Streaming;
 
 use super::client;
 use super::compare::{self, ran_s};
-use crate::client::{ServerArgs, Service, refused};
+use crate::client::{ServerArgs, Service, refused, whole};
 use crate::commands::{bytes, date, print, seconds, table};
 
 #[derive(Debug, clap::Args)]
@@ -97,6 +96,7 @@ pub struct ExportArgs {
     server: ServerArgs,
 }
 
+/// Prints runs as a table, a line each.
 pub fn print_runs(runs: &[wire::Run]) -> Result<()> {
     let mut table = table(&["run", "kind", "status", "version", "node", "queued", "took", "cause", "why"]);
     for run in runs {
@@ -115,6 +115,10 @@ pub fn print_runs(runs: &[wire::Run]) -> Result<()> {
     print(table)
 }
 
+/// Sends a request, waits for its run, and writes the answer.
+///
+/// # Errors
+/// When the service cannot be reached or refuses, the run does not succeed, or a file cannot be read or written.
 pub async fn execute(args: RunArgs, as_json: bool) -> Result<()> {
     let mut input = Vec::new();
     match &args.input {
@@ -173,6 +177,10 @@ fn write_file(path: &std::path::Path, content: &[u8]) -> Result<()> {
     std::fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// Prints the newest runs that fit.
+///
+/// # Errors
+/// When the service cannot be reached or refuses.
 pub async fn list(args: ListArgs, as_json: bool) -> Result<()> {
     let ListArgs { app, kind, status, matching, limit, server } = args;
     let request = wire::ListRunsRequest { app, kind, status, before_ms: None, limit: Some(limit), matching };
@@ -184,6 +192,10 @@ pub async fn list(args: ListArgs, as_json: bool) -> Result<()> {
     if as_json { print(json!({ "rows": runs })) } else { print_runs(&runs) }
 }
 
+/// Writes the log of a run to stdout, as long as it goes on.
+///
+/// # Errors
+/// When the service cannot be reached or refuses, or stdout cannot be written.
 pub async fn log(args: OneArgs) -> Result<()> {
     let service = args.server.connect().await?;
     let request = wire::GetRunRequest { id: args.run };
@@ -196,6 +208,10 @@ pub async fn log(args: OneArgs) -> Result<()> {
     Ok(())
 }
 
+/// Has a run stopped.
+///
+/// # Errors
+/// When the service cannot be reached or refuses.
 pub async fn cancel(args: OneArgs, as_json: bool) -> Result<()> {
     let request = wire::CancelRunRequest { id: args.run, reason: args.reason };
     let service = args.server.connect().await?;
@@ -214,6 +230,10 @@ async fn get(service: &Service, id: &str) -> Result<wire::Run> {
 /// How often a run that is awaited is looked at.
 const LOOK: std::time::Duration = std::time::Duration::from_millis(200);
 
+/// Has a run done again, waits for its end, and prints what came out otherwise.
+///
+/// # Errors
+/// When the service cannot be reached or refuses.
 pub async fn repeat(args: OneArgs, as_json: bool) -> Result<()> {
     let service = args.server.connect().await?;
     let old = get(&service, &args.run).await?;
@@ -238,13 +258,17 @@ pub async fn repeat(args: OneArgs, as_json: bool) -> Result<()> {
 /// The version that a run is of, where that is still known.
 async fn version(service: &Service, run: &wire::Run) -> Result<Option<wire::Version>> {
     let ask = |wire| {
-        let request = wire::ListVersionsRequest { app: run.app.clone(), limit: Some(1000) };
+        let request = compare::of_version(run);
         async move { client(wire).list_versions(request).await }
     };
-    let versions = service.ask(ask).await?.versions;
-    Ok(versions.into_iter().find(|version| version.number == run.version))
+    // A service that does not know this filter lists others too.
+    Ok(service.ask(ask).await?.versions.into_iter().find(|version| version.number == run.version))
 }
 
+/// Prints in what two runs differ.
+///
+/// # Errors
+/// When the service cannot be reached or refuses.
 pub async fn diff(args: DiffArgs, as_json: bool) -> Result<()> {
     let service = args.server.connect().await?;
     let (old, new) = (get(&service, &args.old).await?, get(&service, &args.new).await?);
@@ -269,37 +293,41 @@ fn print_lines(old: &wire::Run, new: &wire::Run, lines: Vec<compare::Line>) -> R
     print(table)
 }
 
-async fn pieces(mut pieces: Streaming<wire::ArtifactChunk>) -> Result<Vec<u8>> {
-    let mut whole = Vec::new();
-    while let Some(piece) = pieces.next().await {
-        whole.extend_from_slice(&piece.map_err(refused)?.chunk);
-    }
-    Ok(whole)
-}
-
+/// Writes something that a run read or wrote, to a file or to stdout.
+///
+/// # Errors
+/// When the service cannot be reached or refuses, or it cannot be written.
 pub async fn artifact(args: ArtifactArgs) -> Result<()> {
     let service = args.server.connect().await?;
     let request = wire::GetArtifactRequest { run: args.run, name: args.name };
     let answer = client(service.wire()).get_artifact(request).await.map_err(refused)?.into_inner();
-    let whole = pieces(answer).await?;
+    let content = whole(answer).await?;
     match &args.out {
-        Some(path) => write_file(path, &whole),
-        None => std::io::stdout().write_all(&whole).context("cannot write it"),
+        Some(path) => write_file(path, &content),
+        None => std::io::stdout().write_all(&content).context("cannot write it"),
     }
 }
 
+/// Writes a run with all that it takes to check and repeat it, as a tar archive.
+///
+/// # Errors
+/// When the service cannot be reached or refuses, or the file cannot be written.
 pub async fn export(args: ExportArgs) -> Result<()> {
     let service = args.server.connect().await?;
     let request = wire::GetRunRequest { id: args.run.clone() };
     let answer = client(service.wire()).export_run(request).await.map_err(refused)?.into_inner();
-    let whole = pieces(answer).await?;
-    write_file(&args.out, &whole)?;
-    let (size, path, run) = (bytes(whole.len() as f64), args.out.display(), args.run);
+    let content = whole(answer).await?;
+    write_file(&args.out, &content)?;
+    let (size, path, run) = (bytes(content.len() as f64), args.out.display(), args.run);
     print(format_args!(
         "{path}: {size}; check it with: tar -xf {path} && cd {run} && sha256sum -c SHA256SUMS"
     ))
 }
 
+/// Prints what is kept of the runs of each application, in bytes.
+///
+/// # Errors
+/// When the service cannot be reached or refuses.
 pub async fn archive(args: ServerArgs, as_json: bool) -> Result<()> {
     let ask = |wire| async move { client(wire).archive(wire::ArchiveRequest {}).await };
     let archive = args.connect().await?.ask(ask).await?;

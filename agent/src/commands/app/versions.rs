@@ -60,7 +60,7 @@ pub struct HistoryArgs {
 }
 
 pub async fn list(args: ListArgs, as_json: bool) -> Result<()> {
-    let request = wire::ListVersionsRequest { app: args.app, limit: Some(args.limit) };
+    let request = wire::ListVersionsRequest { app: args.app, limit: Some(args.limit), number: None };
     let ask = |wire| {
         let request = request.clone();
         async move { client(wire).list_versions(request).await }

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use clap::Args as ClapArgs;
 use cpu_time::ProcessTime;
-use remora_env::file::write_whole;
 use remora_env::observation::{FEATURE_COUNT, Reference};
 use remora_env::{Episode, Next, Scenario, World};
 use remora_trainer::plot::{Labels, Scale, Series, plot};
 use serde::{Deserialize, Serialize};
 
 use crate::commands::{print, table, tables};
+use crate::files::write;
+use crate::memory::status_bytes;
 
 #[derive(ClapArgs, Debug)]
 pub struct Args {
@@ -80,8 +81,7 @@ pub fn run(args: &Args, json: bool) -> Result<()> {
     let rows = cases(args).into_iter().map(|case| in_own_process(case, args.repeats));
     let rows = rows.collect::<Result<Vec<Row>>>()?;
     if let Some(path) = &args.html {
-        write_whole(path, |file| file.write_all(page(&rows).as_bytes()))
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        write(path, page(&rows))?;
         eprintln!("wrote {}", path.display());
     }
     if json {
@@ -175,11 +175,8 @@ fn row(case: Case, decisions: f64, events: f64, cpu_s: f64) -> Row {
 
 /// Most memory that this process had, megabytes (10⁶ bytes), as Linux counts it.
 fn peak_rss_mb() -> Result<f64> {
-    let status =
-        std::fs::read_to_string("/proc/self/status").context("peak memory is read from Linux' /proc")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib: Option<f64> = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok());
-    Ok(kib.context("/proc/self/status has no VmHWM")? * 1024.0 / 1e6)
+    let bytes = status_bytes("self", "VmHWM").context("peak memory is read from Linux' /proc/self/status")?;
+    Ok(bytes as f64 / 1e6)
 }
 
 /// Plays to the end; returns decisions and events.

@@ -97,7 +97,7 @@ fn moments(nodes: u32) -> Result<Vec<Episode>> {
             let node = choose(policy.as_mut(), &observation).node;
             episode.step(node);
         }
-        let moment = episode.imagine(0, 0).context("the benchmark's telemetry is immediate")?;
+        let moment = episode.imagine(0, 0).context("no task of the benchmark waits for a node any more")?;
         moments.push(moment);
     }
     Ok(moments)

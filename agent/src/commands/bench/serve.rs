@@ -27,6 +27,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::env::mixed;
 use crate::client::connect;
 use crate::commands::{print, table, tables};
+use crate::memory::status_bytes;
 use crate::service::{MAX_CLUSTER_BYTES, convert};
 
 #[derive(ClapArgs, Debug)]
@@ -190,13 +191,9 @@ impl Process {
     /// Megabytes of memory that it holds, as Linux counts them.
     fn rss_mb(&self) -> Result<f64> {
         let id = self.child.id().context("the server ended")?;
-        let status =
-            std::fs::read_to_string(format!("/proc/{id}/status")).context("memory is read from /proc")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib =
-            line.and_then(|line| line.trim().strip_suffix("kB")).and_then(|kib| kib.trim().parse().ok());
-        let kib: f64 = kib.context("/proc does not tell the server's memory")?;
-        Ok(kib * 1024.0 / 1e6)
+        let bytes =
+            status_bytes(&id.to_string(), "VmRSS").context("/proc does not tell the server's memory")?;
+        Ok(bytes as f64 / 1e6)
     }
 }
 

@@ -32,7 +32,7 @@ pub struct Args {
     #[arg(long, default_value_t = 1000)]
     decisions: usize,
     /// The dial.
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = 0.5, value_parser = crate::commands::alpha)]
     alpha: f64,
 }
 
@@ -63,9 +63,13 @@ struct Sums {
     cost: f64,
 }
 
+/// Has a network decide with short lists of several sizes, and prints what each size costs.
+///
+/// # Errors
+/// When an argument is wrong, or a policy or scenario cannot be loaded.
 pub fn run(args: &Args, json: bool) -> Result<()> {
-    if args.sizes.contains(&0) || args.decisions == 0 || !(0.0..=1.0).contains(&args.alpha) {
-        bail!("--sizes and --decisions want numbers above 0, --alpha one from 0 to 1");
+    if args.sizes.contains(&0) || args.decisions == 0 {
+        bail!("--sizes and --decisions want numbers above 0");
     }
     let network = Checkpoint::named(&args.policy)?.network(&Device::flex())?;
     let scenarios = match &args.scenario {
@@ -133,10 +137,10 @@ impl Sums {
         let best = least(&mut costs.iter().copied());
         let listed = least(&mut observation.shortlist(size).iter().map(|&index| costs[index]));
         let regret = if best > 0.0 { listed / best - 1.0 } else { 0.0 };
-        self.left_out += f64::from(u8::from(listed > best));
+        self.left_out += f64::from(listed > best);
         self.regret += regret;
         self.worst_regret = self.worst_regret.max(regret);
-        self.differs += f64::from(u8::from(all != chosen));
+        self.differs += f64::from(all != chosen);
         self.cost += costs[chosen];
     }
 }

@@ -14,7 +14,7 @@ use crate::appcore::executor::kubernetes::{self, Jobs};
 use crate::appcore::executor::process::Processes;
 use crate::appcore::executor::simulated::Simulated;
 use crate::logs::Format;
-use crate::service::{Limits, Rules, TlsFiles};
+use crate::service::{DAY_MS, Limits, Rules, TlsFiles};
 use crate::storage::{Keep, Options, Role};
 
 /// Flags; the keys of the file are the same words.
@@ -204,7 +204,7 @@ impl Settings {
     pub fn keep(&self) -> Keep {
         match self.keep_days.unwrap_or(90) {
             0 => Keep::Forever,
-            days => Keep::Millis(i64::from(days) * 86_400_000),
+            days => Keep::Millis(i64::from(days) * DAY_MS),
         }
     }
 

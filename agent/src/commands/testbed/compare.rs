@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use remora_env::Scenario;
-use remora_env::file::write_whole;
 use remora_trainer::statistics::Ratio;
 
 use super::{Common, Folder, played, prepare};
 use crate::commands::{learn, print, table, tables};
+use crate::files::write;
 use crate::testbed::compare::{Bytes, Comparison, Errors, Figure, Ranking, Row, compare};
 use crate::testbed::network::Network;
 use crate::testbed::run::{Plan, Played};
@@ -35,6 +35,10 @@ pub struct Args {
     pub common: Common,
 }
 
+/// Plays all worlds with all policies, and prints how far the simulator is from what came of them.
+///
+/// # Errors
+/// When an argument is wrong, the folder cannot be written, or something breaks or went wrong on the testbed.
 pub async fn run(args: Args, json: bool) -> Result<()> {
     let Common { seed, speed, out, .. } = args.common.clone();
     let scenario = prepare(&args.scenario, &args.common)?;
@@ -45,10 +49,7 @@ pub async fn run(args: Args, json: bool) -> Result<()> {
     let runs = play_all(&args, &scenario, &folder).await?;
     let comparison = compare(&runs)?;
     if let Folder::Given(out) = &folder {
-        let text = serde_json::to_vec_pretty(&comparison)?;
-        let path = out.join("comparison.json");
-        write_whole(&path, |file| file.write_all(&text))
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        write(&out.join("comparison.json"), serde_json::to_vec_pretty(&comparison)?)?;
     }
     if json {
         return tables::print_json(&comparison);
@@ -60,10 +61,10 @@ pub async fn run(args: Args, json: bool) -> Result<()> {
 
 /// World by world, each policy in turn: what changes on the machine meanwhile falls on all of them.
 async fn play_all(args: &Args, scenario: &Scenario, folder: &Folder) -> Result<Vec<(Plan, Played)>> {
-    let Common { seed, alpha, patience, .. } = args.common;
+    let first = args.common.seed;
     let mut runs: Vec<(Plan, Played)> = Vec::new();
     let mut network = None;
-    for seed in seed..seed + args.seeds {
+    for seed in first..first + args.seeds {
         let world = scenario.world(seed);
         // A network is made once for all: a name of a link is taken once, and seeds change no link.
         let network = match &network {
@@ -71,17 +72,8 @@ async fn play_all(args: &Args, scenario: &Scenario, folder: &Folder) -> Result<V
             None => network.insert(Arc::new(Network::new(world.topology).await?)),
         };
         for policy in &args.policies {
-            let plan = Plan {
-                scenario: scenario.clone(),
-                folder: folder.path().join(format!("{}-{seed}", policy.replace('/', "-"))),
-                policy: policy.clone(),
-                alpha,
-                seed,
-                faults: Vec::new(),
-                patience_s: patience,
-                measure_links: false,
-                apps: false,
-            };
+            let folder = folder.path().join(format!("{}-{seed}", policy.replace('/', "-")));
+            let plan = Plan { seed, ..args.common.plan(scenario.clone(), policy.clone(), &folder) };
             let count = world.tasks.len();
             let played = played(&plan, network, count).await?;
             let problems = played.problems(count);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use remora_env::World;
 use remora_trainer::continual::WINDOW;
 
@@ -12,7 +12,7 @@ use crate::appcore::manifest::Manifest;
 use crate::appcore::own;
 use crate::commands::train::configuration_from;
 use crate::commands::{print, table, tables};
-use crate::testbed::faults::{Fault, What};
+use crate::testbed::faults::What;
 use crate::testbed::live::{Course, Learning, Phase, learn};
 use crate::testbed::network::Network;
 use crate::testbed::run::Plan;
@@ -71,16 +71,19 @@ impl Args {
         let (name, share) = text.split_once('*').with_context(wrong)?;
         let share =
             share.parse::<f64>().ok().filter(|share| *share > 0.0 && *share < 1.0).with_context(wrong)?;
-        let fault = Fault { what: What::Link(name.to_owned()), at_s: 0.0, for_s: 0.0, share };
         let link =
-            fault.target(world).map_err(|wrong| anyhow::anyhow!(wrong.replace("--fault", "--degrade")))?;
+            What::Link(name.to_owned()).target(world).map_err(|wrong| anyhow!("--degrade: {wrong}"))?;
         Ok(link.map(|link| (link, share)))
     }
 }
 
+/// Plays, learns, and prints what each part of the run came to.
+///
+/// # Errors
+/// When an argument is wrong, the folder cannot be written, or something breaks or went wrong on the testbed.
 pub async fn run(mut args: Args, json: bool) -> Result<()> {
     args.common.tasks.get_or_insert(TASKS);
-    let Common { seed, alpha, speed, patience, out, .. } = args.common.clone();
+    let Common { seed, speed, out, .. } = args.common.clone();
     let scenario = prepare(&args.scenario, &args.common)?;
     let world = scenario.world(seed);
     let count = world.tasks.len();
@@ -94,17 +97,7 @@ pub async fn run(mut args: Args, json: bool) -> Result<()> {
     let course =
         Course { learn_from, degraded: args.degraded(&world)?, manifest: args.manifest(&world.name)? };
     let folder = Folder::new(out.as_deref())?;
-    let plan = Plan {
-        scenario,
-        policy: args.policy,
-        alpha,
-        seed,
-        folder: folder.path().to_owned(),
-        faults: Vec::new(),
-        patience_s: patience,
-        measure_links: false,
-        apps: true,
-    };
+    let plan = Plan { apps: true, ..args.common.plan(scenario, args.policy, folder.path()) };
     let network = Arc::new(Network::new(world.topology).await?);
     let bar = tables::progress(count as u64, "{bar:30} {pos}/{len} tasks  {elapsed}");
     let said = |text: String| bar.suspend(|| eprintln!("{text}"));

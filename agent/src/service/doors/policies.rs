@@ -6,6 +6,7 @@ use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Door;
+use crate::service::DAY_MS;
 use crate::service::access::Caller;
 use crate::service::convert::{self, Field, Invalid};
 use crate::service::owner::{By, Command, PolicyCommand, Reply, Told};
@@ -22,7 +23,6 @@ const MAX_LIMIT: i64 = 1000;
 const LIMIT: u64 = 100;
 /// Decisions that a preview takes up unless told otherwise.
 const PREVIEWED: u64 = 200;
-const DAY_MS: i64 = 24 * 3_600_000;
 
 /// Who changes something, who has to say why.
 fn by(caller: &Caller, reason: &str) -> Result<By, Invalid> {

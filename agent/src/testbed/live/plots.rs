@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use remora_trainer::plot::{Labels, Scale, Series, plot};
+use remora_trainer::statistics::mean;
 
 use super::{Decided, Learning, Sample};
 
@@ -24,6 +25,7 @@ fn marked(learning: &Learning, title: &str, y: &str, mut series: Vec<Series>) ->
     plot(&Labels { title, x: TIME, y }, Scale::Linear, &series)
 }
 
+/// What the link was taken to carry and what it was made to, as SVG.
 pub fn link(learning: &Learning) -> String {
     let curve = |name: &str, figure: fn(&Sample) -> f64| {
         line(name, learning.samples.iter().map(|sample| (sample.at_s, figure(sample))).collect())
@@ -42,25 +44,23 @@ fn moving(decisions: &[Decided], figure: impl Fn(&Decided) -> Option<f64>) -> Ve
     let known: Vec<(f64, f64)> =
         decisions.iter().filter_map(|decided| Some((decided.at_s, figure(decided)?))).collect();
     let window = WINDOW.min(known.len().max(1));
-    let mean = |points: &[(f64, f64)]| points.iter().map(|point| point.1).sum::<f64>() / points.len() as f64;
-    known.windows(window).map(|points| (points[points.len() - 1].0, mean(points))).collect()
+    let last = |points: &[(f64, f64)]| points[points.len() - 1].0;
+    known.windows(window).map(|points| (last(points), mean(points.iter().map(|point| point.1)))).collect()
 }
 
-fn share(is: bool) -> f64 {
-    f64::from(u8::from(is))
-}
-
+/// Which sites tasks went to, and how often the shadow would have chosen otherwise, as SVG.
 pub fn decisions(learning: &Learning) -> String {
     let decisions = &learning.decisions;
     let sites: BTreeSet<&String> = decisions.iter().map(|decided| &decided.site).collect();
     let at = |site: &String| {
-        line(format!("at {site}"), moving(decisions, |decided| Some(share(decided.site == *site))))
+        line(format!("at {site}"), moving(decisions, |decided| Some(f64::from(decided.site == *site))))
     };
     let mut series: Vec<Series> = sites.into_iter().map(at).collect();
-    series.push(line("shadow differs", moving(decisions, |decided| Some(share(decided.shadow()?.0)))));
+    series.push(line("shadow differs", moving(decisions, |decided| Some(f64::from(decided.shadow()?.0)))));
     marked(learning, "Where tasks go", "share of the last decisions", series)
 }
 
+/// How much dearer decisions came, and the shadow's would have been expected to come, as SVG.
 pub fn regret(learning: &Learning) -> String {
     let decisions = &learning.decisions;
     let series = vec![

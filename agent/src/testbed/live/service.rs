@@ -15,7 +15,7 @@ use tonic::transport::Channel;
 use crate::appcore::manifest::Manifest;
 use crate::appcore::own;
 use crate::appcore::run::MODEL;
-use crate::client::{self, refused};
+use crate::client::{self, refused, whole};
 
 /// The policy that was trained in simulation: learning begins with it, too.
 const TRAINED: &str = "pretrained";
@@ -88,6 +88,10 @@ impl Learnt {
 }
 
 impl Talk {
+    /// For a cluster, by its id, of the service at this address; connects when it first asks.
+    ///
+    /// # Errors
+    /// When it is no address.
     pub fn new(server: &str, cluster: &str) -> Result<Talk> {
         let channel = client::lazy(server)?;
         Ok(Talk {
@@ -127,28 +131,21 @@ impl Talk {
     /// Puts what a run learnt in the shadow: there it shows what it would do.
     async fn shadow_learnt(&mut self, run: &str) -> Result<()> {
         let request = wire::GetArtifactRequest { run: run.to_owned(), name: MODEL.to_owned() };
-        let mut pieces = self.apps.get_artifact(request).await.map_err(refused)?.into_inner();
-        let mut chunk = Vec::new();
-        while let Some(piece) = pieces.message().await.map_err(refused)? {
-            chunk.extend(piece.chunk);
-        }
+        let chunk = whole(self.apps.get_artifact(request).await.map_err(refused)?.into_inner()).await?;
         let (name, note) = (run.to_owned(), WHY.to_owned());
         let upload = wire::UploadPolicyRequest { name, note, chunk, ..Default::default() };
         let uploaded = self.policies.upload(tokio_stream::iter([upload])).await.map_err(refused)?;
         self.set_shadow(&uploaded.into_inner().id).await
     }
 
-    /// What a link was registered with and what it is taken to carry, bytes per second: outwards in, and back.
-    pub async fn link(&mut self, link: usize) -> Result<[[f64; 2]; 2]> {
+    /// What a link is taken to carry, bytes per second: outwards, and back. Nothing where that is what it was registered
+    /// with.
+    pub async fn estimate(&mut self, link: usize) -> Result<Option<[f64; 2]>> {
         let request = wire::GetClusterRequest { id: self.cluster.clone(), live: false };
         let told = self.clusters.get(request).await.map_err(refused)?.into_inner();
-        let cluster = told.cluster.context("it has no cluster")?;
-        let made = cluster.links.get(link).context("it has no such link")?;
-        let made = [made.up_bytes_per_s, made.down_bytes_per_s];
-        let facts = told.facts.unwrap_or_default();
-        let estimate = facts.link_estimates.iter().find(|estimate| estimate.link == Some(link as i64));
-        let taken = estimate.map_or(made, |estimate| [estimate.up_bytes_per_s, estimate.down_bytes_per_s]);
-        Ok([made, taken])
+        let estimates = told.facts.unwrap_or_default().link_estimates;
+        let estimate = estimates.iter().find(|estimate| estimate.link == Some(link as i64));
+        Ok(estimate.map(|estimate| [estimate.up_bytes_per_s, estimate.down_bytes_per_s]))
     }
 
     /// A decision with what came of it.
@@ -208,7 +205,7 @@ impl Talk {
     }
 
     async fn versions(&mut self) -> Result<Vec<wire::Version>> {
-        let request = wire::ListVersionsRequest { app: own::NAME.to_owned(), limit: None };
+        let request = wire::ListVersionsRequest { app: own::NAME.to_owned(), limit: None, number: None };
         Ok(self.apps.list_versions(request).await.map_err(refused)?.into_inner().versions)
     }
 

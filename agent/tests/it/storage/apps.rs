@@ -148,9 +148,13 @@ async fn a_row_takes_the_place_of_the_one_before() {
         };
         let model = Blob { name: "model".to_owned(), hash: "0a".to_owned(), bytes: 7 };
         keep(&storage, vec![version(1, None), version(2, None), version(1, Some(model.clone()))]).await;
-        let versions = storage.versions("a", None).await.unwrap();
+        let versions = storage.versions("a", None, None).await.unwrap();
         assert_eq!(versions.iter().map(|version| version.number).collect::<Vec<_>>(), [2, 1]);
         assert_eq!(versions[1].model, Some(model));
+        assert_eq!(storage.versions("a", Some(1), None).await.unwrap(), versions[1..]);
+        for (app, number) in [("a", 3), ("b", 1)] {
+            assert!(storage.versions(app, Some(number), None).await.unwrap().is_empty(), "{app} {number}");
+        }
         storage.close().await;
     })
     .await;
@@ -230,6 +234,42 @@ async fn questions_find_the_newest_that_fit() {
         let fires = storage.fires(Some("a"), Some(1)).await.unwrap();
         assert_eq!(fires[0].skipped.as_deref(), Some("busy"));
         assert!(storage.fires(Some("b"), None).await.unwrap().is_empty());
+        storage.close().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn capitals_are_small_letters_in_every_script() {
+    everywhere(async |place| {
+        let storage = place.open().await;
+        let reasons = ["Ärger mit Halle 7", "ΑΘΗΝΑ 50%", "İzmir", "300 \u{212a} \"cold\"", "a_b!c"];
+        let row = |(index, reason): (usize, &&str)| {
+            let reason = Some((*reason).to_owned());
+            Row::Run(Box::new(Run { reason, ..run("a", index as u32, RunKind::Learn, Status::Failed) }))
+        };
+        keep(&storage, reasons.iter().enumerate().map(row).collect()).await;
+        let found = async |matching: &str| {
+            let filter = RunFilter { matching: Some(matching.to_owned()), ..RunFilter::default() };
+            let runs = storage.runs(&filter).await.unwrap();
+            runs.into_iter().map(|run| run.queued_ms).collect::<Vec<_>>()
+        };
+        for (matching, expected) in [
+            ("ärger", 0),
+            ("ÄRGER MIT", 0),
+            ("αθηνα 50%", 1),
+            ("İZM", 2),
+            ("mir", 2),
+            ("300 k", 3),
+            ("K \"COLD\"", 3),
+            ("A_B!C", 4),
+        ] {
+            assert_eq!(found(matching).await, [expected], "{matching}");
+        }
+        // The database finds more than there is: signs of LIKE, and any letter beyond ASCII.
+        for nobody in ["örger", "50_", "a%c", "axb!c", "αθηνb"] {
+            assert_eq!(found(nobody).await, [0; 0], "{nobody}");
+        }
         storage.close().await;
     })
     .await;

@@ -39,6 +39,9 @@ pub struct Soaked {
 
 /// Places tasks and reports their outcomes for so many minutes, on the first of the sizes at the first concurrency,
 /// with a journal.
+///
+/// # Errors
+/// When the server does not start, does not answer, or its memory cannot be read.
 pub async fn run(args: &Args, minutes: f64) -> Result<Soaked> {
     let (&nodes, &concurrency) =
         args.nodes.first().zip(args.concurrency.first()).context("a soak wants --nodes and --concurrency")?;
@@ -74,6 +77,7 @@ pub async fn run(args: &Args, minutes: f64) -> Result<Soaked> {
     Ok(Soaked { nodes, concurrency, looks, growth, journal_mb })
 }
 
+/// A line for each tenth of the time, and what it came to.
 pub fn show(soaked: &Soaked) -> String {
     let mut shown = table(&["minutes", "decisions", "RSS MB"]);
     let count = soaked.looks.len();
