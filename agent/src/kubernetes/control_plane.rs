@@ -106,7 +106,9 @@ impl ControlPlane {
         ];
         let apiserver = spawn(&binaries.apiserver, folder.path(), &apiserver)?;
         let kubeconfig = folder.path().join("kubeconfig");
-        std::fs::write(&kubeconfig, access(port).to_string())?;
+        let authority = folder.path().join("certificates/apiserver.crt");
+        std::fs::write(&kubeconfig, access(port, &authority).to_string())?;
+        written(&authority).await.with_context(|| end_of_log(folder.path()))?;
         let config = Kubeconfig::read_from(&kubeconfig)?;
         let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
         let client = Client::try_from(config)?;
@@ -124,9 +126,7 @@ impl ControlPlane {
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        let log = std::fs::read_to_string(self.folder.path().join("kube-apiserver.log")).unwrap_or_default();
-        let end: Vec<_> = log.lines().rev().take(20).collect();
-        bail!("the API server does not answer: {}", end.join("\n"))
+        bail!("the API server does not answer: {}", end_of_log(self.folder.path()))
     }
 
     /// Enters a node with its status, which the API server does not take at once.
@@ -170,11 +170,29 @@ async fn account_key(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn access(port: u16) -> Value {
+/// The API server makes its certificate when it starts.
+async fn written(file: &Path) -> Result<()> {
+    for _ in 0..PATIENCE {
+        if std::fs::read_to_string(file).is_ok_and(|text| text.ends_with("-----END CERTIFICATE-----\n")) {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    bail!("the API server has no certificate")
+}
+
+fn end_of_log(folder: &Path) -> String {
+    let log = std::fs::read_to_string(folder.join("kube-apiserver.log")).unwrap_or_default();
+    let mut end: Vec<_> = log.lines().rev().take(20).collect();
+    end.reverse();
+    end.join("\n")
+}
+
+fn access(port: u16, authority: &Path) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "c",
         "clusters": [{ "name": "c", "cluster": {
-            "server": format!("https://127.0.0.1:{port}"), "insecure-skip-tls-verify": true,
+            "server": format!("https://127.0.0.1:{port}"), "certificate-authority": authority,
         } }],
         "users": [{ "name": "c", "user": { "token": TOKEN } }],
         "contexts": [{ "name": "c", "context": { "cluster": "c", "user": "c" } }],

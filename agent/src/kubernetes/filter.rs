@@ -74,12 +74,12 @@ pub fn summary(nodes: usize, reasons: &BTreeMap<Reason, usize>) -> String {
 fn state(pod: &PodFacts, node: &NodeFacts) -> Option<Reason> {
     let tolerations = &pod.demands.tolerations;
     let tolerated = |taint: &Taint| tolerations.iter().any(|toleration| tolerates(toleration, taint));
-    let cordon = Taint {
+    let cordon = || Taint {
         key: "node.kubernetes.io/unschedulable".to_owned(),
         effect: "NoSchedule".to_owned(),
         ..Taint::default()
     };
-    if node.unschedulable && !tolerated(&cordon) {
+    if node.unschedulable && !tolerated(&cordon()) {
         return Some("node(s) were unschedulable".into());
     }
     if !node.ready {

@@ -10,7 +10,8 @@ use clap::Args as ClapArgs;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
-use kube::api::{DeleteParams, ListParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::runtime::{WatchStreamExt, watcher};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -52,7 +53,7 @@ struct Row {
     scheduler_cpu_ms: f64,
     extender_cpu_ms: f64,
     apiserver_cpu_ms: f64,
-    /// Pods for which the extender was asked in vain.
+    /// Times that the extender was asked in vain.
     without_advice: u64,
 }
 
@@ -62,8 +63,6 @@ const AT_ONCE: usize = 32;
 const WARM_UP: f64 = 0.1;
 /// Longest that nothing may happen.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Seconds after which the API server ends a watch.
-const WATCH_S: u32 = 290;
 
 pub async fn run(args: &Args, json: bool) -> Result<()> {
     if args.at_once {
@@ -165,19 +164,21 @@ async fn measure(plane: &ControlPlane, way: &Way, args: &Args, nodes: usize) -> 
     let create = async |pod: Pod| pods.create(&PostParams::default(), &pod).await.map(drop);
     let new = new.map_err(anyhow::Error::from);
     new.try_for_each_concurrent(AT_ONCE, |pod| async { Ok(create(pod).await?) }).await?;
-    let version = pods.list(&ListParams::default()).await?.metadata.resource_version.unwrap_or_default();
-    let events = pods.watch(&WatchParams::default().timeout(WATCH_S), &version).await?;
+    let in_vain_before = in_vain(extender.as_ref()).await?;
     let scheduler = way.scheduler(plane, extender.as_ref(), &args.policy)?;
     let cpu = || -> Result<[f64; 3]> {
         let advising = extender.as_ref().map_or(Ok(0.0), Running::cpu_s)?;
         Ok([cpu_s(&scheduler)?, advising, cpu_s(&plane.apiserver)?])
     };
-    let (mut events, mut placed, mut begun) = (std::pin::pin!(events), BTreeSet::new(), None);
+    // A watch that is cut begins again.
+    let mut seen =
+        std::pin::pin!(watcher(pods.clone(), watcher::Config::default()).default_backoff().applied_objects());
+    let (mut placed, mut begun) = (BTreeSet::new(), None);
     while placed.len() < args.pods as usize {
-        let next = tokio::time::timeout(PATIENCE, events.next()).await;
-        let event =
+        let next = tokio::time::timeout(PATIENCE, seen.next()).await;
+        let pod =
             next.ok().flatten().with_context(|| format!("{} pods were placed, then none", placed.len()))?;
-        if let WatchEvent::Modified(Pod { metadata, spec: Some(spec), .. }) = event? {
+        if let Ok(Pod { metadata, spec: Some(spec), .. }) = pod {
             placed.extend(spec.node_name.and(metadata.name));
         }
         if begun.is_none() && placed.len() as f64 >= WARM_UP * f64::from(args.pods) {
@@ -190,12 +191,17 @@ async fn measure(plane: &ControlPlane, way: &Way, args: &Args, nodes: usize) -> 
         let after = cpu()?;
         [0, 1, 2].map(|part| (after[part] - before[part]) * 1000.0 / count)
     };
-    let without_advice = match &extender {
-        Some(running) => running.without_advice().await?,
-        None => 0,
-    };
+    let without_advice = in_vain(extender.as_ref()).await? - in_vain_before;
     let (way, pods_per_s) = (way.name(), count / elapsed_s);
     Ok(Row { nodes, way, pods_per_s, scheduler_cpu_ms, extender_cpu_ms, apiserver_cpu_ms, without_advice })
+}
+
+/// How often an extender had no advice.
+async fn in_vain(extender: Option<&Running>) -> Result<u64> {
+    match extender {
+        Some(running) => running.without_advice().await,
+        None => Ok(0),
+    }
 }
 
 /// Deletes all pods.

@@ -52,12 +52,17 @@ impl State {
         None
     }
 
+    /// Names of the nodes that nothing forbids it; none where nothing forbids it any.
     fn allowed(&self, pod: &PodFacts) -> Result<Vec<String>, String> {
         let (mut among, mut reasons) = (Vec::new(), BTreeMap::new());
         let idle = Used::default();
+        // Both are in the order of names.
+        let mut all_used = self.used.iter().peekable();
         for (name, node) in self.book.nodes() {
-            match filter::forbids(pod, node, self.used.get(name).unwrap_or(&idle)) {
-                None => among.push(name.clone()),
+            while all_used.next_if(|(other, _)| *other < name).is_some() {}
+            let used = all_used.next_if(|(other, _)| *other == name).map_or(&idle, |(_, used)| used);
+            match filter::forbids(pod, node, used) {
+                None => among.push(name),
                 Some(reason) => *reasons.entry(reason).or_insert(0) += 1,
             }
         }
@@ -65,7 +70,7 @@ impl State {
         match among.len() {
             0 => Err(filter::summary(nodes, &reasons)),
             all if all == nodes => Ok(Vec::new()),
-            _ => Ok(among),
+            _ => Ok(among.into_iter().cloned().collect()),
         }
     }
 
