@@ -111,6 +111,8 @@ pub struct Rate {
 }
 
 const RATE_HALF_LIFE_S: f64 = 300.0;
+/// What a link that is down counts as being left of it.
+const LEAST_SHARE: f64 = 1e-3;
 
 impl Rate {
     fn from_per_s(per_s: f64, now: Time) -> Rate {
@@ -603,6 +605,27 @@ impl Cluster {
         }
     }
 
+    /// Takes all transfers off the links, which carry at least a thousandth of what they were made for. Returns what is on
+    /// its way, and which share of it is still to come if all goes as expected.
+    pub(crate) fn take_loads(&mut self) -> Vec<(NodeId, Item, f64)> {
+        for channel in 0..self.channel_load.len() as ChannelId {
+            let least = self.topology.channels()[channel as usize].capacity_bytes_per_s * LEAST_SHARE;
+            self.channel_load[channel as usize] = 0;
+            self.set_channel_capacity(channel, self.channel_capacity[channel as usize].max(least));
+        }
+        let share = |(&(item, node), arriving): (&(Item, NodeId), &Arriving)| {
+            let span = arriving.expected - arriving.begun;
+            let left_s = arriving.expected.expected_from(self.now, span).since_s(self.now);
+            (node, item, (left_s / span.as_s()).clamp(0.0, 1.0))
+        };
+        self.arriving.iter().map(share).collect()
+    }
+
+    /// What is placed on a node, to be numbered anew.
+    pub(crate) fn commitments_mut(&mut self, node: NodeId) -> &mut [Commitment] {
+        &mut self.node_mut(node).commitments
+    }
+
     /// Nothing of the item is on its way to the node any more.
     fn arrived(&mut self, item: Item, node: NodeId) {
         if let (Some(_), Item::Dataset(dataset)) = (self.arriving.remove(&(item, node)), item) {
@@ -779,7 +802,7 @@ impl Cluster {
 
     fn share_channel(&mut self, channel: ChannelId) {
         // Where the channel is down, as if a thousandth of it were left: it may come back.
-        let least = self.topology.channels()[channel as usize].capacity_bytes_per_s * 1e-3;
+        let least = self.topology.channels()[channel as usize].capacity_bytes_per_s * LEAST_SHARE;
         let capacity = self.channel_capacity[channel as usize].max(least);
         self.channel_share[channel as usize] = capacity / f64::from(self.channel_load[channel as usize] + 1);
     }

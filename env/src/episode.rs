@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::cluster::Cluster;
 use crate::observation::{Candidate, Observation, Reference};
 use crate::outcome::{Elapsed, End, Outcome};
+use crate::resume::Arrivals;
 use crate::simulation::Simulation;
 use crate::topology::NodeId;
 use crate::world::World;
@@ -163,6 +164,29 @@ impl Episode {
         let world = Arc::clone(&simulation.world);
         let (limit, decisions, elapsed) = (usize::MAX, 0, Elapsed::default());
         Some(Episode { world, simulation, limit, decisions, elapsed, ..*self })
+    }
+
+    /// The same where there are only facts: see [`Observation::after`].
+    pub(crate) fn resume(
+        observation: &Observation<'_>,
+        arrivals: &Arrivals,
+        seed: u64,
+        tasks: usize,
+    ) -> Option<Episode> {
+        let Observation { cluster, task, alpha, reference, .. } = *observation;
+        let mut simulation = Simulation::resume(cluster, task, arrivals, seed, tasks);
+        let pending = simulation.next_arrival();
+        simulation.take_elapsed();
+        Some(Episode {
+            world: Arc::clone(&simulation.world),
+            simulation,
+            alpha,
+            reference,
+            limit: usize::MAX,
+            decisions: 0,
+            pending: Some(pending?),
+            elapsed: Elapsed::default(),
+        })
     }
 
     /// Events processed so far, for benchmarks.

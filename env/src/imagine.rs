@@ -18,7 +18,7 @@ use crate::topology::NodeId;
 use crate::world::{Planned, When, World};
 
 /// How many of the last arrivals the future is drawn from.
-const HISTORY: usize = 120;
+pub(crate) const HISTORY: usize = 120;
 /// Draws of an execution time before one under way is taken to be at its end.
 const TRIES: u64 = 16;
 

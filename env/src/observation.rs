@@ -62,6 +62,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalogue::{Dataset, ExecutionTime, Kind, LayerId, Task};
 use crate::cluster::{Cluster, Expected, Item, TaskId};
 use crate::episode::Episode;
+use crate::resume::Arrivals;
 use crate::time::Time;
 use crate::topology::{Direction, NodeId, Path, VertexId};
 
@@ -248,6 +249,7 @@ pub struct Observation<'a> {
     takers: Vec<Taker>,
     estimates: OnceCell<Estimates>,
     episode: Option<&'a Episode>,
+    arrivals: Option<&'a Arrivals>,
 }
 
 /// A node that takes the task.
@@ -294,9 +296,19 @@ impl<'a> Observation<'a> {
                 takers.push(Taker { node, alone_s });
             }
         }
-        let (estimates, episode) = (OnceCell::new(), None);
+        let (estimates, episode, arrivals) = (OnceCell::new(), None, None);
         let any = !takers.is_empty();
-        any.then_some(Observation { cluster, task, id, alpha, reference, takers, estimates, episode })
+        any.then_some(Observation {
+            cluster,
+            task,
+            id,
+            alpha,
+            reference,
+            takers,
+            estimates,
+            episode,
+            arrivals,
+        })
     }
 
     /// The observation with the episode that it is of.
@@ -305,10 +317,20 @@ impl<'a> Observation<'a> {
         self
     }
 
-    /// A future that could follow, for looking ahead: see [`Episode::imagine`]. `None` also where there
-    /// is no simulator behind the observation.
+    /// The observation with what arrived before, where no simulator but a live cluster is behind it.
+    pub fn after(mut self, arrivals: &'a Arrivals) -> Observation<'a> {
+        self.arrivals = Some(arrivals);
+        self
+    }
+
+    /// A future that could follow, for looking ahead: see [`Episode::imagine`]. Of a live cluster one that goes on from
+    /// the facts. `None` also where neither a simulator nor what arrived before is known.
     pub fn imagine(&self, seed: u64, tasks: usize) -> Option<Episode> {
-        self.episode.and_then(|episode| episode.imagine(seed, tasks))
+        match (self.episode, self.arrivals) {
+            (Some(episode), _) => episode.imagine(seed, tasks),
+            (None, Some(arrivals)) => Episode::resume(self, arrivals, seed, tasks),
+            (None, None) => None,
+        }
     }
 
     /// Number of nodes that take the task: at least one.

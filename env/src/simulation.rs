@@ -13,7 +13,7 @@ use crate::network::{End, FlowId, Network};
 use crate::outcome::{self, Elapsed, Outcome};
 use crate::random::{Purpose, unit};
 use crate::time::Time;
-use crate::topology::{ChannelId, Direction, NodeId};
+use crate::topology::{ChannelId, Direction, NodeId, VertexId};
 use crate::transfers::{Cargo, Transfer, TransferId, Transfers};
 use crate::world::{When, World};
 
@@ -71,8 +71,8 @@ impl Ord for Scheduled {
 #[derive(Clone, Debug)]
 pub(crate) struct Active {
     /// Transfers that it waits for: of its items before it starts, of its outputs after.
-    awaiting: u32,
-    pinned: Vec<Item>,
+    pub(crate) awaiting: u32,
+    pub(crate) pinned: Vec<Item>,
     pub(crate) outcome: Outcome,
 }
 
@@ -133,10 +133,21 @@ pub(crate) struct Simulation {
 impl Simulation {
     pub(crate) fn new(world: Arc<World>) -> Simulation {
         let cluster = world.initial_cluster();
+        let mut simulation = Simulation::of(world, cluster);
+        simulation.schedule_first();
+        if simulation.world.faults.telemetry.is_some() {
+            simulation.remember();
+        }
+        simulation
+    }
+
+    /// Nothing is under way, and nothing comes.
+    pub(crate) fn of(world: Arc<World>, cluster: Cluster) -> Simulation {
+        let channels = 0..world.topology.channels().len() as ChannelId;
         let whole = LinkShares { degraded: 1.0, played: 1.0, ends_away: 0 };
         let varying = !world.faults.processes.is_empty();
-        let mut simulation = Simulation {
-            network: Network::new(world.topology.channels().iter().map(|c| c.capacity_bytes_per_s)),
+        Simulation {
+            network: Network::new(channels.map(|channel| cluster.channel_capacity(channel))),
             reported: None,
             cluster,
             events: BinaryHeap::new(),
@@ -157,12 +168,7 @@ impl Simulation {
             ends: Vec::new(),
             channels: Vec::new(),
             world,
-        };
-        simulation.schedule_first();
-        if simulation.world.faults.telemetry.is_some() {
-            simulation.remember();
         }
-        simulation
     }
 
     fn schedule_first(&mut self) {
@@ -303,14 +309,14 @@ impl Simulation {
         self.active.get_mut(&task).expect("an event of a task comes while the task is active")
     }
 
-    fn admitted(&mut self, task: u32, node: NodeId) {
+    pub(crate) fn admitted(&mut self, task: u32, node: NodeId) {
         let items = self.cluster.needs(&self.world.tasks[task as usize].task, node);
         let mut awaiting = 0;
         for &item in &items {
+            if !self.cluster.has_item(item, node) && !self.cluster.is_arriving(item, node) {
+                self.fetch(task, node, item);
+            }
             if !self.cluster.has_item(item, node) {
-                if !self.cluster.is_arriving(item, node) {
-                    self.fetch(task, node, item);
-                }
                 self.waiting.entry((node, item)).or_default().push(task);
                 awaiting += 1;
             }
@@ -327,6 +333,17 @@ impl Simulation {
     }
 
     fn fetch(&mut self, task: u32, node: NodeId, item: Item) {
+        let (root, bytes, version) = self.source(node, item);
+        // An accepted scenario has somebody who has it; of what nobody has, as in facts with gaps, nothing is moved.
+        self.cluster.store(node, item, root.is_none());
+        if let Some(root) = root {
+            let cargo = Cargo::Item { node, item, version };
+            self.send(task, Transfer::new(cargo, root, node, Direction::From, bytes));
+        }
+    }
+
+    /// Where a node has an item from, if anybody else has it; how many bytes it has, and its version.
+    pub(crate) fn source(&self, node: NodeId, item: Item) -> (Option<VertexId>, u64, u32) {
         let (root, bytes, version) = match item {
             Item::Layer(layer) => {
                 let bytes = self.world.catalogue.layers[layer as usize].bytes;
@@ -337,10 +354,7 @@ impl Simulation {
                 (self.cluster.dataset_source(dataset, node), bytes, self.cluster.dataset_version(dataset))
             }
         };
-        let root = root.expect("an accepted scenario connects every node with its registry and data");
-        self.cluster.store(node, item, false);
-        let cargo = Cargo::Item { node, item, version };
-        self.send(task, Transfer::new(cargo, root, node, Direction::From, bytes));
+        (root.filter(|&root| root != node), bytes, version)
     }
 
     fn fetched(&mut self, task: u32) {
@@ -485,7 +499,6 @@ impl Simulation {
         let bytes = transfer.bytes;
         let moved = bytes as f64 * path.price;
         self.elapsed.moved_bytes += moved;
-        self.sent_bytes += bytes;
         let outcome = &mut self.active_mut(task).outcome;
         outcome.moved_bytes += moved;
         outcome.wan_bytes += if path.wan { bytes } else { 0 };
@@ -495,8 +508,14 @@ impl Simulation {
             Cargo::Item { item: Item::Dataset(_), .. } => outcome.input_bytes += bytes,
             Cargo::Output { .. } => outcome.output_bytes += bytes,
         }
-        self.add_load(&transfer, 1);
         let delay_s = self.delay_s(task, &transfer);
+        self.carry(transfer, delay_s);
+    }
+
+    /// A transfer whose first byte arrives in so many seconds.
+    pub(crate) fn carry(&mut self, transfer: Transfer, delay_s: f64) {
+        self.sent_bytes += transfer.bytes;
+        self.add_load(&transfer, 1);
         let id = self.transfers.add(transfer);
         self.schedule(self.cluster.now.after_s(delay_s), Event::FlowBegins(id));
     }

@@ -17,7 +17,7 @@ use remora_env::catalogue::Task;
 use remora_env::cluster::{Item, TaskId};
 use remora_env::observation::Reference;
 use remora_env::topology::{Direction, NodeId};
-use remora_env::{Cluster, Time};
+use remora_env::{Arrivals, Cluster, Time};
 use remora_proto::v1 as wire;
 
 use super::convert::{self, Registration};
@@ -80,6 +80,8 @@ pub(super) struct Books {
     /// Nodes that are said to take no tasks, whatever else is heard.
     unavailable: BTreeSet<NodeId>,
     looked_at: Time,
+    /// What arrived lately, for looking ahead; not known any more after a restart.
+    arrivals: Arrivals,
     /// Number of the next task that somebody else placed.
     next_reported: TaskId,
     pub regret: Regret,
@@ -147,6 +149,7 @@ impl Books {
             stale_after_s,
             unavailable,
             looked_at: cluster.now,
+            arrivals: Arrivals::default(),
             next_reported: convert::FIRST_REPORTED + (1 << 40),
             regret: Regret::default(),
             shadow: Shadow::default(),

@@ -1,12 +1,14 @@
 //! The one owner of all clusters and policies. Everybody else has a [`Handle`] and sends it a command;
-//! commands are carried out one after the other.
+//! commands are carried out one after the other: at once where the owner is free, or by the task that carries out what
+//! waits.
 
 mod deciding;
 mod handle;
 mod serving;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use remora_env::Time;
@@ -27,6 +29,7 @@ use super::scribe::{Durable, Scribe};
 use super::serving::Serving;
 use crate::storage::Storage;
 
+use handle::Desk;
 pub(super) use handle::{
     By, Command, Explained, Handle, PlaceReply, PolicyCommand, Prepared, Reply, Served, Snapshot, Told,
 };
@@ -80,7 +83,7 @@ pub(super) fn start(
     let (sender, mut commands) = mpsc::channel(WAITING);
     let run = format!("{:x}", Clock::run());
     let chooser = Chooser::new(policies, run);
-    let mut owner = Owner {
+    let owner = Owner {
         clock,
         chooser,
         clusters: clusters.into_iter().map(|(id, books)| (id, Held::new(books, version))).collect(),
@@ -90,20 +93,31 @@ pub(super) fn start(
         scribe: storage.as_ref().map(|storage| Scribe::start(storage.recorder())),
         storage,
     };
+    let desk = Arc::new(Desk { owner: Mutex::new(owner), waiting: AtomicUsize::new(0) });
+    let handle = Handle::new(sender, Arc::downgrade(&desk));
     let task = tokio::spawn(async move {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
+            let command = tokio::select! {
                 command = commands.recv() => match command {
-                    Some(command) => owner.handle(command),
                     None => break,
+                    command => command,
                 },
-                _ = tick.tick() => owner.tick(),
+                _ = tick.tick() => None,
+            };
+            // Whoever had it before left it broken.
+            let Ok(mut owner) = desk.owner.lock() else { break };
+            match command {
+                Some(command) => {
+                    owner.handle(command);
+                    desk.waiting.fetch_sub(1, Ordering::AcqRel);
+                }
+                None => owner.tick(),
             }
         }
     });
-    (Handle::new(sender), task)
+    (handle, task)
 }
 
 impl Owner {

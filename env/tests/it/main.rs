@@ -14,5 +14,6 @@ mod measured;
 mod model;
 mod queues;
 mod record;
+mod resume;
 mod scenario;
 mod simulation;

@@ -141,12 +141,13 @@ impl Books {
         alpha: f64,
     ) -> Result<Option<Observation<'a>>, Refusal> {
         let cluster = &self.cluster;
-        Ok(match self.among(order)? {
+        let observation = match self.among(order)? {
             None => Observation::new(cluster, task, number, alpha, self.reference),
             Some(nodes) => {
                 Observation::among(cluster, task, number, alpha, self.reference, nodes.iter().copied())
             }
-        })
+        };
+        Ok(observation.map(|observation| observation.after(&self.arrivals)))
     }
 
     fn decide(
@@ -241,6 +242,7 @@ impl Books {
     ) {
         let Candidate { node, .. } = answer.chosen.candidate;
         let task = Arc::new(task);
+        self.arrivals.note(self.cluster.now, Arc::clone(&task));
         let expected = answer.chosen.candidate.expected();
         if self.cluster.place(commitment, Arc::clone(&task), node, expected) {
             self.begin(node, commitment, &task);

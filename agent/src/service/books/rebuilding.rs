@@ -5,7 +5,7 @@ use std::mem;
 
 use remora_env::catalogue::DatasetId;
 use remora_env::cluster::TaskId;
-use remora_env::{Cluster, Time};
+use remora_env::{Arrivals, Cluster, Time};
 use remora_proto::v1 as wire;
 
 use super::links::same_channels;
@@ -28,6 +28,8 @@ impl Books {
         let mut old = mem::replace(&mut self.cluster, new.cluster);
         let old_names = mem::replace(&mut self.names, new.names);
         self.unavailable = new.unavailable;
+        // They go by numbers that are not the same any more.
+        self.arrivals = Arrivals::default();
         let heard = mem::replace(&mut self.heard, new.heard);
         for (before, node) in nodes_of_both(&old_names, &self.names) {
             self.heard[node as usize] = heard[before as usize];

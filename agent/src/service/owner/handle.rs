@@ -1,6 +1,7 @@
 //! Access to the owner.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use remora_env::Time;
@@ -8,6 +9,7 @@ use remora_proto::v1 as wire;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
+use super::Owner;
 use crate::evaluation::Evaluated;
 use crate::service::books::{Made, Portrait};
 use crate::service::convert::{Registration, Update};
@@ -146,7 +148,37 @@ pub struct By {
 
 /// Access to the owner.
 #[derive(Clone, Debug)]
-pub struct Handle(mpsc::Sender<Command>);
+pub struct Handle {
+    commands: mpsc::Sender<Command>,
+    /// The task that carries out what waits keeps it alive as long as there is a handle.
+    desk: Weak<Desk>,
+}
+
+/// Where commands are carried out, by one at a time.
+pub(super) struct Desk {
+    pub(super) owner: Mutex<Owner>,
+    /// Commands that were sent and are not carried out yet.
+    pub(super) waiting: AtomicUsize,
+}
+
+impl std::fmt::Debug for Desk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Desk {{ waiting: {:?} }}", self.waiting)
+    }
+}
+
+impl Desk {
+    /// Carries out a command if nobody is waiting and nobody is at it; otherwise it is given back.
+    fn at_once(&self, command: Command) -> Result<(), Command> {
+        let Ok(mut owner) = self.owner.try_lock() else { return Err(command) };
+        // Nobody overtakes anybody: who sent something before counts as waiting until it is carried out.
+        if self.waiting.load(Ordering::Acquire) > 0 {
+            return Err(command);
+        }
+        owner.handle(command);
+        Ok(())
+    }
+}
 
 impl std::fmt::Debug for Command {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -155,8 +187,8 @@ impl std::fmt::Debug for Command {
 }
 
 impl Handle {
-    pub fn new(sender: mpsc::Sender<Command>) -> Handle {
-        Handle(sender)
+    pub(super) fn new(commands: mpsc::Sender<Command>, desk: Weak<Desk>) -> Handle {
+        Handle { commands, desk }
     }
 
     /// Waits for its turn, which is refused where too many do.
@@ -166,16 +198,23 @@ impl Handle {
         answer.await.map_err(|_| Refusal::Stopping)?
     }
 
+    /// Whose turn it is at once need not be handed from thread to thread, and back with the answer.
     fn send(&self, command: Command) -> Result<(), Refusal> {
-        self.0.try_send(command).map_err(|error| match error {
-            TrySendError::Full(_) => Refusal::Busy(RETRY),
-            TrySendError::Closed(_) => Refusal::Stopping,
+        let desk = self.desk.upgrade().ok_or(Refusal::Stopping)?;
+        let Err(command) = desk.at_once(command) else { return Ok(()) };
+        desk.waiting.fetch_add(1, Ordering::AcqRel);
+        self.commands.try_send(command).map_err(|error| {
+            desk.waiting.fetch_sub(1, Ordering::AcqRel);
+            match error {
+                TrySendError::Full(_) => Refusal::Busy(RETRY),
+                TrySendError::Closed(_) => Refusal::Stopping,
+            }
         })
     }
 
     /// Commands that wait for their turn.
     pub fn waiting(&self) -> usize {
-        self.0.max_capacity() - self.0.capacity()
+        self.commands.max_capacity() - self.commands.capacity()
     }
 
     /// Waits for its turn, and until what was done is durable.
