@@ -19,8 +19,8 @@ use crate::{Policy, choose};
 /// Tsitsiklis, Wu, *Rollout algorithms for combinatorial optimization*, J. Heuristics 3, 1997).
 ///
 /// The policy's own choice is there at once, and futures only improve on it: with a budget of time it
-/// looks into as many as there is time for. Where there is no simulator behind an observation, the policy
-/// itself decides.
+/// looks into as many as there is time for. Where an observation knows neither a simulator nor what came before it, the
+/// policy itself decides.
 pub struct LookAhead {
     name: String,
     policy: Box<dyn Policy>,
@@ -154,7 +154,7 @@ const HOPELESS: f64 = 4.0;
 
 /// Places the waiting task on each of `nodes` and goes on with `quick`, over futures that are the same for
 /// all, until only one is left that may be the best, or until the futures or the time are used up. `None`
-/// where nothing can be told: no simulator behind the observation, or time for less than two futures.
+/// where nothing can be told: no future can be imagined, or there is time for less than two.
 #[allow(clippy::disallowed_types, reason = "see the import")]
 pub fn race(
     quick: &mut dyn Policy,

@@ -1,5 +1,6 @@
 //! Placing tasks and reporting what became of them.
 
+use std::sync::{Arc, Mutex};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -193,6 +194,38 @@ async fn books_balance_whatever_the_order() {
         facts.nodes.iter().all(|node| node.placed.is_empty() && node.arriving_layers.is_empty()),
         "{facts:?}"
     );
+    server.stop().await;
+}
+
+/// Finds all candidates equal, and counts the tasks of the future that it imagines.
+struct Imagining(Arc<Mutex<Vec<usize>>>);
+
+impl Policy for Imagining {
+    fn name(&self) -> &str {
+        "imagining"
+    }
+
+    fn score(&mut self, observation: &Observation<'_>, scores: &mut Vec<f64>) {
+        scores.resize(observation.count(), 0.0);
+        let future = observation.imagine(1, 10).expect("a service knows what arrived");
+        assert_eq!(future.cluster().now, observation.cluster.now);
+        self.0.lock().unwrap().push(future.world().tasks.len());
+    }
+}
+
+/// Nothing but facts is behind what a live service decides, and futures follow from them.
+#[tokio::test]
+async fn a_policy_can_look_ahead_in_a_live_service() {
+    let seen = Arc::<Mutex<Vec<usize>>>::default();
+    let policy = Box::new(Imagining(Arc::clone(&seen)));
+    let server = Server::start(Config { clusters: vec![small_cluster()], ..Config::new(policy) }).await;
+    for _ in 0..3 {
+        server.placements().await.place(request(small_task())).await.unwrap();
+    }
+    // The task itself, those placed before, and from the second known arrival on what may come.
+    assert_eq!(*seen.lock().unwrap(), [1, 2, 13]);
+    server.placements().await.place(dry_run(small_task())).await.unwrap();
+    assert_eq!(seen.lock().unwrap().last(), Some(&14));
     server.stop().await;
 }
 

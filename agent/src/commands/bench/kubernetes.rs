@@ -74,7 +74,7 @@ pub async fn run(args: &Args, json: bool) -> Result<()> {
     let plane = ControlPlane::start(&Binaries::find()?).await?;
     let (mut rows, mut there) = (Vec::new(), 0);
     for &nodes in &args.nodes {
-        let new = stream::iter((there..nodes).map(|number| Ok(number)));
+        let new = stream::iter((there..nodes).map(Ok));
         new.try_for_each_concurrent(AT_ONCE, |number| enter(&plane, number)).await?;
         there = nodes;
         for way in Way::all(args.beside.as_deref()) {
@@ -98,7 +98,7 @@ fn median_of(measured: &[Row]) -> Row {
     let of = |value: fn(&Row) -> f64| {
         let mut values: Vec<_> = measured.iter().map(value).collect();
         values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
+        f64::midpoint(values[(values.len() - 1) / 2], values[values.len() / 2])
     };
     Row {
         pods_per_s: of(|row| row.pods_per_s),

@@ -169,14 +169,14 @@ impl std::fmt::Debug for Desk {
 
 impl Desk {
     /// Carries out a command if nobody is waiting and nobody is at it; otherwise it is given back.
-    fn at_once(&self, command: Command) -> Result<(), Command> {
-        let Ok(mut owner) = self.owner.try_lock() else { return Err(command) };
+    fn at_once(&self, command: Command) -> Option<Command> {
+        let Ok(mut owner) = self.owner.try_lock() else { return Some(command) };
         // Nobody overtakes anybody: who sent something before counts as waiting until it is carried out.
         if self.waiting.load(Ordering::Acquire) > 0 {
-            return Err(command);
+            return Some(command);
         }
         owner.handle(command);
-        Ok(())
+        None
     }
 }
 
@@ -201,7 +201,7 @@ impl Handle {
     /// Whose turn it is at once need not be handed from thread to thread, and back with the answer.
     fn send(&self, command: Command) -> Result<(), Refusal> {
         let desk = self.desk.upgrade().ok_or(Refusal::Stopping)?;
-        let Err(command) = desk.at_once(command) else { return Ok(()) };
+        let Some(command) = desk.at_once(command) else { return Ok(()) };
         desk.waiting.fetch_add(1, Ordering::AcqRel);
         self.commands.try_send(command).map_err(|error| {
             desk.waiting.fetch_sub(1, Ordering::AcqRel);
