@@ -107,15 +107,10 @@ impl Simulation {
             task.luck = unit(seed, Purpose::Execution, index as u64, 0);
         }
         let (history, gaps_s) = history(old, known);
-        let mut at = now;
-        // The first arrival known has no gap before it.
-        for draw in 0.. {
-            if history.len() < 2 || planned.len() >= known.len() + tasks {
+        for (at, chosen) in again(gaps_s, now, seed) {
+            if planned.len() >= known.len() + tasks {
                 break;
             }
-            let among = history.len() - 1;
-            let chosen = 1 + (unit(seed, Purpose::Arrivals, draw, 0) * among as f64) as usize;
-            at = at.after_s(gaps_s[chosen]);
             plan_again(old, history[chosen], at, seed, &mut planned);
         }
         World {
@@ -182,6 +177,18 @@ impl Simulation {
             self.announce_execution(node);
         }
     }
+}
+
+/// Arrivals of the past over again from `now` on, without end: when, and which of them (a bootstrap, each with the gap
+/// before it). The first has none; none comes where no other is known.
+pub(crate) fn again(gaps_s: Vec<f64>, now: Time, seed: u64) -> impl Iterator<Item = (Time, usize)> {
+    let among = gaps_s.len().saturating_sub(1);
+    let draws = if among > 0 { 0..u64::MAX } else { 0..0 };
+    draws.scan(now, move |at, draw| {
+        let chosen = 1 + (unit(seed, Purpose::Arrivals, draw, 0) * among as f64) as usize;
+        *at = at.after_s(gaps_s[chosen]);
+        Some((*at, chosen))
+    })
 }
 
 /// Which tasks are known of: those that have arrived and all that wait for them. As long as the last

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::catalogue::Task;
 use crate::cluster::{Cluster, Item, TaskId};
 use crate::faults::Faults;
-use crate::imagine::HISTORY;
+use crate::imagine::{HISTORY, again};
 use crate::outcome::Outcome;
 use crate::random::{Purpose, unit};
 use crate::simulation::{Active, Event, Simulation};
@@ -33,22 +33,16 @@ impl Arrivals {
         self.0.push_back((now, task));
     }
 
-    /// Up to `tasks` more arrivals from `now` on, none that no node could take. The first known has no gap before it.
+    /// Up to `tasks` more arrivals from now on, none that no node could take.
     fn again(&self, cluster: &Cluster, seed: u64, tasks: usize) -> Vec<(Time, Arc<Task>)> {
-        let gap_s = |index: usize| self.0[index].0.since_s(self.0[index - 1].0);
-        let (mut at, mut again) = (cluster.now, Vec::with_capacity(tasks));
-        let draws = if self.0.len() < 2 { 0 } else { tasks as u64 };
-        for draw in 0..draws {
-            let among = self.0.len() - 1;
-            let chosen = 1 + (unit(seed, Purpose::Arrivals, draw, 0) * among as f64) as usize;
-            at = at.after_s(gap_s(chosen));
-            let task = &self.0[chosen].1;
+        let before = self.0.iter().take(1).chain(&self.0);
+        let gaps_s = self.0.iter().zip(before).map(|((at, _), (before, _))| at.since_s(*before)).collect();
+        let drawn = again(gaps_s, cluster.now, seed).take(tasks);
+        let placeable = |(_, task): &(Time, Arc<Task>)| {
             let takes = |node| cluster.nodes[node as usize].up && cluster.can_run(task, node);
-            if (0..cluster.nodes.len() as NodeId).any(takes) {
-                again.push((at, Arc::clone(task)));
-            }
-        }
-        again
+            (0..cluster.nodes.len() as NodeId).any(takes)
+        };
+        drawn.map(|(at, chosen)| (at, Arc::clone(&self.0[chosen].1))).filter(placeable).collect()
     }
 }
 

@@ -159,11 +159,7 @@ async fn measure(plane: &ControlPlane, way: &Way, args: &Args, nodes: usize) -> 
     let pods = Api::<Pod>::namespaced(plane.client.clone(), "default");
     empty(&pods).await?;
     let extender = way.extender(plane, &args.policy, &name(0)).await?;
-    let new =
-        stream::iter((0..args.pods).map(|number| serde_json::from_value(pod(number, way.scheduler_name()))));
-    let create = async |pod: Pod| pods.create(&PostParams::default(), &pod).await.map(drop);
-    let new = new.map_err(anyhow::Error::from);
-    new.try_for_each_concurrent(AT_ONCE, |pod| async { Ok(create(pod).await?) }).await?;
+    create(&pods, args.pods, way.scheduler_name()).await?;
     let in_vain_before = in_vain(extender.as_ref()).await?;
     let scheduler = way.scheduler(plane, extender.as_ref(), &args.policy)?;
     let cpu = || -> Result<[f64; 3]> {
@@ -187,13 +183,23 @@ async fn measure(plane: &ControlPlane, way: &Way, args: &Args, nodes: usize) -> 
     }
     let (first, since, before) = begun.context("no pod was placed")?;
     let (count, elapsed_s) = ((placed.len() - first).max(1) as f64, since.elapsed().as_secs_f64());
-    let [scheduler_cpu_ms, extender_cpu_ms, apiserver_cpu_ms] = {
-        let after = cpu()?;
-        [0, 1, 2].map(|part| (after[part] - before[part]) * 1000.0 / count)
-    };
+    let after = cpu()?;
+    let [scheduler_cpu_ms, extender_cpu_ms, apiserver_cpu_ms] =
+        [0, 1, 2].map(|part| (after[part] - before[part]) * 1000.0 / count);
     let without_advice = in_vain(extender.as_ref()).await? - in_vain_before;
     let (way, pods_per_s) = (way.name(), count / elapsed_s);
     Ok(Row { nodes, way, pods_per_s, scheduler_cpu_ms, extender_cpu_ms, apiserver_cpu_ms, without_advice })
+}
+
+/// Enters pods that wait for this scheduler.
+async fn create(pods: &Api<Pod>, count: u32, scheduler: &str) -> Result<()> {
+    let new = stream::iter((0..count).map(Ok));
+    let create = async |number| -> Result<()> {
+        let pod = serde_json::from_value(pod(number, scheduler))?;
+        pods.create(&PostParams::default(), &pod).await?;
+        Ok(())
+    };
+    new.try_for_each_concurrent(AT_ONCE, create).await
 }
 
 /// How often an extender had no advice.
