@@ -18,6 +18,7 @@ pub mod network;
 pub mod packing;
 pub mod prices;
 pub mod rollout;
+pub mod search;
 pub mod tuned;
 
 use std::time::Duration;

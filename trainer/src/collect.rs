@@ -228,7 +228,8 @@ fn returns(steps: &[Step], ledger: &Ledger, clocks: &[f64], horizon: f64) -> Vec
 /// Advantages against the mean return of the same task's decisions in all rollouts: the arrivals,
 /// the luck and the links are the same, so the mean is a baseline that knows the future without
 /// biasing the gradient (Mao et al. 2018, *Variance Reduction for Reinforcement Learning in
-/// Input-Driven Environments*). Or against what a critic `expected` of each row.
+/// Input-Driven Environments*). Or against what a critic `expected` of each row, and, as that may be wrong about all
+/// of them, against the mean of what remains.
 fn credit(
     steps: &[Vec<Step>],
     inputs: Inputs,
@@ -250,7 +251,6 @@ fn credit(
     };
     let baselines: Vec<f64> =
         (0..tasks).map(|task| mean(&mut returns.column(task).iter().copied())).collect();
-    let spread = mean(&mut returns.indexed_iter().map(|((_, task), r)| (r - baselines[task]).powi(2))).sqrt();
     // The critic learns returns in units of their mean size, so that its loss is of order one.
     let size = mean(&mut returns.iter().map(|r| r.abs())).max(1e-9);
 
@@ -259,20 +259,24 @@ fn credit(
         inputs,
         actions: vec![0; decisions],
         log_probs: vec![0.0; decisions],
-        advantages: vec![0.0; decisions],
+        advantages: Vec::new(),
         targets: vec![0.0; decisions],
         relative_costs: Vec::new(),
     };
+    let mut gains = vec![0.0; decisions];
     for (rollout, steps) in steps.iter().enumerate() {
         for step in steps {
             let value = returns[[rollout, step.task]];
             let baseline = expected.map_or(baselines[step.task], |values| size * f64::from(values[step.row]));
-            let advantage = (value - baseline) / spread.max(1e-9);
+            gains[step.row] = value - baseline;
             experience.actions[step.row] = step.action;
             experience.log_probs[step.row] = step.log_prob;
-            experience.advantages[step.row] = advantage.clamp(-5.0, 5.0) as f32;
             experience.targets[step.row] = (value / size) as f32;
         }
     }
+    let middle = mean(&mut gains.iter().copied());
+    let spread = mean(&mut gains.iter().map(|gain| (gain - middle).powi(2))).sqrt().max(1e-9);
+    let advantage = |gain: &f64| ((gain - middle) / spread).clamp(-5.0, 5.0) as f32;
+    experience.advantages = gains.iter().map(advantage).collect();
     experience
 }

@@ -11,6 +11,9 @@
 
 #[cfg(feature = "exact")]
 mod exact;
+pub mod learned;
+
+use rand::{Rng, RngExt};
 
 #[cfg(feature = "exact")]
 pub use exact::{Optimum, optimum};
@@ -47,6 +50,35 @@ pub struct Schedule {
 }
 
 impl Job {
+    /// A job as the sister paper draws them (arXiv 2209.11485): a third each of simple map-reduce, one-stage map-reduce
+    /// and random graphs, processing times from 1 to 100, transfers `rho` times as long on average. How wide its graphs
+    /// are is not published; these are connected. At least 3 tasks.
+    pub fn random(rng: &mut impl Rng, tasks: usize, rho: f64) -> Job {
+        let times: Vec<u32> = (0..tasks).map(|_| rng.random_range(1..=100)).collect();
+        let mut pairs = Vec::new();
+        match rng.random_range(0..3) {
+            // One task hands parts to all maps, and they all hand theirs to one.
+            0 => pairs.extend((1..tasks - 1).flat_map(|map| [(0, map), (map, tasks - 1)])),
+            // Maps to reduces, all to all.
+            1 => {
+                let maps = tasks.div_ceil(2);
+                pairs.extend((0..maps).flat_map(|map| (maps..tasks).map(move |reduce| (map, reduce))));
+            }
+            _ => {
+                for to in 1..tasks {
+                    let before = pairs.len();
+                    pairs.extend((0..to).filter(|_| rng.random_bool(0.3)).map(|from| (from, to)));
+                    if pairs.len() == before {
+                        pairs.push((rng.random_range(0..to), to));
+                    }
+                }
+            }
+        }
+        let mut transfer = || (f64::from(rng.random_range(1..=100)) * rho).round() as u32;
+        let edges = pairs.into_iter().map(|(from, to)| Edge { from, to, transfer: transfer(), local: 0 });
+        Job { edges: edges.collect(), tasks: times }
+    }
+
     /// Edges into a task, as indices.
     fn into(&self, task: usize) -> impl Iterator<Item = usize> {
         (0..self.edges.len()).filter(move |&edge| self.edges[edge].to == task)
