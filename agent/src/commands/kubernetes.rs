@@ -220,11 +220,13 @@ async fn schedule(args: SchedulerArgs, json: bool) -> anyhow::Result<()> {
     let identity = identity();
     let lease = args.lease_namespace.as_ref();
     let lease = lease.map(|namespace| lease::Config::new(namespace, &args.lease_name, &identity));
+    let hearing = scheduler::hearing();
     let mut advises = None;
     if let Some(listen) = args.listen {
         let config = extender::Config {
             cluster: args.deciding.cluster.clone(),
             settings: settings.clone(),
+            keeper: Some(hearing.0.clone()),
             ..extender::Config::default()
         };
         let listening = args.guard.listening(listen).await?;
@@ -252,7 +254,7 @@ async fn schedule(args: SchedulerArgs, json: bool) -> anyhow::Result<()> {
             args.deciding.policy, args.name
         ))?;
     }
-    scheduler::run(client, core, config, stop_signal()?).await;
+    scheduler::run(client, core, config, hearing, stop_signal()?).await;
     Ok(())
 }
 
@@ -262,6 +264,7 @@ async fn extend(args: ExtenderArgs, json: bool) -> anyhow::Result<()> {
         settings: settings(&args.deciding)?,
         cluster: args.deciding.cluster,
         budget: Duration::from_millis(args.budget_ms),
+        keeper: None,
     };
     let client = if args.bind { Some(client().await?) } else { None };
     let listening = args.guard.listening(args.listen).await?;

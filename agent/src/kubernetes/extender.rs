@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::bind::{self, Binding};
 use super::core::Core;
 use super::facts::{NodeFacts, PodFacts, Settings};
+use super::scheduler::state::Happening;
 use crate::service::access::Peer;
 use advisor::{Advisor, Among, Ask};
 use messages::{Args, BindingArgs, BindingResult, FilterResult, HostPriority, Items, MetaPod, MetaVictims};
@@ -42,6 +43,8 @@ pub struct Config {
     pub settings: Settings,
     /// How long advice may take.
     pub budget: Duration,
+    /// The scheduler in this process, which keeps the cluster: a choice is committed, and it hears of it.
+    pub keeper: Option<mpsc::Sender<Happening>>,
 }
 
 impl Default for Config {
@@ -50,6 +53,7 @@ impl Default for Config {
             cluster: "kubernetes".to_owned(),
             settings: Settings::default(),
             budget: Duration::from_millis(500),
+            keeper: None,
         }
     }
 }
@@ -121,8 +125,9 @@ impl Extender {
     pub fn start(core: Arc<dyn Core>, config: Config, client: Option<Client>) -> Extender {
         let (asks, asked) = mpsc::channel(WAITING);
         let (hear, heard) = watch::channel(Arc::default());
-        tokio::spawn(Advisor::new(core, &config.cluster, config.settings, hear).run(asked));
-        Extender { asks, heard, budget: config.budget, client, counters: Arc::default() }
+        let budget = config.budget;
+        tokio::spawn(Advisor::new(core, config, hear).run(asked));
+        Extender { asks, heard, budget, client, counters: Arc::default() }
     }
 
     pub fn counters(&self) -> &Counters {

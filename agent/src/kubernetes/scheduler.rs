@@ -67,9 +67,22 @@ impl Default for Config {
     }
 }
 
+/// Where the scheduler hears of what happens.
+pub type Hearing = (mpsc::Sender<Happening>, mpsc::Receiver<Happening>);
+
+/// A hearing that others may tell things too.
+pub fn hearing() -> Hearing {
+    mpsc::channel(WAITING)
+}
+
 /// Schedules until `shutdown` resolves; bindings under way are finished and the lease is given back.
-pub async fn run(client: Client, core: Arc<dyn Core>, config: Config, shutdown: impl Future<Output = ()>) {
-    let (sender, happenings) = mpsc::channel(WAITING);
+pub async fn run(
+    client: Client,
+    core: Arc<dyn Core>,
+    config: Config,
+    (sender, happenings): Hearing,
+    shutdown: impl Future<Output = ()>,
+) {
     watches::start(&client, &config, &sender);
     let (leading_sender, leading) = watch::channel(config.lease.is_none());
     let (stop, stopped) = watch::channel(false);
@@ -111,6 +124,7 @@ impl Scheduler {
             while let Ok(happening) = self.happenings.try_recv() {
                 self.handle(happening);
             }
+            self.state.let_go(Instant::now());
             self.perform().await;
             let leads = *self.leading.borrow_and_update();
             if self.state.is_ready() {

@@ -1,6 +1,8 @@
-//! Whether links carry what they were made for: bytes across each sort of link, alone, against its shaped rate.
+//! Whether links carry what they were made for: bytes across each sort of link, alone, against its shaped rate. A shared
+//! link is measured both ways at once.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use remora_env::topology::{ChannelId, Direction, Topology, VertexId};
@@ -46,11 +48,14 @@ pub async fn measure(topology: &Topology, controls: &Controls) -> Result<Vec<Mea
         let rate = topology.channels()[channel as usize].capacity_bytes_per_s;
         let bytes = (rate * SECONDS).min(MOST_BYTES) as u64;
         let name = |vertex| topology.vertex_name(vertex).to_owned();
-        let control = controls.of(to).with_context(|| format!("{} is not there", name(to)))?;
         let mut best: f64 = 0.0;
         for _ in 0..TRIES {
-            let got: Option<f64> = web::ask(&control, "/measure", &(from, bytes)).await?;
-            best = best.max(got.context("it does not measure")?);
+            let got = if topology.links[index].shared {
+                both_ways(topology, controls, [from, to], bytes).await?
+            } else {
+                carry(topology, controls, from, to, bytes).await?
+            };
+            best = best.max(got);
             if best > rate * (1.0 - TOLERANCE / 2.0) {
                 break;
             }
@@ -64,6 +69,33 @@ pub async fn measure(topology: &Topology, controls: &Controls) -> Result<Vec<Mea
         });
     }
     Ok(measured)
+}
+
+/// Half of so many bytes there, and half back; how many arrive in a second.
+async fn both_ways(
+    topology: &Topology,
+    controls: &Controls,
+    [from, to]: [VertexId; 2],
+    bytes: u64,
+) -> Result<f64> {
+    let (half, begun) = (bytes / 2, Instant::now());
+    let there = carry(topology, controls, from, to, half);
+    tokio::try_join!(there, carry(topology, controls, to, from, half))?;
+    // They may not have begun together: what counts is when both are through.
+    Ok((2 * half) as f64 / begun.elapsed().as_secs_f64())
+}
+
+/// So many bytes from one end to another; how many arrive in a second.
+async fn carry(
+    topology: &Topology,
+    controls: &Controls,
+    from: VertexId,
+    to: VertexId,
+    bytes: u64,
+) -> Result<f64> {
+    let control = controls.of(to).with_context(|| format!("{} is not there", topology.vertex_name(to)))?;
+    let bytes_per_s: Option<f64> = web::ask(&control, "/measure", &(from, bytes)).await?;
+    bytes_per_s.context("it does not measure")
 }
 
 /// Links and channels to measure, each with two ends between which it is the narrowest.

@@ -6,6 +6,8 @@
 //!  (a namespace each)     (namespace "remora-fabric")
 //! ```
 //!
+//! What crosses a shared (wireless) link in either direction passes the one token bucket of an ifb device.
+//!
 //! Namespaces live in a network, mount and process namespace of their own, which [`enter`] begins: nothing of the
 //! machine's network is touched, and with the last process the kernel removes everything. Tasks and reports go over a
 //! second network that nobody shapes.
@@ -198,13 +200,11 @@ impl Network {
                 }
             }
             Made::Namespaces => {
-                let [outer, inner] = ends(&self.topology, link);
+                let [_, inner] = ends(&self.topology, link);
                 let state = if share > 0.0 { "up" } else { "down" };
                 run("ip", &["-n", FABRIC, "link", "set", &inner.interface, state]).await?;
-                let rates =
-                    [self.topology.links[link].up_bytes_per_s, self.topology.links[link].down_bytes_per_s];
-                for (end, rate) in [outer, inner].into_iter().zip(rates).filter(|_| share > 0.0) {
-                    shape("change", &end, rate * share).await?;
+                for bucket in buckets(&self.topology, link).into_iter().filter(|_| share > 0.0) {
+                    bucket.shape("change", share).await?;
                 }
             }
         }
@@ -302,28 +302,84 @@ async fn namespaces(topology: &Topology) -> Result<Made> {
             outer.namespace, outer.interface, inner.interface, inner.namespace
         ))
         .await?;
-        for (end, rate) in ends.iter().zip([link.up_bytes_per_s, link.down_bytes_per_s]) {
-            let End { vertex, namespace, interface } = end;
+        for End { vertex, namespace, interface } in &ends {
             if leaves.contains(vertex) {
                 ip(&format!("-n {namespace} addr add {}/16 dev {interface}", address(DATA, *vertex))).await?;
             } else {
                 ip(&format!("-n {namespace} link set {interface} master s{vertex}")).await?;
             }
             ip(&format!("-n {namespace} link set {interface} up")).await?;
-            shape("add", end, rate).await?;
+        }
+        if link.shared {
+            let led = lead_through_medium(&ends, index).await;
+            led.context(
+                "a shared link wants ifb, u32 and mirred of the kernel; --network loopback does without",
+            )?;
+        }
+        for bucket in buckets(topology, index) {
+            bucket.shape("add", 1.0).await?;
         }
     }
     Ok(Made::Namespaces)
 }
 
-/// What leaves an end of a link passes a token bucket.
-async fn shape(verb: &str, end: &End, bytes_per_s: f64) -> Result<()> {
-    let rate = format!("{:.0}bit", bytes_per_s * 8.0 * HEADERS);
-    let burst = format!("{:.0}", (bytes_per_s * BURST_S).max(LEAST_BURST));
-    let limit = format!("{:.0}", (bytes_per_s * QUEUE_S).max(LEAST_QUEUE));
-    let (namespace, interface) = (&*end.namespace, &*end.interface);
-    let at = ["-n", namespace, "qdisc", verb, "dev", interface, "root"];
-    run("tc", &[&at[..], &["tbf", "rate", &rate, "burst", &burst, "limit", &limit]].concat()).await
+/// Leads what comes in and goes out at an end of a shared link through a device of its own.
+async fn lead_through_medium(ends: &[End; 2], link: usize) -> Result<()> {
+    let at_switch = ends.iter().find(|end| end.namespace == FABRIC).context("every link has a switch")?;
+    let (interface, medium) = (&at_switch.interface, medium(link));
+    ip(&format!("-n {FABRIC} link add {medium} type ifb")).await?;
+    ip(&format!("-n {FABRIC} link set {medium} up")).await?;
+    tc(&format!("-n {FABRIC} qdisc add dev {interface} clsact")).await?;
+    for side in ["ingress", "egress"] {
+        let all = format!("-n {FABRIC} filter add dev {interface} {side} protocol all u32 match u32 0 0");
+        tc(&format!("{all} action mirred egress redirect dev {medium}")).await?;
+    }
+    Ok(())
+}
+
+/// The device that all of a shared link passes.
+fn medium(link: usize) -> String {
+    format!("w{link}")
+}
+
+/// A token bucket that whatever leaves an interface passes.
+struct Bucket {
+    namespace: String,
+    interface: String,
+    bytes_per_s: f64,
+}
+
+/// Those of a link: one at each end, or one for both directions.
+fn buckets(topology: &Topology, link: usize) -> Vec<Bucket> {
+    let index = link;
+    let link = &topology.links[index];
+    if link.shared {
+        let (namespace, interface) = (FABRIC.to_owned(), medium(index));
+        return vec![Bucket { namespace, interface, bytes_per_s: link.up_bytes_per_s }];
+    }
+    let rates = [link.up_bytes_per_s, link.down_bytes_per_s];
+    let bucket =
+        |(End { namespace, interface, .. }, bytes_per_s)| Bucket { namespace, interface, bytes_per_s };
+    ends(topology, index).into_iter().zip(rates).map(bucket).collect()
+}
+
+impl Bucket {
+    /// Adds or changes it, to a share of its rate.
+    async fn shape(&self, verb: &str, share: f64) -> Result<()> {
+        let Bucket { namespace, interface, bytes_per_s } = self;
+        let rate = bytes_per_s * share;
+        let tokens = format!(
+            "tbf rate {:.0}bit burst {:.0} limit {:.0}",
+            rate * 8.0 * HEADERS,
+            (rate * BURST_S).max(LEAST_BURST),
+            (rate * QUEUE_S).max(LEAST_QUEUE),
+        );
+        tc(&format!("-n {namespace} qdisc {verb} dev {interface} root {tokens}")).await
+    }
+}
+
+async fn tc(arguments: &str) -> Result<()> {
+    run("tc", &arguments.split(' ').collect::<Vec<_>>()).await
 }
 
 async fn ip(arguments: &str) -> Result<()> {

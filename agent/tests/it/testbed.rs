@@ -223,6 +223,30 @@ fn a_testbed_in_namespaces_is_shaped_by_the_kernel() {
     nothing_is_lost_or_done_twice(folder.path(), &row);
 }
 
+/// What is measured is both directions at once: a busy machine makes it less, nothing makes it more.
+#[test]
+fn a_shared_link_in_namespaces_has_its_rate_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let shared = SMALL.replace("up_mbps = 16,", "up_mbps = 16, shared = true,");
+    std::fs::write(folder.path().join("shared.toml"), shared).unwrap();
+    let arguments = ["testbed", "run", "shared.toml", "--speed", "1", "--json", "--network", "namespaces"];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_remora"));
+    let output = command.args(arguments).current_dir(folder.path()).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    if stderr.contains("namespaces cannot be used here") || stderr.contains("a shared link wants") {
+        eprintln!("skipped: {stderr}");
+        return;
+    }
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{stderr}"));
+    let measured = told["links"].as_array().unwrap();
+    let uplinks: Vec<&Value> = measured.iter().filter(|link| link["shaped_mbps"] == 16.0).collect();
+    assert_eq!(uplinks.len(), 2, "each once: {measured:?}");
+    for uplink in uplinks {
+        let mbps = uplink["measured_mbps"].as_f64().unwrap();
+        assert!(mbps > 0.0 && mbps < 1.1 * 16.0, "{uplink}");
+    }
+}
+
 /// A command of `testbed` about the small world; what it printed.
 fn told(folder: &Path, command: &str, arguments: &[&str]) -> Value {
     std::fs::write(folder.join("small.toml"), SMALL).unwrap();

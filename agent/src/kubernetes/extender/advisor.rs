@@ -9,9 +9,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tonic::{Code, Status};
 use wire::change::Change;
 
+use super::Config;
 use crate::kubernetes::book::{Book, MAX_NODES};
 use crate::kubernetes::core::Core;
-use crate::kubernetes::facts::{NodeFacts, PodFacts, Settings, image_name};
+use crate::kubernetes::facts::{NodeFacts, PodFacts, image_name};
+use crate::kubernetes::scheduler::state::Happening;
 
 /// Best score of an extender.
 pub const MAX_SCORE: i64 = 10;
@@ -64,26 +66,28 @@ pub struct Advisor {
     changes: Vec<Change>,
     /// Versions of its nodes, for those who read requests.
     heard: watch::Sender<Arc<BTreeMap<String, String>>>,
+    /// Hears of choices in the registered cluster.
+    keeper: Option<mpsc::Sender<Happening>>,
 }
 
 impl Advisor {
     pub fn new(
         core: Arc<dyn Core>,
-        cluster: &str,
-        settings: Settings,
+        Config { cluster, settings, keeper, .. }: Config,
         heard: watch::Sender<Arc<BTreeMap<String, String>>>,
     ) -> Advisor {
         let own = format!("{cluster}/extender");
         Advisor {
             core,
-            cluster: cluster.to_owned(),
-            words: Book::new(cluster, settings.clone()),
+            words: Book::new(&cluster, settings.clone()),
+            cluster,
             known: None,
             read: Instant::now(),
             own: Book::new(&own, settings),
             registered: false,
             changes: Vec::new(),
             heard,
+            keeper,
         }
     }
 
@@ -200,19 +204,37 @@ impl Advisor {
         if among.is_empty() {
             return Ok(vec![0; names.len()]);
         }
+        // Who asks for scores decides by more than them.
+        let keeper = self.keeper.as_ref().filter(|_| ask.best && cluster_id == self.cluster);
         let request = wire::PlaceRequest {
-            cluster_id,
+            cluster_id: cluster_id.clone(),
             task: Some(task),
             alpha: ask.pod.alpha,
-            dry_run: true,
+            dry_run: keeper.is_none(),
             max_candidates: Some(if ask.best { 0 } else { ALL }),
             ..wire::PlaceRequest::default()
         };
         let answer = self.core.place(request, among).await?;
+        if let Some(keeper) = keeper {
+            self.tell(keeper, &ask.pod.uid, &answer).await;
+        }
         if ask.best {
             return Ok(names.iter().map(|name| if *name == answer.node { MAX_SCORE } else { 0 }).collect());
         }
         Ok(whole_scores(names, &answer.candidates))
+    }
+}
+
+impl Advisor {
+    /// Tells of a choice; what nobody hears of holds nothing.
+    async fn tell(&self, keeper: &mpsc::Sender<Happening>, uid: &str, answer: &wire::PlaceResponse) {
+        let [uid, node, decision_id] = [uid, &answer.node, &answer.decision_id].map(str::to_owned);
+        if keeper.try_send(Happening::Chosen { uid, node, decision_id: decision_id.clone() }).is_err() {
+            let cluster_id = self.cluster.clone();
+            let report =
+                wire::ReportOutcomeRequest { cluster_id, decision_id, failed: true, ..Default::default() };
+            drop(self.core.report(report).await);
+        }
     }
 }
 

@@ -7,7 +7,7 @@ mod nodes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use remora_proto::v1 as wire;
@@ -39,6 +39,12 @@ pub enum Happening {
     /// A pod of somebody else that has a node.
     Other(Seen<PodFacts>),
     Settings(Box<Settings>),
+    /// The extender chose this node for a pod of somebody else, which will be seen there, or not.
+    Chosen {
+        uid: String,
+        node: String,
+        decision_id: String,
+    },
     Bound {
         uid: String,
         result: Result<(), Failure>,
@@ -102,6 +108,17 @@ struct Entry {
     told: Option<(String, Instant)>,
 }
 
+/// A choice of the extender whose pod was not seen on a node yet.
+#[derive(Debug)]
+struct Choice {
+    node: String,
+    decision_id: String,
+    until: Instant,
+}
+
+/// How long a pod may take from the choice to its node; then the choice holds nothing more.
+const BINDING: Duration = Duration::from_secs(60);
+
 /// The sources that have to be heard before anything is decided.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Source {
@@ -114,6 +131,8 @@ enum Source {
 pub struct State {
     book: Book,
     pods: BTreeMap<String, Entry>,
+    /// By pod.
+    choices: BTreeMap<String, Choice>,
     /// Of every node that pods are on, known or not.
     used: BTreeMap<String, Used>,
     queue: Queue,
@@ -142,6 +161,7 @@ impl State {
         State {
             book: Book::new(cluster, Settings::default()),
             pods: BTreeMap::new(),
+            choices: BTreeMap::new(),
             used: BTreeMap::new(),
             queue: Queue::default(),
             listing: BTreeMap::new(),
@@ -190,8 +210,21 @@ impl State {
                 self.anew = true;
                 self.wake_all();
             }
+            Happening::Chosen { uid, node, decision_id } => {
+                let known = self.pods.get(&uid).is_some_and(|entry| entry.node().is_some());
+                let until = if known { now } else { now + BINDING };
+                let before = self.choices.insert(uid, Choice { node, decision_id, until });
+                // Whoever asks again did not take the first.
+                before.into_iter().for_each(|choice| self.report(choice.decision_id, true, None));
+            }
             Happening::Bound { uid, result } => self.bound(now, &uid, result),
         }
+    }
+
+    /// Ends choices whose pods were seen on no node in time.
+    pub fn let_go(&mut self, now: Instant) {
+        let late: Vec<_> = self.choices.extract_if(.., |_, choice| choice.until <= now).collect();
+        late.into_iter().for_each(|(_, choice)| self.report(choice.decision_id, true, None));
     }
 
     /// Something got better on this node: whom it could take is tried at once, but for this one.
@@ -287,7 +320,16 @@ impl State {
         self.used.entry(node.to_owned()).or_default().add(facts);
         if before.as_deref() != Some(node) {
             self.forget_decision(uid);
-            self.place_there(uid, node);
+            match self.choices.remove(uid) {
+                Some(choice) if choice.node == node => {
+                    let entry = self.pods.get_mut(uid).expect("the pod was entered");
+                    (entry.decision_id, entry.confirmed) = (choice.decision_id, false);
+                }
+                other => {
+                    other.into_iter().for_each(|choice| self.report(choice.decision_id, true, None));
+                    self.place_there(uid, node);
+                }
+            }
         }
     }
 

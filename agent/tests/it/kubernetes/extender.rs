@@ -14,6 +14,8 @@ use remora_agent::kubernetes::book::Book;
 use remora_agent::kubernetes::core::Core;
 use remora_agent::kubernetes::extender::{Config, Extender, router};
 use remora_agent::kubernetes::facts::{NodeFacts, Settings};
+use remora_agent::kubernetes::scheduler;
+use remora_agent::kubernetes::scheduler::state::Happening;
 use remora_agent::service::{self, Door};
 use remora_policies::by_name;
 use remora_proto::v1 as wire;
@@ -208,6 +210,38 @@ async fn names_belong_to_a_registered_cluster() {
         core.register(small_cluster()).await.unwrap();
     }
     assert_eq!(extender.counters().failed.load(Ordering::Relaxed), 0);
+}
+
+/// Where a scheduler keeps the cluster, the next choice counts on the one before, and the scheduler hears of both.
+#[tokio::test]
+async fn choices_are_committed_where_somebody_keeps_the_cluster() {
+    let core = door().await;
+    core.register(small_cluster()).await.unwrap();
+    let (keeper, mut told) = scheduler::hearing();
+    let (cluster, budget) = ("small".to_owned(), Duration::from_secs(20));
+    let config = Config { cluster, budget, keeper: Some(keeper), ..Config::default() };
+    let extender = Extender::start(Arc::new(core.clone()), config, None);
+    let placed = async || -> usize {
+        let facts = core.get("small".to_owned()).await.unwrap().facts.unwrap();
+        facts.nodes.iter().map(|node| node.placed.len()).sum()
+    };
+    let before = placed().await;
+    for n in 0..2 {
+        let mut work = pod("p", "1", "100Mi");
+        work["metadata"]["uid"] = json!(n.to_string());
+        let chosen = asked(&extender, "choose", args(&work, None, Some(&["cloud", "desk"]))).await;
+        let Some(Happening::Chosen { uid, node, decision_id }) = told.recv().await else { panic!("{n}") };
+        assert_eq!((uid, &chosen["NodeNames"]), (n.to_string(), &json!([node])));
+        let report =
+            wire::ReportOutcomeRequest { cluster_id: "small".to_owned(), decision_id, ..Default::default() };
+        if n == 1 {
+            core.report(report).await.unwrap();
+        }
+    }
+    assert_eq!(placed().await, before + 1, "two chosen, one ended");
+    // Scores are no decision.
+    asked(&extender, "prioritize", args(&pod("q", "1", "100Mi"), None, Some(&["cloud", "desk"]))).await;
+    assert_eq!(placed().await, before + 1);
 }
 
 /// A core that is too slow, or refuses.

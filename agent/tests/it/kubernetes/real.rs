@@ -47,7 +47,10 @@ async fn the_real_control_plane_takes_our_placements_and_our_advice() {
     let lease = Some(lease::Config::new("default", "remora-scheduler", "test"));
     let config = Config { lease, ..Config::default() };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let running = scheduler::run(client.clone(), core.clone(), config, async move { drop(stopped.await) });
+    let hearing = scheduler::hearing();
+    let keeper = Some(hearing.0.clone());
+    let running =
+        scheduler::run(client.clone(), core.clone(), config, hearing, async move { drop(stopped.await) });
     let running = tokio::spawn(running);
     let create = async |object: serde_json::Value| {
         let object: Pod = serde_json::from_value(object).unwrap();
@@ -66,7 +69,7 @@ async fn the_real_control_plane_takes_our_placements_and_our_advice() {
     let url = format!("http://{}", listener.local_addr().unwrap());
     let advice = Extender::start(
         core,
-        extender::Config { budget: Duration::from_secs(2), ..extender::Config::default() },
+        extender::Config { budget: Duration::from_secs(2), keeper, ..extender::Config::default() },
         None,
     );
     let routes = extender::router(advice.clone());

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use remora_agent::kubernetes::core::Core;
 use remora_agent::kubernetes::facts::{NodeFacts, PodFacts};
-use remora_agent::kubernetes::scheduler::state::{Happening, News, Seen, State};
+use remora_agent::kubernetes::scheduler::state::{Effect, Happening, News, Seen, State};
 use remora_agent::kubernetes::scheduler::{self, Config, lease};
 use remora_agent::service::{self, Door};
 use remora_policies::by_name;
@@ -37,7 +37,7 @@ async fn start(double: &Double, config: Config) -> Scheduler {
     let (stop, stopped) = oneshot::channel::<()>();
     let shutdown = async move { drop(stopped.await) };
     let shared: Arc<dyn Core> = Arc::new(core.clone());
-    let done = tokio::spawn(scheduler::run(double.client(), shared, config, shutdown));
+    let done = tokio::spawn(scheduler::run(double.client(), shared, config, scheduler::hearing(), shutdown));
     Scheduler { stop, done, core }
 }
 
@@ -326,12 +326,68 @@ async fn nodes_come_change_and_go_and_the_core_forgets_nothing() {
     scheduler.stop().await;
 }
 
+fn node_facts() -> Box<NodeFacts> {
+    Box::new(NodeFacts::of(&serde_json::from_value(node("a", "4", "8Gi", "z")).unwrap()))
+}
+
+fn pod_facts(object: &Value) -> Box<PodFacts> {
+    Box::new(PodFacts::of(&serde_json::from_value(object.clone()).unwrap()))
+}
+
+/// What the extender chose for pods of others is a decision like ours, if they come to be there.
+#[test]
+fn choices_for_others_are_kept_until_they_are_seen() {
+    let (mut state, now) = (State::new("k", 8), Instant::now());
+    let hear = |state: &mut State, happening| state.handle(now, Timestamp::UNIX_EPOCH, happening);
+    hear(&mut state, Happening::Node(Seen::Is(node_facts())));
+    assert!(matches!(state.news(), Some(News::Anew(_))));
+    let chosen = |uid: &str, decision_id: &str| {
+        let [uid, node, decision_id] = [uid, "a", decision_id].map(str::to_owned);
+        Happening::Chosen { uid, node, decision_id }
+    };
+    let on = |uid: &str, node: &str| {
+        let mut theirs = pod(uid, "100m", "64Mi");
+        theirs["metadata"]["uid"] = json!(uid);
+        theirs["spec"]["nodeName"] = json!(node);
+        theirs
+    };
+    let ended = |state: &mut State| -> Vec<(String, bool)> {
+        let report = |effect| match effect {
+            Effect::Report(report) => Some((report.decision_id, report.failed)),
+            _ => None,
+        };
+        state.effects().into_iter().filter_map(report).collect()
+    };
+    let failed = |id: &str| vec![(id.to_owned(), true)];
+    hear(&mut state, chosen("1", "once"));
+    hear(&mut state, chosen("1", "again"));
+    assert_eq!(ended(&mut state), failed("once"), "who asks again did not take the first");
+    // It is where it was chosen to be, and ends there.
+    let mut theirs = on("1", "a");
+    hear(&mut state, Happening::Other(Seen::Is(pod_facts(&theirs))));
+    assert!(state.news().is_none(), "the core knows of it");
+    theirs["status"] = json!({ "phase": "Succeeded" });
+    hear(&mut state, Happening::Other(Seen::Is(pod_facts(&theirs))));
+    assert_eq!(ended(&mut state), [("again".to_owned(), false)]);
+    // Elsewhere it is somebody else's decision.
+    hear(&mut state, chosen("2", "other"));
+    hear(&mut state, Happening::Other(Seen::Is(pod_facts(&on("2", "elsewhere")))));
+    assert_eq!(ended(&mut state), failed("other"));
+    // One that is seen before it is heard of is known already, and one that never comes holds nothing for long.
+    hear(&mut state, Happening::Other(Seen::Is(pod_facts(&on("3", "a")))));
+    assert!(matches!(state.news(), Some(News::Changes(_))));
+    hear(&mut state, chosen("3", "late"));
+    hear(&mut state, chosen("4", "never"));
+    state.let_go(now);
+    assert_eq!(ended(&mut state), failed("late"));
+    state.let_go(now + Duration::from_secs(61));
+    assert_eq!(ended(&mut state), failed("never"));
+}
+
 /// What the scheduler has to tell, without a core.
 #[test]
 fn what_the_core_hears_is_what_changed() {
     let (mut state, now) = (State::new("k", 8), Instant::now());
-    let node_facts = || Box::new(NodeFacts::of(&serde_json::from_value(node("a", "4", "8Gi", "z")).unwrap()));
-    let pod_facts = |object: &Value| Box::new(PodFacts::of(&serde_json::from_value(object.clone()).unwrap()));
     let mut ours = pod("p", "1", "64Mi");
     ours["metadata"]["uid"] = json!("7");
     let hear = |state: &mut State, happenings: Vec<Happening>| {

@@ -180,6 +180,8 @@ impl State {
             return (!changes.is_empty()).then_some(News::Changes(changes));
         }
         (self.anew, self.changes) = (false, Vec::new());
+        // With a registration the core forgets its decisions.
+        self.choices.clear();
         let on = |(uid, entry): (&String, &Entry)| Some((uid.clone(), entry.node()?.to_owned()));
         for (uid, node) in self.pods.iter().filter_map(on).collect::<Vec<_>>() {
             self.pods.get_mut(&uid).expect("it was just listed").decision_id.clear();
