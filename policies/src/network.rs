@@ -44,14 +44,59 @@ pub enum Blind {
     Alpha,
     /// How a candidate compares with the best of them.
     Relative,
+    /// What its cost consists of.
+    Parts,
+    /// What is on the node already.
+    Storage,
+    /// How much the node has to do.
+    Nodes,
+    /// What crosses its links.
+    Links,
+    /// What is the same for all candidates: the task, the cluster.
+    Whole,
 }
 
 impl Blind {
+    pub const ALL: [Blind; 7] = [
+        Blind::Alpha,
+        Blind::Relative,
+        Blind::Parts,
+        Blind::Storage,
+        Blind::Nodes,
+        Blind::Links,
+        Blind::Whole,
+    ];
+
     /// Whether the feature of that name is hidden.
     fn hides(self, feature: &str) -> bool {
         match self {
             Blind::Alpha => feature == "alpha",
             Blind::Relative => feature.ends_with("regret"),
+            Blind::Parts => matches!(
+                feature,
+                "wait" | "pull" | "fetch" | "start" | "execution" | "store" | "image-data" | "other-data"
+            ),
+            Blind::Storage => matches!(
+                feature,
+                "image-here"
+                    | "image-arriving"
+                    | "inputs-here"
+                    | "output-home"
+                    | "image-demand"
+                    | "image-spread"
+            ),
+            Blind::Nodes => {
+                matches!(
+                    feature,
+                    "fits-now" | "cpu-free" | "memory-free" | "queued" | "committed" | "backlog"
+                ) || matches!(feature, "accelerators-free" | "accelerator-wasted" | "overdue" | "slowness")
+                    || matches!(feature, "contention" | "crowding")
+            }
+            Blind::Links => matches!(feature, "busy-path" | "busy-data" | "idle-transfer"),
+            Blind::Whole => {
+                matches!(feature, "feasible" | "load" | "mean-backlog" | "congestion")
+                    || matches!(feature, "input-data" | "output-data" | "shortest-execution")
+            }
         }
     }
 }
@@ -275,4 +320,18 @@ fn normal(count: usize, deviation: f64, rng: &mut impl Rng) -> Vec<f32> {
             (z * deviation) as f32
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Blind, inputs};
+
+    #[test]
+    fn every_input_but_the_cost_belongs_to_one_group() {
+        for input in inputs() {
+            let groups = Blind::ALL.into_iter().filter(|group| group.hides(input.name)).count();
+            let cost = ["cost", "time-cost", "data-cost"].contains(&input.name);
+            assert_eq!(groups, usize::from(!cost), "{}", input.name);
+        }
+    }
 }

@@ -42,7 +42,7 @@ struct Variant {
 
 /// The shipped recipe finds prices and learns from labels. What a network makes of its inputs shows without
 /// prices, which say most of it already.
-const VARIANTS: [Variant; 11] = [
+const VARIANTS: [Variant; 16] = [
     Variant { name: "shipped", change: |_| {} },
     Variant { name: "prices-only", change: |config| config.evolution.until = 1.0 },
     Variant { name: "labels-only", change: |config| config.evolution.until = 0.0 },
@@ -56,20 +56,13 @@ const VARIANTS: [Variant; 11] = [
         },
     },
     Variant { name: "no-prices", change: unadvised },
-    Variant {
-        name: "no-prices-no-alpha",
-        change: |config| {
-            unadvised(config);
-            config.network.blind_to = Some(Blind::Alpha);
-        },
-    },
-    Variant {
-        name: "no-prices-no-relative-features",
-        change: |config| {
-            unadvised(config);
-            config.network.blind_to = Some(Blind::Relative);
-        },
-    },
+    Variant { name: "no-prices-no-alpha", change: |config| blind(config, Blind::Alpha) },
+    Variant { name: "no-prices-no-relative-features", change: |config| blind(config, Blind::Relative) },
+    Variant { name: "no-prices-no-parts", change: |config| blind(config, Blind::Parts) },
+    Variant { name: "no-prices-no-storage", change: |config| blind(config, Blind::Storage) },
+    Variant { name: "no-prices-no-nodes", change: |config| blind(config, Blind::Nodes) },
+    Variant { name: "no-prices-no-links", change: |config| blind(config, Blind::Links) },
+    Variant { name: "no-prices-no-whole", change: |config| blind(config, Blind::Whole) },
     Variant { name: "context", change: |config| config.network.context = true },
     Variant { name: "shortlist-of-64", change: |config| config.network.shortlist = 64 },
 ];
@@ -82,6 +75,11 @@ fn phases(config: &mut Config, evolution: f64, labels: f64) {
 fn unadvised(config: &mut Config) {
     config.network.advised = false;
     config.evolution.until = 0.0;
+}
+
+fn blind(config: &mut Config, to: Blind) {
+    unadvised(config);
+    config.network.blind_to = Some(to);
 }
 
 #[derive(Debug, Serialize)]
