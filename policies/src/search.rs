@@ -63,7 +63,7 @@ impl<const N: usize> Search<N> {
 }
 
 /// What ranks count, best first; together nothing.
-fn utilities(ranks: usize) -> Vec<f64> {
+pub fn utilities(ranks: usize) -> Vec<f64> {
     let half = (ranks as f64 / 2.0 + 1.0).ln();
     let raw: Vec<f64> = (1..=ranks).map(|rank| f64::max(0.0, half - (rank as f64).ln())).collect();
     let sum: f64 = raw.iter().sum();

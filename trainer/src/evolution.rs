@@ -14,6 +14,7 @@ use rayon::prelude::{IntoParallelIterator, ParallelIterator};
 use remora_env::random::{Purpose, stream};
 use remora_policies::prices::{ANCHORS, PARTS, Priced, Prices, SITUATIONS, Sheet};
 use remora_policies::rollout::{Figures, play};
+use remora_policies::search;
 use serde::{Deserialize, Serialize};
 
 use crate::course::{Lesson, Units};
@@ -144,10 +145,8 @@ fn utilities(costs: &[f64]) -> Vec<f64> {
     let count = costs.len();
     let mut order: Vec<usize> = (0..count).collect();
     order.sort_by(|&a, &b| costs[a].total_cmp(&costs[b]));
-    let raw = |rank: usize| ((count as f64 / 2.0 + 1.0).ln() - (rank as f64 + 1.0).ln()).max(0.0);
-    let total: f64 = (0..count).map(raw).sum();
     let mut utilities = vec![0.0; count];
-    order.iter().enumerate().for_each(|(rank, &who)| utilities[who] = raw(rank) / total - 1.0 / count as f64);
+    order.iter().zip(search::utilities(count)).for_each(|(&who, utility)| utilities[who] = utility);
     utilities
 }
 

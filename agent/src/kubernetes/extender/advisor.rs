@@ -207,7 +207,7 @@ impl Advisor {
         // Who asks for scores decides by more than them.
         let keeper = self.keeper.as_ref().filter(|_| ask.best && cluster_id == self.cluster);
         let request = wire::PlaceRequest {
-            cluster_id: cluster_id.clone(),
+            cluster_id,
             task: Some(task),
             alpha: ask.pod.alpha,
             dry_run: keeper.is_none(),
@@ -223,9 +223,7 @@ impl Advisor {
         }
         Ok(whole_scores(names, &answer.candidates))
     }
-}
 
-impl Advisor {
     /// Tells of a choice; what nobody hears of holds nothing.
     async fn tell(&self, keeper: &mpsc::Sender<Happening>, uid: &str, answer: &wire::PlaceResponse) {
         let [uid, node, decision_id] = [uid, &answer.node, &answer.decision_id].map(str::to_owned);
