@@ -1,7 +1,7 @@
 //! How good could it be? What no policy can beat, and what knowledge of the future is worth.
 //!
-//! All three are of one world at one α, in cost per task ([`Reference::cost`] of data moved and response
-//! time per task). They hold where every task completes whatever is decided: see [`applies`].
+//! All of them are of one world at one α, in cost per task ([`Reference::cost`] of data moved and response
+//! time per task). The first three hold where every task completes whatever is decided: see [`applies`].
 //!
 //! - [`lower_bound`]: no schedule costs less. Every task runs where it costs least, alone, over idle
 //!   links, with nothing to pull.
@@ -9,15 +9,13 @@
 //!   that uses them; which nodes those are is chosen at the least cost by a constraint solver.
 //! - [`optimum`]: the least cost there is, proved by searching all decisions in the simulator itself; for
 //!   a handful of tasks.
-//! - [`hindsight`]: a good schedule, found by local search with full knowledge: above the optimum, and
-//!   below what a policy can do that does not know what comes.
+//! - [`hindsight`]: a good schedule, found by local search with full knowledge, also of faults: above the
+//!   optimum, and as a rule below what a policy can do that does not know what comes.
 
 use std::sync::Arc;
 
-use rand::RngExt;
 use remora_env::cluster::Item;
-use remora_env::observation::Reference;
-use remora_env::random::{Purpose, stream};
+use remora_env::observation::{Candidate, Reference};
 use remora_env::topology::{Direction, NodeId};
 use remora_env::{Cluster, Episode, Next, Observation, World};
 
@@ -164,53 +162,102 @@ fn by_cost(episode: &Episode) -> Vec<NodeId> {
     candidates.iter().map(|candidate| candidate.node).collect()
 }
 
-/// Plays given nodes in the order of decisions; returns the cost per task, or `None` where one of them
-/// does not take its task.
-fn cost_of(world: &Arc<World>, alpha: f64, reference: Reference, nodes: &[NodeId]) -> Option<f64> {
-    let mut episode = Episode::new(Arc::clone(world), alpha, reference);
-    let mut total = 0.0;
+/// What became of a whole world: tasks that did not complete, and what it cost. Less of the first is better whatever
+/// the second.
+type Total = (usize, f64);
+
+/// Plays an episode to its end with given nodes, by task, and the node that costs least by estimate where one takes its
+/// task no longer; `before` is what came to pass until now.
+fn finish(mut episode: Episode, nodes: &[NodeId], before: Total) -> Total {
+    let (alpha, reference) = (episode.alpha(), episode.reference());
+    let (failed, mut cost) = before;
     // Decisions come in another order where tasks follow each other, so a node belongs to its task.
     while let Some(task) = episode.pending() {
         let node = nodes[task as usize];
-        if !episode.accepts(node) {
-            return None;
-        }
+        let node = if episode.accepts(node) { node } else { by_cost(&episode)[0] };
         let elapsed = episode.step(node);
-        total += reference.cost(alpha, elapsed.moved_bytes, elapsed.task_seconds);
+        cost += reference.cost(alpha, elapsed.moved_bytes, elapsed.task_seconds);
     }
-    Some(total / world.tasks.len().max(1) as f64)
+    (failed + failures(&episode), cost)
 }
 
-/// Local search from the nodes that a policy chose (by task): another node for one task at a time, kept
-/// where the whole schedule is better for it. Plays the world `tries` times.
+/// Tasks of an episode that have ended without a result.
+fn failures(episode: &Episode) -> usize {
+    episode.outcomes().iter().filter(|outcome| !outcome.is_completed()).count()
+}
+
+/// Local search from the nodes that a policy chose (by task), with full knowledge of the world: in the order of the
+/// decisions, each of a task's most promising nodes is tried with everything else as it was, and the best is kept;
+/// again and again, until nothing is gained any more or `tries` schedules were played. Faults strike as they do.
 pub fn hindsight(
     world: &Arc<World>,
     alpha: f64,
     reference: Reference,
     start: Vec<NodeId>,
     tries: u64,
-) -> Option<Found> {
-    let cluster = world.initial_cluster();
-    let all = 0..world.topology.nodes.len() as NodeId;
-    let runs =
-        |task: usize| all.clone().filter(|&node| cluster.can_run(&world.tasks[task].task, node)).collect();
-    let choices: Vec<Vec<NodeId>> = (0..world.tasks.len()).map(runs).collect();
-    let mut cost = cost_of(world, alpha, reference, &start)?;
-    let mut nodes = start;
-    let mut rng = stream(world.seed, Purpose::LookAhead, u64::MAX >> 8);
-    for _ in 0..tries {
-        let task = rng.random_range(0..nodes.len());
-        let node = choices[task][rng.random_range(0..choices[task].len())];
-        let before = std::mem::replace(&mut nodes[task], node);
-        match cost_of(world, alpha, reference, &nodes) {
-            Some(better) if node != before && better < cost => cost = better,
-            _ => nodes[task] = before,
+) -> Found {
+    let begin = || Episode::new(Arc::clone(world), alpha, reference);
+    let mut search = Sweeps { best: finish(begin(), &start, (0, 0.0)), nodes: start, tries };
+    loop {
+        let before = search.best;
+        search.sweep(begin());
+        if search.tries == 0 || !is_less(search.best, before) {
+            break;
         }
     }
-    Some(Found { nodes, cost, proved: false })
+    let cost = search.best.1 / world.tasks.len().max(1) as f64;
+    Found { nodes: search.nodes, cost, proved: false }
 }
 
-/// A schedule as a policy: each task goes where it says.
+/// Whether one total is better than another by more than rounding.
+fn is_less(a: Total, b: Total) -> bool {
+    a.0 < b.0 || a.0 == b.0 && a.1 < b.1 * (1.0 - 1e-9)
+}
+
+struct Sweeps {
+    nodes: Vec<NodeId>,
+    /// What these nodes come to.
+    best: Total,
+    /// Schedules that may still be played.
+    tries: u64,
+}
+
+/// Nodes of a task that a sweep tries.
+const WIDTH: usize = 8;
+
+impl Sweeps {
+    /// Once over all decisions of an episode.
+    fn sweep(&mut self, mut episode: Episode) {
+        let (alpha, reference) = (episode.alpha(), episode.reference());
+        let mut spent = (0, 0.0);
+        while let Next::Decide(observation) = episode.next() {
+            let task = observation.id as usize;
+            let promising: Vec<NodeId> =
+                observation.shortlist(WIDTH).into_iter().map(|index| observation.node(index)).collect();
+            for node in promising {
+                let before = std::mem::replace(&mut self.nodes[task], node);
+                if node == before || self.tries == 0 {
+                    self.nodes[task] = before;
+                    continue;
+                }
+                self.tries -= 1;
+                let total = finish(episode.branch(), &self.nodes, spent);
+                if is_less(total, self.best) {
+                    self.best = total;
+                } else {
+                    self.nodes[task] = before;
+                }
+            }
+            let node = self.nodes[task];
+            let node = if episode.accepts(node) { node } else { by_cost(&episode)[0] };
+            let elapsed = episode.step(node);
+            let cost = reference.cost(alpha, elapsed.moved_bytes, elapsed.task_seconds);
+            spent = (failures(&episode), spent.1 + cost);
+        }
+    }
+}
+
+/// A schedule as a policy: each task goes where it says, or where it costs least by estimate if it is not taken there.
 #[derive(Clone, Debug)]
 pub struct Scheduled {
     pub name: &'static str,
@@ -225,7 +272,11 @@ impl Policy for Scheduled {
 
     fn score(&mut self, observation: &Observation<'_>, scores: &mut Vec<f64>) {
         let chosen = self.nodes[observation.id as usize];
-        scores.extend(observation.nodes().map(|node| if node == chosen { 1.0 } else { 0.0 }));
+        let score = |candidate: &Candidate| match candidate.node == chosen {
+            true => f64::INFINITY,
+            false => -observation.cost(candidate),
+        };
+        scores.extend(observation.candidates().iter().map(score));
     }
 }
 

@@ -43,21 +43,23 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Adds one decision as a network sees it, padded to its shortlist.
-    pub fn push(&mut self, observation: &Observation<'_>, network: &ActorCritic) {
+    /// Adds one decision as a network sees it, padded to its shortlist. Returns which of that the network's prices
+    /// advise, if it is advised.
+    pub fn push(&mut self, observation: &Observation<'_>, network: &ActorCritic) -> Option<usize> {
         let size = network.config.shortlist;
         let shortlist = observation.shortlist(size);
         let start = self.features.len();
         self.features.resize(start + size * INPUT_COUNT, 0.0);
         let rows = &mut self.features[start..];
         let unit = observation.features(&shortlist, rows.chunks_exact_mut(INPUT_COUNT));
-        if network.config.advised {
+        let advised = network.config.advised.then(|| {
             let costs = network.prices.costs(observation, &shortlist);
-            advise(&costs, unit, rows);
-        }
+            advise(&costs, unit, rows)
+        });
         network.config.hide(rows);
         self.mask.extend((0..size).map(|index| f32::from(u8::from(index < shortlist.len()))));
         self.shortlists.push(shortlist);
+        advised
     }
 
     /// Adds the decisions of others after those of this one.
@@ -121,13 +123,14 @@ impl Inputs {
     }
 }
 
-/// Writes [`ADVICE`] on candidates of these costs into the last places of their rows.
-fn advise(costs: &[f64], unit: f64, rows: &mut [f32]) {
+/// Writes [`ADVICE`] on candidates of these costs into the last places of their rows; returns the first of the cheapest.
+fn advise(costs: &[f64], unit: f64, rows: &mut [f32]) -> usize {
     let least = costs.iter().copied().fold(f64::INFINITY, f64::min);
     for (cost, row) in costs.iter().zip(rows.chunks_exact_mut(INPUT_COUNT)) {
         let regret = (cost - least) / unit;
         row[FEATURE_COUNT..].copy_from_slice(&[regret.min(20.0) as f32, fine_log(regret)]);
     }
+    costs.iter().position(|cost| *cost == least).unwrap_or(0)
 }
 
 /// Rows of a flat matrix with `width` columns.
@@ -168,20 +171,24 @@ impl Policy for Learned {
         &self.name
     }
 
-    /// Logits of the shortlist; the rest is not considered.
+    /// Logits of the shortlist, with [`NetworkConfig::caution`](crate::network::NetworkConfig::caution) on what the
+    /// prices advise; the rest is not considered.
     fn score(&mut self, observation: &Observation<'_>, scores: &mut Vec<f64>) {
         scores.resize(observation.count(), f64::NEG_INFINITY);
         let Learned { network, forward, inputs, .. } = self;
         inputs.clear();
-        inputs.push(observation, network);
-        let shortlist = inputs.shortlists[0].iter();
-        let Some(forward) = forward else {
-            let logits = inputs.logits(network);
-            shortlist.zip(logits).for_each(|(&index, logit)| scores[index] = f64::from(logit));
-            return;
+        let advised = inputs.push(observation, network);
+        let shortlist = &inputs.shortlists[0];
+        let rows = inputs.features.chunks_exact(INPUT_COUNT);
+        let logits: Vec<f32> = match forward {
+            Some(forward) => rows.take(shortlist.len()).map(|row| forward.logit(row)).collect(),
+            None => inputs.logits(network),
         };
-        for (&index, row) in shortlist.zip(inputs.features.chunks_exact(INPUT_COUNT)) {
-            scores[index] = f64::from(forward.logit(row));
+        for (&index, logit) in shortlist.iter().zip(logits) {
+            scores[index] = f64::from(logit);
+        }
+        if let Some(advised) = advised {
+            scores[shortlist[advised]] += f64::from(network.config.caution);
         }
     }
 }

@@ -27,6 +27,7 @@ use remora_env::Observation;
 use remora_env::topology::NodeId;
 
 use heuristics::{GreedyCompletion, GreedyMarginal, RoundRobin, Skippy};
+use look_ahead::Quick;
 
 #[cfg(feature = "network")]
 pub use checkpoint::Checkpoint;
@@ -164,7 +165,7 @@ pub const HEURISTICS: [Named; 22] =
             Box::new(GreedyMarginal::with("greedy-marginal-tuned", tuned::MARGINAL.to_vec()))
         }),
         named("look-ahead", "simulates the best candidates forward; slow", false, |seed| {
-            Box::new(LookAhead::new("look-ahead", tuned_greedy(), tuned_greedy(), seed))
+            Box::new(LookAhead::new("look-ahead", tuned_greedy(), Box::new(tuned_greedy), seed))
         }),
     ];
 
@@ -223,6 +224,11 @@ pub fn by_name(name: &str, seed: u64) -> Result<Box<dyn Policy>, PolicyError> {
     }
 }
 
+/// Whether the policy of that name takes its time, as much as it is given, on every processor.
+pub fn takes_time(name: &str) -> bool {
+    name.split('+').skip(1).any(|suffix| budget(suffix).flatten().is_some())
+}
+
 /// The budget in `look-ahead` or `look-ahead=20ms`; `None` where it is malformed.
 fn budget(suffix: &str) -> Option<Option<Duration>> {
     let Some((_, budget)) = suffix.split_once('=') else { return (suffix == "look-ahead").then_some(None) };
@@ -233,17 +239,18 @@ fn budget(suffix: &str) -> Option<Option<Duration>> {
 
 /// What goes on where the policy of that name looks ahead: the prices of a network, else the tuned greedy.
 #[cfg(feature = "network")]
-fn quick(name: &str) -> Result<Box<dyn Policy>, PolicyError> {
+fn quick(name: &str) -> Result<Quick, PolicyError> {
     if let Some(checkpoint) = checkpoint(name.split('+').next().unwrap_or(name)) {
         let network = checkpoint?.network(&burn::tensor::Device::flex())?;
-        return Ok(Box::new(network.priced()));
+        let priced = network.priced();
+        return Ok(Box::new(move || Box::new(priced.clone())));
     }
-    Ok(tuned_greedy())
+    Ok(Box::new(tuned_greedy))
 }
 
 #[cfg(not(feature = "network"))]
-fn quick(_: &str) -> Result<Box<dyn Policy>, PolicyError> {
-    Ok(tuned_greedy())
+fn quick(_: &str) -> Result<Quick, PolicyError> {
+    Ok(Box::new(tuned_greedy))
 }
 
 /// The checkpoint of that name, if it is one's.

@@ -14,7 +14,7 @@ use crate::learned::{ADVICE, INPUT_COUNT, inputs};
 use crate::prices::{ANCHORS, PARTS, Priced, Prices, SITUATIONS};
 
 /// Shape of the network; saved beside its weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkConfig {
     /// Width of the hidden layers.
@@ -27,6 +27,10 @@ pub struct NetworkConfig {
     /// Whether it is advised by prices, and begins with doing what they say.
     #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
     pub advised: bool,
+    /// How much rather than the candidate that its prices advise it has to prefer another, as a difference of logits, to
+    /// choose it. Training sets what validates best.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub caution: f32,
     /// What it does not see, to find out what that is worth.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blind_to: Option<Blind>,
@@ -34,6 +38,10 @@ pub struct NetworkConfig {
 
 fn yes() -> bool {
     true
+}
+
+fn is_zero(number: &f32) -> bool {
+    *number == 0.0
 }
 
 /// Features that a network may be blind to.
@@ -103,7 +111,14 @@ impl Blind {
 
 impl Default for NetworkConfig {
     fn default() -> NetworkConfig {
-        NetworkConfig { hidden: 64, shortlist: 16, context: false, advised: true, blind_to: None }
+        NetworkConfig {
+            hidden: 64,
+            shortlist: 16,
+            context: false,
+            advised: true,
+            caution: 0.0,
+            blind_to: None,
+        }
     }
 }
 

@@ -140,7 +140,7 @@ fn parts(observation: &Observation<'_>, c: &Candidate, saved: f64) -> [f64; PART
 }
 
 /// The candidate with the least cost at given prices.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Priced {
     pub prices: Prices,
     /// How many candidates it looks at: see `Observation::shortlist`.

@@ -193,7 +193,11 @@ impl Config {
                 "device is {device}, which this build was made without: build it with --features {device}"
             ),
         );
-        for (name, value) in [("entropy", self.entropy), ("value_weight", self.value_weight)] {
+        for (name, value) in [
+            ("entropy", self.entropy),
+            ("value_weight", self.value_weight),
+            ("network.caution", f64::from(self.network.caution)),
+        ] {
             demand(value.is_finite() && value >= 0.0, format!("{name} is {value}, want a number from 0"));
         }
         problems

@@ -4,14 +4,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use rayon::ThreadPoolBuilder;
 use rayon::prelude::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
 use remora_env::observation::Reference;
 use remora_env::topology::NodeId;
 use remora_env::{Episode, Scenarios, World};
-use remora_policies::bounds::{self, Scheduled};
+use remora_policies::bounds::{self, Found, Scheduled};
 use remora_policies::heuristics::KubeDefault;
 use remora_policies::rollout::{self, Figures, play};
-use remora_policies::{Checkpoint, Policy, PolicyError, by_name};
+use remora_policies::{Checkpoint, Policy, PolicyError, by_name, takes_time};
 use serde::{Deserialize, Serialize};
 
 use crate::journal::{Journal, JournalError, Played};
@@ -119,10 +120,19 @@ pub fn evaluate(
     let measured: Vec<Option<Reference>> = plan.scenarios.par_iter().map(measured).collect();
     let known = plan.scenarios.iter().zip(measured);
     let instances: Vec<_> = known.flat_map(|known| (0..plan.seeds).map(move |seed| (known, seed))).collect();
-    let played: Result<Vec<Vec<Played>>, EvaluationError> = instances
-        .par_iter()
-        .map(|((scenarios, reference), seed)| instance(plan, journal, scenarios, *reference, *seed, tick))
-        .collect();
+    let play_all = || -> Result<Vec<Vec<Played>>, EvaluationError> {
+        instances
+            .par_iter()
+            .map(|((scenarios, reference), seed)| instance(plan, journal, scenarios, *reference, *seed, tick))
+            .collect()
+    };
+    // What a policy can do in its time depends on who else computes.
+    let played = if plan.policies.iter().any(|policy| takes_time(policy)) {
+        let alone = ThreadPoolBuilder::new().num_threads(1).build();
+        alone.expect("one thread more can be had").install(play_all)
+    } else {
+        play_all()
+    };
     let mut evaluation = summary(played?.into_iter().flatten().collect());
     // What looks ahead or is guarded is no checkpoint alone.
     let alone = plan.policies.iter().filter(|policy| is_learned(policy) && !policy.contains('+'));
@@ -193,35 +203,37 @@ impl Job<'_> {
     }
 
     fn policy(&self) -> Result<Box<dyn Policy>, EvaluationError> {
-        let name = match self.policy {
-            "hindsight" => "hindsight",
-            "optimum" => "optimum",
+        let (name, found) = match self.policy {
+            "hindsight" => {
+                let start = self.best_known()?;
+                ("hindsight", bounds::hindsight(&self.world, self.alpha, self.units(), start, self.tries))
+            }
+            "optimum" => ("optimum", self.optimum()?),
             policy => return Ok(by_name(policy, self.world.seed)?),
         };
+        Ok(Box::new(Scheduled { name, nodes: found.nodes }))
+    }
+
+    fn optimum(&self) -> Result<Found, EvaluationError> {
         let fail = |problem| EvaluationError::Clairvoyant {
-            policy: name.to_owned(),
+            policy: self.policy.to_owned(),
             scenario: self.scenario.to_owned(),
             seed: self.world.seed,
             problem,
         };
         if !bounds::applies(&self.world) {
-            return Err(fail("has faults, bounded queues, or tasks that fit no node"));
+            return Err(fail("has faults, bounded queues, or tasks that fit no node; try hindsight"));
         }
-        let found = if name == "optimum" {
-            bounds::optimum(&self.world, self.alpha, self.units(), OPTIMUM_LIMIT)
-                .ok_or_else(|| fail("is too large to search all its decisions; try hindsight"))?
-        } else {
-            let start = self.best_known()?;
-            bounds::hindsight(&self.world, self.alpha, self.units(), start, self.tries)
-                .ok_or_else(|| fail("cannot be played again"))?
-        };
-        Ok(Box::new(Scheduled { name, nodes: found.nodes }))
+        bounds::optimum(&self.world, self.alpha, self.units(), OPTIMUM_LIMIT)
+            .ok_or_else(|| fail("is too large to search all its decisions; try hindsight"))
     }
 
     /// The schedule that the best of a few policies made.
     fn best_known(&self) -> Result<Vec<NodeId>, EvaluationError> {
         let mut best: Option<(f64, Vec<NodeId>)> = None;
-        for name in ["greedy-marginal-tuned", "greedy-marginal", "greedy-completion", "skippy-tuned"] {
+        for name in
+            ["pretrained", "greedy-marginal-tuned", "greedy-marginal", "greedy-completion", "skippy-tuned"]
+        {
             let episode = play(&self.world, by_name(name, 0)?.as_mut(), self.alpha, self.reference);
             let cost = Figures::of(&episode).cost(self.alpha, &self.kube);
             if best.as_ref().is_none_or(|(least, _)| cost < *least) {

@@ -12,6 +12,7 @@ use rand::{Rng, RngExt};
 use remora_env::random::{Purpose, stream};
 use remora_env::topology::NodeId;
 use remora_env::{Episode, Next, Observation};
+use remora_policies::Policy;
 use remora_policies::checkpoint::{from_little_endian, to_little_endian};
 use remora_policies::learned::{Inputs, pick};
 use remora_policies::look_ahead::{Depth, promising, race};
@@ -150,7 +151,8 @@ pub(crate) fn label(config: &Config, courses: &[Course], network: &ActorCritic, 
     let Units { reference, greedy: unit } = lesson.units;
     let unit = reference.cost(alpha, unit.moved_bytes, unit.response_s);
     let mut rng = stream(seed, Purpose::LookAhead, 0);
-    let mut base = network.priced();
+    let priced = network.priced();
+    let quick = || -> Box<dyn Policy> { Box::new(priced.clone()) };
     let share = f64::from(config.labels.per_world) / lesson.world.tasks.len() as f64;
     let mut episode = Episode::new(lesson.world, alpha, reference);
     let mut labels = Labels::default();
@@ -175,7 +177,7 @@ pub(crate) fn label(config: &Config, courses: &[Course], network: &ActorCritic, 
             let tried = candidates(&observation, shortlist, &logits, depth, &mut rng);
             let nodes: Vec<NodeId> =
                 tried.iter().map(|&position| observation.node(shortlist[position])).collect();
-            if let Some(gains) = race(&mut base, &observation, &nodes, depth, rng.random(), None) {
+            if let Some(gains) = race(&quick, &observation, &nodes, depth, rng.random(), None) {
                 let most = (0..gains.len()).max_by(|&a, &b| gains[a].sure().total_cmp(&gains[b].sure()));
                 best = tried[most.expect("at least one was tried")];
                 // What was simulated, where it is beyond doubt, else what the prices say.

@@ -12,6 +12,7 @@ use remora_env::{Scenarios, scenario::ScenarioError};
 use remora_policies::checkpoint::CheckpointError;
 use remora_policies::heuristics::GreedyMarginal;
 use remora_policies::learned::inputs;
+use remora_policies::network::ActorCritic;
 use remora_policies::rollout::{Figures, play};
 use remora_policies::{Checkpoint, Learned, Policy};
 use serde::{Deserialize, Serialize};
@@ -105,7 +106,14 @@ pub struct Validation {
     pub cost: f64,
     /// Geometric mean at each of [`ALPHAS`].
     pub by_alpha: Vec<f64>,
+    /// Which of [`CAUTIONS`] that is with, the best of them.
+    #[serde(default)]
+    pub caution: f32,
 }
+
+/// How cautious a network may come to be: see [`remora_policies::network::NetworkConfig::caution`]. What little labels make
+/// it prefer is mostly chance, more so the longer it has learnt.
+pub const CAUTIONS: [f32; 3] = [0.0, 3.0, 10.0];
 
 /// Positions of the dial at which policies are compared.
 pub const ALPHAS: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
@@ -384,17 +392,17 @@ impl Run {
         Ok(line)
     }
 
-    /// Measures the network as it stands and keeps it if it is the best so far.
+    /// Measures the network as it stands, as cautious as it does best, and keeps it if it is the best so far.
     fn validate(&mut self) -> Result<Validation, RunError> {
-        let network = self.learner.playing();
-        let (costs, points) =
-            validate(&self.lessons, &|| Box::new(Learned::from_network("training", network.clone())));
+        // As long as it does what its prices advise, caution changes nothing.
+        let learner = &self.learner;
+        let differs =
+            learner.config.network.advised && (!learner.replay.is_empty() || learner.config.from.is_some());
+        let cautions = if differs { &CAUTIONS[..] } else { &CAUTIONS[..1] };
+        let measured = cautions.iter().map(|&caution| self.validate_with(caution));
+        let best = measured.min_by(|(a, _), (b, _)| a.cost.total_cmp(&b.cost));
+        let (validation, points) = best.expect("there is a caution");
         self.points = points;
-        let ratios: Vec<f64> = costs.iter().zip(&self.greedy).map(|(ours, greedy)| ours / greedy).collect();
-        let at =
-            |alpha: usize| -> Vec<f64> { ratios.iter().skip(alpha).step_by(ALPHAS.len()).copied().collect() };
-        let by_alpha = (0..ALPHAS.len()).map(|alpha| geometric_mean(&at(alpha))).collect();
-        let validation = Validation { cost: geometric_mean(&ratios), by_alpha };
         if validation.cost < self.best {
             self.best = validation.cost;
             self.checkpoint(&validation).save(&self.folder.best())?;
@@ -402,10 +410,28 @@ impl Run {
         Ok(validation)
     }
 
+    /// What the network comes to with so much caution, and where it then stands at each α.
+    fn validate_with(&self, caution: f32) -> (Validation, Vec<(f64, f64)>) {
+        let network = self.playing(caution);
+        let (costs, points) =
+            validate(&self.lessons, &|| Box::new(Learned::from_network("training", network.clone())));
+        let ratios: Vec<f64> = costs.iter().zip(&self.greedy).map(|(ours, greedy)| ours / greedy).collect();
+        let at =
+            |alpha: usize| -> Vec<f64> { ratios.iter().skip(alpha).step_by(ALPHAS.len()).copied().collect() };
+        let by_alpha = (0..ALPHAS.len()).map(|alpha| geometric_mean(&at(alpha))).collect();
+        (Validation { cost: geometric_mean(&ratios), by_alpha, caution }, points)
+    }
+
+    fn playing(&self, caution: f32) -> ActorCritic {
+        let mut network = self.learner.playing();
+        network.config.caution = caution;
+        network
+    }
+
     fn checkpoint(&self, validation: &Validation) -> Checkpoint {
         let config = &self.learner.config;
         Checkpoint::new(
-            &self.learner.playing(),
+            &self.playing(validation.caution),
             config.seed,
             self.learner.iteration,
             serde_json::to_value(config).expect("plain data becomes JSON"),
@@ -463,6 +489,7 @@ impl Run {
             for (alpha, cost) in ALPHAS.iter().zip(&validation.by_alpha) {
                 self.board.scalar(&format!("validation/alpha_{alpha}"), *cost, step);
             }
+            self.board.scalar("validation/caution", f64::from(validation.caution), step);
             self.board.front("validation/front", &self.points, &self.greedy_points, step);
             self.board.histogram("policy/probability", metrics.probabilities.iter().copied(), step);
             for (index, input) in inputs().enumerate() {
