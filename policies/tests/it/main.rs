@@ -145,7 +145,8 @@ fn scoring_without_tensors_changes_nothing() {
         let config = NetworkConfig { hidden, shortlist: 12, advised: false, ..NetworkConfig::default() };
         ActorCritic::init(&config, 5, &device)
     };
-    let shipped = Checkpoint::pretrained().unwrap().network(&device).unwrap();
+    let mut shipped = Checkpoint::pretrained().unwrap().network(&device).unwrap();
+    shipped.config.caution = 0.0;
     for network in [shipped, drawn(8), drawn(40)] {
         let mut forward = Forward::of(&network).unwrap();
         let mut policy = Learned::from_network("policy", network.clone());
@@ -167,6 +168,28 @@ fn scoring_without_tensors_changes_nothing() {
             episode.step(choice.node);
         }
     }
+}
+
+/// Asked for certainty that it cannot have, a network does what its prices advise; asked for none, it does not always.
+#[test]
+fn caution_keeps_to_the_prices() {
+    let mut network = Checkpoint::pretrained().unwrap().network(&Device::flex()).unwrap();
+    let mut priced = network.priced();
+    let mut choosing = |caution| {
+        network.config.caution = caution;
+        Learned::from_network("policy", network.clone())
+    };
+    let (mut careless, mut careful) = (choosing(0.0), choosing(1e6));
+    let mut episode = Episode::new(world("urban-sensing", 1), 0.3, neutral());
+    let mut differ = 0;
+    for _ in 0..100 {
+        let Next::Decide(observation) = episode.next() else { panic!("ended early") };
+        let node = choose(&mut priced, &observation).node;
+        assert_eq!(choose(&mut careful, &observation).node, node);
+        differ += usize::from(choose(&mut careless, &observation).node != node);
+        episode.step(node);
+    }
+    assert!(differ > 0, "it learnt nothing beyond its prices");
 }
 
 #[test]
