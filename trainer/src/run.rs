@@ -107,8 +107,12 @@ pub struct Validation {
     /// Geometric mean at each of [`ALPHAS`].
     pub by_alpha: Vec<f64>,
     /// Which of [`CAUTIONS`] that is with, the best of them.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_none")]
     pub caution: f32,
+}
+
+fn is_none(caution: &f32) -> bool {
+    *caution == CAUTIONS[0]
 }
 
 /// How cautious a network may come to be: see [`remora_policies::network::NetworkConfig::caution`]. What little labels make
