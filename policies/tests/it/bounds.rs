@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt;
+use remora_env::family::Family;
 use remora_env::observation::Reference;
 use remora_env::random::{Purpose, stream};
-use remora_env::{Scenario, World};
-use remora_policies::bounds::{applies, hindsight, lower_bound, nodes_of, optimum, relaxation};
+use remora_env::{Episode, Scenario, World};
+use remora_policies::bounds::{Scheduled, applies, hindsight, lower_bound, nodes_of, optimum, relaxation};
 use remora_policies::rollout::{Figures, play};
 use remora_policies::{HEURISTICS, by_name};
 
@@ -108,6 +109,26 @@ fn no_policy_beats_the_optimum_and_every_bound_is_below() {
          greedy-marginal {greedy:.3}"
     );
     assert!(bound > 0.15 && relaxed > 0.4 && best == 1.0, "a bound far off says nothing");
+}
+
+/// Where faults strike, as they do, what is found is no dearer than what the search began with, loses no more tasks, and
+/// comes out again.
+#[test]
+fn hindsight_knows_faults() {
+    let faulty = (0..).map(|index| Scenario::member(Family::Validation, index));
+    let mut scenario = faulty.into_iter().find(|s| s.file.faults.crashes.is_some()).unwrap();
+    scenario.file.workload.tasks = Some(80);
+    let world = Arc::new(scenario.world(0));
+    assert!(!applies(&world));
+    let (alpha, reference) = (0.3, Reference::new(10.0, 2e8));
+    let lost = |episode: &Episode| Figures::of(episode).failed;
+    let begun = play(&world, by_name("greedy-marginal", 0).unwrap().as_mut(), alpha, reference);
+    let search = |nodes, tries| hindsight(&world, alpha, reference, nodes, tries);
+    let found = search(nodes_of(&begun), 600);
+    assert!(found.cost < search(nodes_of(&begun), 0).cost, "600 tries find something");
+    assert_eq!(search(found.nodes.clone(), 0).cost, found.cost);
+    let again = play(&world, &mut Scheduled { name: "found", nodes: found.nodes }, alpha, reference);
+    assert!(lost(&again) <= lost(&begun));
 }
 
 /// The bound for worlds of any size, on the shipped scenarios.
