@@ -189,6 +189,11 @@ impl Episode {
         })
     }
 
+    /// What came to pass costs at this episode's α, in units of its reference: see [`Reference::cost`].
+    pub fn cost_of(&self, elapsed: Elapsed) -> f64 {
+        self.reference.cost(self.alpha, elapsed.moved_bytes, elapsed.task_seconds)
+    }
+
     /// Events processed so far, for benchmarks.
     pub fn events(&self) -> u64 {
         self.simulation.processed

@@ -102,8 +102,6 @@ pub fn lower_bound(world: &World, alpha: f64, reference: Reference) -> f64 {
 /// off what cannot be better. `None` where more than `limit` decisions would have to be tried.
 pub fn optimum(world: &Arc<World>, alpha: f64, reference: Reference, limit: u64) -> Option<Found> {
     let mut search = Exhaustive {
-        alpha,
-        reference,
         least: least_costs(world, alpha, reference),
         limit,
         path: vec![0; world.tasks.len()],
@@ -116,8 +114,6 @@ pub fn optimum(world: &Arc<World>, alpha: f64, reference: Reference, limit: u64)
 }
 
 struct Exhaustive {
-    alpha: f64,
-    reference: Reference,
     least: Vec<f64>,
     limit: u64,
     /// Node of each task, as far as decided.
@@ -143,7 +139,7 @@ impl Exhaustive {
             }
             let mut next = episode.clone();
             let elapsed = next.step(node);
-            let spent = spent + self.reference.cost(self.alpha, elapsed.moved_bytes, elapsed.task_seconds);
+            let spent = spent + next.cost_of(elapsed);
             // A rounding error is no reason to miss the best.
             let promising = |best: &(f64, Vec<NodeId>)| spent + undecided < best.0 * (1.0 + 1e-9);
             if self.best.as_ref().is_none_or(promising) {
@@ -169,16 +165,20 @@ type Total = (usize, f64);
 /// Plays an episode to its end with given nodes, by task, and the node that costs least by estimate where one takes its
 /// task no longer; `before` is what came to pass until now.
 fn finish(mut episode: Episode, nodes: &[NodeId], before: Total) -> Total {
-    let (alpha, reference) = (episode.alpha(), episode.reference());
     let (failed, mut cost) = before;
     // Decisions come in another order where tasks follow each other, so a node belongs to its task.
     while let Some(task) = episode.pending() {
-        let node = nodes[task as usize];
-        let node = if episode.accepts(node) { node } else { by_cost(&episode)[0] };
-        let elapsed = episode.step(node);
-        cost += reference.cost(alpha, elapsed.moved_bytes, elapsed.task_seconds);
+        cost += step_to(&mut episode, nodes[task as usize]);
     }
     (failed + failures(&episode), cost)
+}
+
+/// Places the waiting task on a node, or where it costs least by estimate if it is not taken there; returns what came to
+/// pass until the next decision costs.
+fn step_to(episode: &mut Episode, node: NodeId) -> f64 {
+    let node = if episode.accepts(node) { node } else { by_cost(episode)[0] };
+    let elapsed = episode.step(node);
+    episode.cost_of(elapsed)
 }
 
 /// Tasks of an episode that have ended without a result.
@@ -228,7 +228,6 @@ const WIDTH: usize = 8;
 impl Sweeps {
     /// Once over all decisions of an episode.
     fn sweep(&mut self, mut episode: Episode) {
-        let (alpha, reference) = (episode.alpha(), episode.reference());
         let mut spent = (0, 0.0);
         while let Next::Decide(observation) = episode.next() {
             let task = observation.id as usize;
@@ -248,10 +247,7 @@ impl Sweeps {
                     self.nodes[task] = before;
                 }
             }
-            let node = self.nodes[task];
-            let node = if episode.accepts(node) { node } else { by_cost(&episode)[0] };
-            let elapsed = episode.step(node);
-            let cost = reference.cost(alpha, elapsed.moved_bytes, elapsed.task_seconds);
+            let cost = step_to(&mut episode, self.nodes[task]);
             spent = (failures(&episode), spent.1 + cost);
         }
     }

@@ -43,8 +43,8 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Adds one decision as a network sees it, padded to its shortlist. Returns which of that the network's prices
-    /// advise, if it is advised.
+    /// Adds one decision as a network sees it, padded to its shortlist. Returns the position in the shortlist of what
+    /// the network's prices advise, if it is advised.
     pub fn push(&mut self, observation: &Observation<'_>, network: &ActorCritic) -> Option<usize> {
         let size = network.config.shortlist;
         let shortlist = observation.shortlist(size);
@@ -180,12 +180,10 @@ impl Policy for Learned {
         let advised = inputs.push(observation, network);
         let shortlist = &inputs.shortlists[0];
         let rows = inputs.features.chunks_exact(INPUT_COUNT);
-        let logits: Vec<f32> = match forward {
-            Some(forward) => rows.take(shortlist.len()).map(|row| forward.logit(row)).collect(),
-            None => inputs.logits(network),
-        };
-        for (&index, logit) in shortlist.iter().zip(logits) {
-            scores[index] = f64::from(logit);
+        let mut write = |(&index, logit): (&usize, f32)| scores[index] = f64::from(logit);
+        match forward {
+            Some(forward) => shortlist.iter().zip(rows.map(|row| forward.logit(row))).for_each(&mut write),
+            None => shortlist.iter().zip(inputs.logits(network)).for_each(&mut write),
         }
         if let Some(advised) = advised {
             scores[shortlist[advised]] += f64::from(network.config.caution);

@@ -8,7 +8,6 @@ use std::time::Duration;
 #[allow(clippy::disallowed_types, reason = "a budget of time is the machine's, not the simulation's")]
 use std::time::Instant;
 
-use remora_env::outcome::Elapsed;
 use remora_env::random::{Purpose, unit};
 use remora_env::topology::NodeId;
 use remora_env::{Episode, Next, Observation};
@@ -34,8 +33,7 @@ pub struct LookAhead {
     budget: Option<Duration>,
 }
 
-/// Makes the policy that goes on where a candidate was placed: one for each future, so that several are looked into at
-/// a time.
+/// Makes the policy that goes on where a candidate was placed: one for each thread that looks ahead.
 pub type Quick = Box<dyn Fn() -> Box<dyn Policy> + Send + Sync>;
 
 /// How far to look.
@@ -163,8 +161,8 @@ const LIKELY: f64 = 1.0;
 const HOPELESS: f64 = 4.0;
 
 /// Places the waiting task on each of `nodes` and goes on with a quick policy, over futures that are the same for
-/// all, until only one is left that may be the best, or until the futures or the time are used up. `None`
-/// where nothing can be told: no future can be imagined, or there is time for less than two.
+/// all, until only one is left that may be the best, or until the futures or the time are used up or
+/// none can be imagined. `None` where nothing can be told: there were less than two futures.
 ///
 /// With a budget of time every processor looks into futures; without one only the thread that asks, so that
 /// nothing depends on the machine.
@@ -264,14 +262,12 @@ impl Race {
 /// What placing the waiting task on `node` and then going on with a policy costs in one future.
 fn follow(quick: &mut dyn Policy, future: &Episode, node: NodeId) -> f64 {
     let mut episode = future.clone();
-    let (reference, alpha) = (episode.reference(), episode.alpha());
-    let mut total = 0.0;
-    let mut add =
-        |elapsed: Elapsed| total += reference.cost(alpha, elapsed.moved_bytes, elapsed.task_seconds);
-    add(episode.step(node));
+    let mut elapsed = episode.step(node);
+    let mut total = episode.cost_of(elapsed);
     while let Next::Decide(observation) = episode.next() {
         let node = choose(quick, &observation).node;
-        add(episode.step(node));
+        elapsed = episode.step(node);
+        total += episode.cost_of(elapsed);
     }
     total
 }

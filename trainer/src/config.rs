@@ -193,11 +193,9 @@ impl Config {
                 "device is {device}, which this build was made without: build it with --features {device}"
             ),
         );
-        for (name, value) in [
-            ("entropy", self.entropy),
-            ("value_weight", self.value_weight),
-            ("network.caution", f64::from(self.network.caution)),
-        ] {
+        let caution = self.network.caution;
+        demand(caution == 0.0, format!("network.caution is {caution}, want none: validation finds it"));
+        for (name, value) in [("entropy", self.entropy), ("value_weight", self.value_weight)] {
             demand(value.is_finite() && value >= 0.0, format!("{name} is {value}, want a number from 0"));
         }
         problems

@@ -12,7 +12,7 @@ use remora_env::{Scenarios, scenario::ScenarioError};
 use remora_policies::checkpoint::CheckpointError;
 use remora_policies::heuristics::GreedyMarginal;
 use remora_policies::learned::inputs;
-use remora_policies::network::ActorCritic;
+use remora_policies::network::{ActorCritic, NetworkConfig};
 use remora_policies::rollout::{Figures, play};
 use remora_policies::{Checkpoint, Learned, Policy};
 use serde::{Deserialize, Serialize};
@@ -106,7 +106,7 @@ pub struct Validation {
     pub cost: f64,
     /// Geometric mean at each of [`ALPHAS`].
     pub by_alpha: Vec<f64>,
-    /// Which of [`CAUTIONS`] that is with, the best of them.
+    /// With so much caution, the best of some: see [`remora_policies::network::NetworkConfig::caution`].
     #[serde(default, skip_serializing_if = "is_none")]
     pub caution: f32,
 }
@@ -116,8 +116,8 @@ fn is_none(caution: &f32) -> bool {
 }
 
 /// How cautious a network may come to be: see [`remora_policies::network::NetworkConfig::caution`]. What little labels make
-/// it prefer is mostly chance, more so the longer it has learnt.
-pub const CAUTIONS: [f32; 3] = [0.0, 3.0, 10.0];
+/// it prefer is mostly chance. The first is none at all.
+const CAUTIONS: [f32; 3] = [0.0, 3.0, 10.0];
 
 /// Positions of the dial at which policies are compared.
 pub const ALPHAS: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
@@ -221,7 +221,8 @@ fn go_on(
 
 /// The configuration of a run that begins with the weights of a checkpoint.
 fn continued(config: Config, from: &Checkpoint) -> Config {
-    Config { from: Some(from.id()), network: from.about.network, ..config }
+    // How cautious it is to be is found anew.
+    Config { from: Some(from.id()), network: NetworkConfig { caution: 0.0, ..from.about.network }, ..config }
 }
 
 /// Bytes that a run writes before it has anything to show for them.

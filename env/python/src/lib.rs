@@ -170,7 +170,7 @@ impl PyEpisode {
         let invalid = action >= self.seen.nodes.len();
         let node = self.seen.nodes[if invalid { self.seen.cheapest } else { action }];
         let elapsed = self.episode.step(node);
-        let reward = -self.reference.cost(self.episode.alpha(), elapsed.moved_bytes, elapsed.task_seconds);
+        let reward = -self.episode.cost_of(elapsed);
         self.see();
         Stepped { reward, invalid }
     }

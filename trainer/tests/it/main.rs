@@ -105,10 +105,11 @@ fn a_folder_with_a_run_is_not_overwritten() {
 
 #[test]
 fn bad_figures_are_all_named() {
-    let config = Config { rollouts: 1, clip: f64::NAN, scenarios: Vec::new(), ..small(1) };
+    let mut config = Config { rollouts: 1, clip: f64::NAN, scenarios: Vec::new(), ..small(1) };
+    config.network.caution = 5.0;
     let folder = tempfile::tempdir().unwrap();
     let error = run(config, &folder.path().join("run"), false).unwrap_err().to_string();
-    for field in ["rollouts is 1", "clip is NaN", "scenarios is empty"] {
+    for field in ["rollouts is 1", "clip is NaN", "scenarios is empty", "network.caution is 5"] {
         assert!(error.contains(field), "{error}");
     }
 }
