@@ -164,6 +164,10 @@ impl LayerNodes {
         if value { *word |= bit } else { *word &= !bit }
     }
 
+    fn any(&self, layer: LayerId) -> bool {
+        self.of(layer).iter().any(|&word| word != 0)
+    }
+
     fn count(&self, layer: LayerId) -> u32 {
         let first = layer as usize * self.stride;
         self.words[first..first + self.stride].iter().map(|word| word.count_ones()).sum()
@@ -194,6 +198,9 @@ pub struct Cluster {
     dataset_holders: Vec<Arc<Vec<NodeId>>>,
     /// How often each dataset was renewed: a copy of an older version is worthless.
     dataset_version: Vec<u32>,
+    /// See [`Cluster::waited_for_copy_s`] and [`Cluster::waited_for_image_s`].
+    dataset_waited_s: Vec<f64>,
+    image_waited_s: Vec<f64>,
     /// Arrivals per image, and of all tasks.
     image_rate: Vec<Rate>,
     total_rate: Rate,
@@ -236,6 +243,8 @@ impl Cluster {
             dataset_arriving: vec![0; catalogue.datasets.len()],
             dataset_holders: vec![Arc::default(); catalogue.datasets.len()],
             dataset_version: vec![0; catalogue.datasets.len()],
+            dataset_waited_s: vec![0.0; catalogue.datasets.len()],
+            image_waited_s: vec![0.0; catalogue.images.len()],
             image_rate: vec![Rate::default(); catalogue.images.len()],
             total_rate: Rate::default(),
             topology,
@@ -345,6 +354,7 @@ impl Cluster {
     pub fn place(&mut self, id: TaskId, task: Arc<Task>, node: NodeId, expected: Expected) -> bool {
         let admitted = self.fits_now(&task, node);
         let Expected { wait, span } = expected;
+        self.note_wait(&task, node, wait.as_s());
         let expected_end = self.now + wait + span;
         let accelerators = Vec::new();
         let mut commitment = Commitment { id, task, expected_end, span, admitted: false, accelerators };
@@ -357,6 +367,30 @@ impl Cluster {
         }
         self.node_mut(node).commitments.push(commitment);
         admitted
+    }
+
+    /// Notes that a task is to wait on a node, for what it finds there; what it does not find is copied now.
+    fn note_wait(&mut self, task: &Task, node: NodeId, wait_s: f64) {
+        if let Some(image) = task.image {
+            let (missing, arriving) = self.missing_image_bytes(image, node);
+            let layers = self.catalogue.images[image as usize].layers(self.class(node).arch);
+            let waited_s = &mut self.image_waited_s[image as usize];
+            if missing > arriving {
+                *waited_s = 0.0;
+            } else if wait_s > 0.0 && layers.iter().all(|&layer| !self.layer_arriving.any(layer)) {
+                *waited_s += wait_s;
+            }
+        }
+        let bytes = |&dataset: &DatasetId| self.catalogue.datasets[dataset as usize].bytes as f64;
+        let all: f64 = task.inputs.iter().map(bytes).sum();
+        for dataset in task.inputs.iter().filter(|_| all > 0.0) {
+            let waited_s = &mut self.dataset_waited_s[*dataset as usize];
+            if self.dataset_holders[*dataset as usize].binary_search(&node).is_err() {
+                *waited_s = 0.0;
+            } else if self.dataset_arriving[*dataset as usize] == 0 {
+                *waited_s += wait_s * bytes(dataset) / all;
+            }
+        }
     }
 
     fn admit(&mut self, node: NodeId, commitment: &mut Commitment) {
@@ -561,6 +595,28 @@ impl Cluster {
         self.dataset_version[dataset as usize]
     }
 
+    /// Seconds that tasks were to wait where they found a dataset since it was last renewed or copied for a task, while no
+    /// copy was on its way: what the lack of another copy has cost so far. Of a task that reads several, each counts by
+    /// its share of their bytes.
+    pub fn waited_for_copy_s(&self, dataset: DatasetId) -> f64 {
+        self.dataset_waited_s[dataset as usize]
+    }
+
+    /// The same of an image, since it was last pulled.
+    pub fn waited_for_image_s(&self, image: ImageId) -> f64 {
+        self.image_waited_s[image as usize]
+    }
+
+    /// Sets what [`Cluster::waited_for_copy_s`] tells, as it was reported.
+    pub fn set_waited_for_copy_s(&mut self, dataset: DatasetId, waited_s: f64) {
+        self.dataset_waited_s[dataset as usize] = waited_s;
+    }
+
+    /// Sets what [`Cluster::waited_for_image_s`] tells, as it was reported.
+    pub fn set_waited_for_image_s(&mut self, image: ImageId, waited_s: f64) {
+        self.image_waited_s[image as usize] = waited_s;
+    }
+
     /// Whether the item is there, whole and current.
     pub fn has_item(&self, item: Item, node: NodeId) -> bool {
         match item {
@@ -743,6 +799,7 @@ impl Cluster {
     pub fn renew_dataset(&mut self, dataset: DatasetId, origin: NodeId) {
         let item = Item::Dataset(dataset);
         self.dataset_version[dataset as usize] += 1;
+        self.dataset_waited_s[dataset as usize] = 0.0;
         for &node in std::mem::take(&mut self.dataset_holders[dataset as usize]).iter() {
             if node != origin {
                 self.remove(node, item);

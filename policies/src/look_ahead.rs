@@ -313,7 +313,8 @@ impl Policy for Guarded {
     fn score(&mut self, observation: &Observation<'_>, scores: &mut Vec<f64>) {
         self.policy.score(observation, scores);
         let chosen = crate::argmax(scores);
-        let costs: Vec<f64> = observation.candidates().iter().map(|c| observation.cost(c)).collect();
+        let cost = |c| observation.cost(&observation.net(c));
+        let costs: Vec<f64> = observation.candidates().iter().map(cost).collect();
         let least = |a: &usize, b: &usize| costs[*a].total_cmp(&costs[*b]);
         let greedy = (0..costs.len()).min_by(least).expect("an observation has a candidate");
         let dear = costs[chosen] > costs[greedy] * (1.0 + TRUSTED);

@@ -30,7 +30,8 @@ pub const PARTS: [&str; 15] = [
     "occupation",
     // Less to pull for the tasks of the same image that a minute brings; at most one of them counts.
     "pull-saved",
-    // Bytes of the inputs and the output, of the image, and of the image for the tasks to come.
+    // Bytes of the inputs and the output, of the image, and of the image for the tasks to come: without those that are
+    // earned, see `Observation::net`.
     "data",
     "image-data",
     "image-data-saved",
@@ -67,9 +68,8 @@ impl Prices {
     /// Expected costs of the candidates at `shortlist`.
     pub fn costs(&self, observation: &Observation<'_>, shortlist: &[usize]) -> Vec<f64> {
         let (prices, saved) = (self.at(observation), saved(observation));
-        let candidates = shortlist.iter().map(|&index| &observation.candidates()[index]);
-        let cost =
-            |candidate| parts(observation, candidate, saved).iter().zip(&prices).map(|(a, b)| a * b).sum();
+        let candidates = shortlist.iter().map(|&index| observation.net(&observation.candidates()[index]));
+        let cost = |c: Candidate| parts(observation, &c, saved).iter().zip(&prices).map(|(a, b)| a * b).sum();
         candidates.map(cost).collect()
     }
 
@@ -108,7 +108,7 @@ fn saved(observation: &Observation<'_>) -> f64 {
     (60.0 * rate).min(1.0)
 }
 
-/// The parts of a candidate's cost, in the order of [`PARTS`].
+/// The parts of a net candidate's cost, in the order of [`PARTS`].
 fn parts(observation: &Observation<'_>, c: &Candidate, saved: f64) -> [f64; PARTS.len()] {
     let cluster = observation.cluster;
     let (second, byte) = observation.rates();

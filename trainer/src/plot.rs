@@ -42,7 +42,7 @@ pub enum Scale {
 }
 
 /// Of a plot with its legend.
-pub const WIDTH: u32 = 620;
+const WIDTH: u32 = 665;
 const HEIGHT: u32 = 380;
 /// Width of the plot itself; the legend stands beside it.
 const PLOT_WIDTH: u32 = 470;

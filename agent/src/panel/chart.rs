@@ -1,7 +1,7 @@
 //! Plots in the colours of the page.
 
 use maud::{PreEscaped, html};
-use remora_trainer::plot::{Labels, Scale, Series, WIDTH, plot};
+use remora_trainer::plot::{Labels, Scale, Series, plot};
 
 use super::Part;
 
@@ -27,15 +27,10 @@ pub fn key<'a>(entries: impl IntoIterator<Item = (&'a str, &'a str)>) -> Part {
     } } }
 }
 
-/// Beside a plot, for legends in wide letters.
-const ROOM: u32 = 45;
-
 /// Black on white becomes text on ground.
 fn themed(svg: &str) -> String {
     let from = svg.find("<svg").unwrap_or(0);
-    let view = |width: u32| format!("viewBox=\"0 0 {width} ");
     svg[from..]
-        .replacen(&view(WIDTH), &view(WIDTH + ROOM), 1)
         .replace(" xmlns=\"http://www.w3.org/2000/svg\"", "")
         .replace("\"#FFFFFF\"", "\"none\"")
         .replace("\"#000000\"", "\"currentColor\"")

@@ -271,7 +271,7 @@ impl Driver {
         self.published(dataset, version, home);
         let holders = vec![self.name(home)];
         let dataset = self.world.catalogue.datasets[dataset as usize].name.clone();
-        self.tell(Change::DatasetFacts(wire::DatasetFacts { dataset, holders })).await
+        self.tell(Change::DatasetFacts(wire::DatasetFacts { dataset, holders, waited_s: None })).await
     }
 
     async fn made(&self, home: NodeId, dataset: u32, version: u32) -> bool {

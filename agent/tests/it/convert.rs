@@ -72,14 +72,20 @@ const CHANGES: &[Change] = &[
     |c, _, _, v| c.queue_limit = Some(v.whole),
     |c, _, _, v| c.peers = v.flag,
     |_, f, _, v| f.arrivals_per_s = v.number,
-    |_, f, _, v| f.images.push(wire::ImageFacts { image: "vision".to_owned(), arrivals_per_s: v.number }),
+    |_, f, _, v| {
+        f.images.push(wire::ImageFacts {
+            image: "vision".to_owned(),
+            arrivals_per_s: v.number,
+            waited_s: Some(v.number),
+        })
+    },
     |_, f, i, v| {
         let link = Some(i.index(4) as i64);
         f.links.push(wire::LinkFacts { link, up_transfers: v.whole, down_transfers: v.whole });
     },
     |_, f, _, v| {
         let (dataset, holders) = ("labels".to_owned(), vec!["desk".to_owned(), v.text.clone()]);
-        f.datasets.push(wire::DatasetFacts { dataset, holders });
+        f.datasets.push(wire::DatasetFacts { dataset, holders, waited_s: Some(v.number) });
     },
     |_, f, _, v| f.nodes[0].images.push(v.text.clone()),
     |_, f, _, v| f.nodes[0].arriving_layers.push(v.text.clone()),

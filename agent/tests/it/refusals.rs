@@ -145,7 +145,7 @@ async fn wrong_facts() {
     .await;
     refused_cluster(s, "facts.datasets[0].holders: names none of the dataset's homes", |_, f| {
         let holders = vec!["cloud".to_owned()];
-        f.datasets = vec![wire::DatasetFacts { dataset: "video".to_owned(), holders }];
+        f.datasets = vec![wire::DatasetFacts { dataset: "video".to_owned(), holders, waited_s: None }];
     })
     .await;
     refused_cluster(s, "facts.links[0].link: is 4, but the cluster has 4 links", |_, f| {

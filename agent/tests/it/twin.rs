@@ -102,3 +102,10 @@ async fn skippy() {
 async fn the_pretrained_network() {
     twins_agree("urban-sensing", "pretrained", 60).await;
 }
+
+/// What tasks have waited for is a fact like others.
+#[tokio::test]
+async fn the_pretrained_network_where_copies_are_earned() {
+    let serving = concat!(env!("CARGO_MANIFEST_DIR"), "/../policies/tests/data/serving.toml");
+    twins_agree(serving, "pretrained", 400).await;
+}

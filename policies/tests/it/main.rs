@@ -4,6 +4,7 @@
 
 mod baselines;
 mod bounds;
+mod copies;
 mod golden;
 mod graph;
 mod paper;

@@ -143,12 +143,13 @@ fn facts(cluster: &Cluster, layers: &[String], decisions: &BTreeMap<TaskId, Stri
     let images = cluster.catalogue.images.iter().enumerate().map(|(id, image)| wire::ImageFacts {
         image: image.name.clone(),
         arrivals_per_s: cluster.image_rate_per_s(id as ImageId),
+        waited_s: waited(cluster.waited_for_image_s(id as ImageId)),
     });
     wire::Facts {
         nodes: nodes.filter(|facts| !idle(facts)).collect(),
         datasets: moved_datasets(cluster),
         links: busy_links(cluster),
-        images: images.filter(|facts| facts.arrivals_per_s > 0.0).collect(),
+        images: images.filter(|facts| facts.arrivals_per_s > 0.0 || facts.waited_s.is_some()).collect(),
         arrivals_per_s: cluster.total_rate_per_s(),
         link_estimates: Vec::new(),
     }
@@ -215,12 +216,19 @@ fn moved_datasets(cluster: &Cluster) -> Vec<wire::DatasetFacts> {
         let holders = cluster.holders(id as DatasetId);
         let mut homes = dataset.homes.clone();
         homes.sort_unstable();
-        (holders != homes).then(|| wire::DatasetFacts {
+        let waited_s = waited(cluster.waited_for_copy_s(id as DatasetId));
+        (holders != homes || waited_s.is_some()).then(|| wire::DatasetFacts {
             dataset: dataset.name.clone(),
             holders: node_names(holders, &cluster.topology),
+            waited_s,
         })
     });
     datasets.collect()
+}
+
+/// Seconds, where there are any.
+fn waited(seconds: f64) -> Option<f64> {
+    (seconds > 0.0).then_some(seconds.min(MAX_S))
 }
 
 fn busy_links(cluster: &Cluster) -> Vec<wire::LinkFacts> {

@@ -1,0 +1,108 @@
+//! Copies of what everybody reads.
+
+use std::sync::Arc;
+
+use remora_env::cluster::Item;
+use remora_env::family::Family;
+use remora_env::{Episode, Next, Observation, Scenario};
+use remora_policies::prices::{Priced, Prices};
+use remora_policies::rollout::{Figures, play, reference};
+use remora_policies::{Policy, choose, tuned_greedy};
+
+const SERVING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/serving.toml");
+
+fn priced() -> Priced {
+    Priced { prices: Prices::default(), shortlist: 16 }
+}
+
+/// More is asked than the node with the weights can answer. No single task is worth a copy, so that a rule which looks at
+/// one at a time lets all of them wait.
+#[test]
+fn a_copy_is_made_once_its_lack_has_cost_as_much() {
+    let scenario = Scenario::load(SERVING).unwrap();
+    let reference = reference(&scenario);
+    let world = Arc::new(scenario.world(1));
+    let alpha = 0.5;
+    let cost = |policy: &mut dyn Policy| {
+        let figures = Figures::of(&play(&world, policy, alpha, reference));
+        (figures.cost_per_task(alpha, reference), figures.moved_bytes_per_task())
+    };
+    let (greedy, moved_by_greedy) = cost(tuned_greedy().as_mut());
+    let (earning, moved) = cost(&mut priced());
+    assert!(earning < 0.5 * greedy, "{earning} with copies as they are earned, {greedy} without");
+    assert!(moved > moved_by_greedy, "{moved} and {moved_by_greedy} bytes");
+}
+
+/// What waiting has cost counts from the last copy on, and not while one is on its way.
+#[test]
+fn waiting_is_counted_between_copies() {
+    let scenario = Scenario::load(SERVING).unwrap();
+    let mut episode = Episode::new(Arc::new(scenario.world(1)), 0.5, reference(&scenario));
+    let mut policy = priced();
+    let (mut copies, mut waited_s) = (0, 0.0);
+    while let Next::Decide(observation) = episode.next() {
+        let choice = choose(&mut policy, &observation);
+        let candidate = observation.candidates()[choice.index];
+        if candidate.missing_input_bytes > 0 {
+            (copies, waited_s) = (copies + 1, 0.0);
+        } else if !under_way(&observation, Item::Dataset(0)) {
+            waited_s += candidate.wait_s;
+        }
+        episode.step(choice.node);
+        assert_near(episode.cluster().waited_for_copy_s(0), waited_s);
+    }
+    assert!(copies > 1, "nothing was copied a second time");
+}
+
+/// The same of images, and what it comes to: no candidate is dearer for it, and none where the task would wait.
+#[test]
+fn waiting_for_images_is_counted_between_pulls() {
+    let mut earned = 0;
+    // What is reported late is counted late.
+    let members = (0..12).map(|member| Scenario::member(Family::Validation, member));
+    for scenario in members.filter(|scenario| scenario.file.faults.telemetry_s == 0.0) {
+        let mut episode = Episode::new(Arc::new(scenario.world(1)), 0.25, reference(&scenario));
+        let mut policy = priced();
+        let mut waited_s = vec![0.0; episode.cluster().catalogue.images.len()];
+        while let Next::Decide(observation) = episode.next() {
+            for candidate in observation.candidates() {
+                let net = observation.net(candidate);
+                let other = net.moved_bytes != candidate.moved_bytes;
+                assert!(net.moved_bytes <= candidate.moved_bytes && net.moved_bytes >= 0.0);
+                assert!(candidate.fits_now || !other, "a copy where the task would wait");
+                earned += usize::from(other);
+            }
+            let choice = choose(&mut policy, &observation);
+            let candidate = observation.candidates()[choice.index];
+            let image = observation.task.image;
+            let layers = |image: u32| {
+                let arch = observation.cluster.topology.nodes[choice.node as usize].arch;
+                observation.cluster.catalogue.images[image as usize].layers(arch)
+            };
+            if let Some(image) = image {
+                let pulled =
+                    || layers(image).iter().any(|&layer| under_way(&observation, Item::Layer(layer)));
+                if candidate.missing_image_bytes > candidate.arriving_image_bytes {
+                    waited_s[image as usize] = 0.0;
+                } else if !pulled() {
+                    waited_s[image as usize] += candidate.wait_s;
+                }
+            }
+            episode.step(choice.node);
+            if let Some(image) = image {
+                assert_near(episode.cluster().waited_for_image_s(image), waited_s[image as usize]);
+            }
+        }
+    }
+    assert!(earned > 0, "nobody waited long enough for an image");
+}
+
+fn assert_near(told_s: f64, want_s: f64) {
+    assert!((told_s - want_s).abs() <= 1e-6 * want_s.max(1.0), "{told_s} s, want {want_s} s");
+}
+
+/// Whether an item is on its way to any node.
+fn under_way(observation: &Observation<'_>, item: Item) -> bool {
+    let nodes = 0..observation.cluster.nodes.len() as u32;
+    nodes.into_iter().any(|node| observation.cluster.is_arriving(item, node))
+}
