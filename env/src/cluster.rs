@@ -381,14 +381,14 @@ impl Cluster {
                 *waited_s += wait_s;
             }
         }
-        let bytes = |&dataset: &DatasetId| self.catalogue.datasets[dataset as usize].bytes as f64;
+        let catalogue = Arc::clone(&self.catalogue);
+        let bytes = |&dataset: &DatasetId| catalogue.datasets[dataset as usize].bytes as f64;
         let all: f64 = task.inputs.iter().map(bytes).sum();
         for dataset in task.inputs.iter().filter(|_| all > 0.0) {
-            let waited_s = &mut self.dataset_waited_s[*dataset as usize];
-            if self.dataset_holders[*dataset as usize].binary_search(&node).is_err() {
-                *waited_s = 0.0;
+            if !self.has_dataset(*dataset, node) {
+                self.dataset_waited_s[*dataset as usize] = 0.0;
             } else if self.dataset_arriving[*dataset as usize] == 0 {
-                *waited_s += wait_s * bytes(dataset) / all;
+                self.dataset_waited_s[*dataset as usize] += wait_s * bytes(dataset) / all;
             }
         }
     }

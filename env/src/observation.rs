@@ -426,8 +426,9 @@ impl<'a> Observation<'a> {
         let cluster = self.cluster;
         let earned = |&input: &DatasetId| {
             let waited_s = SHARE * cluster.waited_for_copy_s(input);
-            let coming = cluster.has_dataset(input, node) || cluster.is_arriving(Item::Dataset(input), node);
-            if waited_s == 0.0 || coming {
+            let coming =
+                || cluster.has_dataset(input, node) || cluster.is_arriving(Item::Dataset(input), node);
+            if waited_s == 0.0 || coming() {
                 return 0.0;
             }
             let source = cluster.dataset_source(input, node);

@@ -92,10 +92,7 @@ impl Reported<'_> {
             let holders = holders
                 .map(|(index, name)| look_up(at.item("holders", index), "node", name, &self.names.nodes));
             self.held(at.field("holders"), dataset, holders.collect::<Result<_, _>>()?)?;
-            if wire.waited_s.is_some() {
-                let waited_s = at.field("waited_s").number(wire.waited_s, 0.0..=MAX_S)?;
-                self.cluster.set_waited_for_copy_s(dataset, waited_s);
-            }
+            self.cluster.set_waited_for_copy_s(dataset, waited_s(at, wire.waited_s)?);
         }
         Ok(())
     }
@@ -260,13 +257,15 @@ impl Reported<'_> {
             let at = at.item("images", index);
             let image = look_up(at.field("image"), "image", &wire.image, &self.names.images)?;
             self.cluster.set_image_rate_per_s(image, rate(at, wire.arrivals_per_s)?);
-            if wire.waited_s.is_some() {
-                let waited_s = at.field("waited_s").number(wire.waited_s, 0.0..=MAX_S)?;
-                self.cluster.set_waited_for_image_s(image, waited_s);
-            }
+            self.cluster.set_waited_for_image_s(image, waited_s(at, wire.waited_s)?);
         }
         Ok(())
     }
+}
+
+/// What tasks have waited for something, none where that was left out.
+fn waited_s(at: Field<'_>, waited_s: Option<f64>) -> Result<f64, Invalid> {
+    at.field("waited_s").number(waited_s.unwrap_or_default(), 0.0..=MAX_S)
 }
 
 /// A reported task, without the number that it gets.
