@@ -112,7 +112,7 @@ pub struct Rate {
 
 const RATE_HALF_LIFE_S: f64 = 300.0;
 /// What a link that is down counts as being left of it.
-const LEAST_SHARE: f64 = 1e-3;
+const LEAST_SHARE: f64 = 1e-2;
 
 impl Rate {
     fn from_per_s(per_s: f64, now: Time) -> Rate {
@@ -661,7 +661,7 @@ impl Cluster {
         }
     }
 
-    /// Takes all transfers off the links, which carry at least a thousandth of what they were made for. Returns what is on
+    /// Takes all transfers off the links, which carry at least a hundredth of what they were made for. Returns what is on
     /// its way, and which share of it is still to come if all goes as expected.
     pub(crate) fn take_loads(&mut self) -> Vec<(NodeId, Item, f64)> {
         for channel in 0..self.channel_load.len() as ChannelId {
@@ -858,14 +858,14 @@ impl Cluster {
     }
 
     fn share_channel(&mut self, channel: ChannelId) {
-        // Where the channel is down, as if a thousandth of it were left: it may come back.
+        // Where the channel is down, as if a hundredth of it were left: it may come back.
         let least = self.topology.channels()[channel as usize].capacity_bytes_per_s * LEAST_SHARE;
         let capacity = self.channel_capacity[channel as usize].max(least);
         self.channel_share[channel as usize] = capacity / f64::from(self.channel_load[channel as usize] + 1);
     }
 
     /// What one more transfer could expect of a channel: an equal share, bytes per second. Where the
-    /// channel is down, a thousandth of what it was made for: it may come back.
+    /// channel is down, a hundredth of what it was made for: it may come back.
     #[inline]
     pub fn channel_share(&self, channel: ChannelId) -> f64 {
         self.channel_share[channel as usize]

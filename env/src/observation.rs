@@ -59,7 +59,7 @@ use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
-use crate::catalogue::{Dataset, DatasetId, ExecutionTime, Kind, LayerId, Task};
+use crate::catalogue::{Dataset, DatasetId, ExecutionTime, ImageId, Kind, LayerId, Task};
 use crate::cluster::{Cluster, Expected, Item, TaskId};
 use crate::episode::Episode;
 use crate::resume::Arrivals;
@@ -164,7 +164,8 @@ impl Reference {
 }
 
 /// What placing the task on one node is expected to take, from the facts of now: links as they are
-/// shared at this moment, mean execution times, no knowledge of what comes.
+/// shared at this moment, mean execution times, no knowledge of what comes. Where it is to wait, what is on its
+/// way there comes closer meanwhile, and what those before it in the queue need will be there: they bring it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Candidate {
     pub node: NodeId,
@@ -175,7 +176,7 @@ pub struct Candidate {
     pub start_s: f64,
     pub execution_s: f64,
     pub store_s: f64,
-    /// Image bytes that the node lacks, and how many of them are on their way already.
+    /// Image bytes that the node lacks and nobody in its queue brings, and how many of them are on their way already.
     pub missing_image_bytes: u64,
     pub arriving_image_bytes: u64,
     pub missing_input_bytes: u64,
@@ -761,6 +762,8 @@ struct Estimator<'a> {
     /// Ways between a root and a switch that were walked for the node before: those of a site share
     /// them. One for each of the first few ways of a task.
     walked: [Walked; 4],
+    /// What waits in the queue of the node at hand.
+    queue: Vec<&'a Task>,
 }
 
 #[derive(Clone, Copy)]
@@ -786,6 +789,7 @@ impl<'a> Estimator<'a> {
             disk_needed: cluster.disk_needed(task),
             executions: cluster.executions(task),
             walked: [Walked::NOWHERE; 4],
+            queue: Vec::new(),
         }
     }
 
@@ -802,11 +806,20 @@ impl<'a> Estimator<'a> {
     #[inline(always)]
     fn estimate(&mut self, node: NodeId, alone_s: f64, candidate: &mut Candidate) {
         let class = self.cluster.class(node);
-        let used = self.cluster.nodes[node as usize].cpu_use_millis + u64::from(self.kind.cpu_use_millis);
+        let own = u64::from(self.kind.cpu_use_millis);
+        let mut used = self.cluster.nodes[node as usize].cpu_use_millis + own;
         candidate.node = node;
         candidate.fits_now = self.cluster.fits_now(self.task, node);
         if !candidate.fits_now {
             candidate.wait_s = self.cluster.expected_room(node).since_s(self.cluster.now);
+            // Who makes room for it is gone by then.
+            used = own.max(used - own);
+        }
+        let state = &self.cluster.nodes[node as usize];
+        self.queue.clear();
+        if state.queued > 0 {
+            let waiting = state.commitments.iter().filter(|commitment| !commitment.admitted);
+            self.queue.extend(waiting.map(|waiting| &*waiting.task));
         }
         candidate.start_s = class.startup_s;
         candidate.alone_s = alone_s;
@@ -853,14 +866,18 @@ impl<'a> Estimator<'a> {
     #[inline(always)]
     fn pull(&mut self, candidate: &mut Candidate) {
         let Some(image) = self.task.image else { return };
-        let (missing, arriving) = self.cluster.missing_image_bytes(image, candidate.node);
+        let (mut missing, arriving) = self.cluster.missing_image_bytes(image, candidate.node);
         if missing == 0 {
             return;
         }
-        candidate.missing_image_bytes = missing;
-        candidate.arriving_image_bytes = arriving;
         let (cluster, arch) = (self.cluster, self.cluster.class(candidate.node).arch);
         let layers = cluster.catalogue.images[image as usize].layers(arch);
+        if !self.queue.is_empty() {
+            let brought = layers.iter().filter(|&&layer| self.is_brought(layer, candidate.node));
+            missing -= brought.map(|&layer| cluster.catalogue.layers[layer as usize].bytes).sum::<u64>();
+        }
+        candidate.missing_image_bytes = missing;
+        candidate.arriving_image_bytes = arriving;
         if cluster.topology.peers {
             for &layer in layers {
                 self.pull_layer(layer, candidate);
@@ -871,13 +888,26 @@ impl<'a> Estimator<'a> {
         if arriving > 0 {
             let left_s = |&layer: &LayerId| cluster.arriving_s(Item::Layer(layer), candidate.node);
             let last_s = layers.iter().filter_map(left_s).fold(0.0, f64::max);
-            candidate.pull_s = candidate.pull_s.max(last_s);
+            candidate.pull_s = candidate.pull_s.max(last_s - candidate.wait_s);
         }
+    }
+
+    /// Whether a layer is neither on the node nor on its way there, but somebody in its queue needs it.
+    fn is_brought(&self, layer: LayerId, node: NodeId) -> bool {
+        let images = &self.cluster.catalogue.images;
+        let needs =
+            |image: ImageId| images[image as usize].layers(self.cluster.class(node).arch).contains(&layer);
+        let item = Item::Layer(layer);
+        !self.cluster.has_item(item, node)
+            && !self.cluster.is_arriving(item, node)
+            && self.queue.iter().any(|task| task.image.is_some_and(needs))
     }
 
     fn pull_layer(&mut self, layer: LayerId, candidate: &mut Candidate) {
         let item = Item::Layer(layer);
-        if !self.cluster.has_item(item, candidate.node) && !self.cluster.is_arriving(item, candidate.node) {
+        let there =
+            self.cluster.has_item(item, candidate.node) || self.cluster.is_arriving(item, candidate.node);
+        if !there && !self.is_brought(layer, candidate.node) {
             let source = self.cluster.layer_source(layer, candidate.node);
             self.pull_from(source, self.cluster.catalogue.layers[layer as usize].bytes, candidate);
         }
@@ -900,7 +930,10 @@ impl<'a> Estimator<'a> {
                 continue;
             }
             if let Some(left_s) = self.cluster.arriving_s(Item::Dataset(dataset), candidate.node) {
-                candidate.fetch_s = candidate.fetch_s.max(left_s);
+                candidate.fetch_s = candidate.fetch_s.max(left_s - candidate.wait_s);
+                continue;
+            }
+            if self.queue.iter().any(|task| task.inputs.contains(&dataset)) {
                 continue;
             }
             let source = self.cluster.dataset_source(dataset, candidate.node);

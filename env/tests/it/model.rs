@@ -128,6 +128,33 @@ fn layers_are_pulled_once() {
     near(outcomes[1].response_s(), 10.0 + 1.0 + 4.0);
 }
 
+/// What is on its way comes closer while a task waits, and what those before it in the queue need will be there.
+#[test]
+fn who_waits_finds_what_others_brought() {
+    let app = |index: usize| format!(r#""kind":"urgent","image":"app-{index}","inputs":["film"]"#);
+    let arrivals = [
+        (0.0, "shop/box-0", r#""kind":"urgent","image":"app-0""#),
+        (1.0, "shop/box-0", r#""kind":"urgent","image":"app-0""#),
+        (2.0, "shop/box-0", &app(1)),
+        (3.0, "shop/box-0", &app(1)),
+    ];
+    for text in [SHOP, &SHOP.replace("[topology]\n", "[topology]\npeers = true\n")] {
+        let (outcomes, seen) = run(text, &arrivals);
+        // One task at a time: the image is there long before the second begins.
+        near(seen[1].wait_s, 30.0 + 1.0 + 4.0 - 1.0);
+        near(seen[1].completion_s(), outcomes[1].response_s());
+        // Of the other image 10 MB are not under way, nor is the film; a third of the uplink is free at this moment, as two layers cross it.
+        near(seen[2].moved_bytes, 4.0 * 18e6);
+        near(seen[2].pull_s + seen[2].fetch_s, 54.0);
+        assert_eq!((seen[2].missing_image_bytes, seen[2].missing_input_bytes), (30_000_000, 8_000_000));
+        // The fourth needs the same.
+        near(seen[3].moved_bytes, 0.0);
+        near(seen[3].pull_s + seen[3].fetch_s, 0.0);
+        assert_eq!((seen[3].missing_image_bytes, seen[3].missing_input_bytes), (20_000_000, 0));
+        assert_eq!((outcomes[3].image_bytes, outcomes[3].input_bytes), (0, 0));
+    }
+}
+
 /// The second machine gets the image from the first: 30 MB over two links of 10 MB/s, not over the
 /// uplink.
 #[test]

@@ -82,7 +82,8 @@ fn waiting_for_images_is_counted_between_pulls() {
             if let Some(image) = image {
                 let pulled =
                     || layers(image).iter().any(|&layer| under_way(&observation, Item::Layer(layer)));
-                if candidate.missing_image_bytes > candidate.arriving_image_bytes {
+                let (missing, arriving) = observation.cluster.missing_image_bytes(image, choice.node);
+                if missing > arriving {
                     waited_s[image as usize] = 0.0;
                 } else if !pulled() {
                     waited_s[image as usize] += candidate.wait_s;
