@@ -260,10 +260,6 @@ struct Taker {
     alone_s: f64,
 }
 
-/// Of what tasks wait where their image and their data are, so much counts as for want of them elsewhere: for images, of 0.1,
-/// 0.3 and 1 what cost least on 120 members of train-family; for data, anything from 0.1 to 1 is as good.
-const SHARE: f64 = 0.3;
-
 /// What placing the task on each of the nodes that take it is expected to take.
 #[derive(Debug)]
 struct Estimates {
@@ -402,7 +398,7 @@ impl<'a> Observation<'a> {
     /// image, is set against what another copy costs: it is bought, where the task need not wait, once its lack has
     /// cost as much. Were it there at once and all waiting for want of it, that would never be more than twice as dear as the
     /// best in hindsight (rent or buy; for replicas of files: Black and Sleator, *Competitive algorithms for replication and
-    /// migration problems*, CMU-CS-89-201, 1989). Tasks wait for other reasons too, so a share of it counts.
+    /// migration problems*, CMU-CS-89-201, 1989).
     pub fn net(&self, c: &Candidate) -> Candidate {
         let (second, byte) = self.rates();
         let mut net = *c;
@@ -410,7 +406,7 @@ impl<'a> Observation<'a> {
             return net;
         }
         if let Some(image) = self.task.image {
-            let waited_s = SHARE * self.cluster.waited_for_image_s(image);
+            let waited_s = self.cluster.waited_for_image_s(image);
             net.image_moved_bytes = (c.image_moved_bytes - waited_s * second / byte).max(0.0);
             net.moved_bytes -= c.image_moved_bytes - net.image_moved_bytes;
         }
@@ -426,7 +422,7 @@ impl<'a> Observation<'a> {
         let (second, byte) = self.rates();
         let cluster = self.cluster;
         let earned = |&input: &DatasetId| {
-            let waited_s = SHARE * cluster.waited_for_copy_s(input);
+            let waited_s = cluster.waited_for_copy_s(input);
             let coming =
                 || cluster.has_dataset(input, node) || cluster.is_arriving(Item::Dataset(input), node);
             if waited_s == 0.0 || coming() {
