@@ -802,16 +802,17 @@ impl<'a> Estimator<'a> {
     #[inline(always)]
     fn estimate(&mut self, node: NodeId, alone_s: f64, candidate: &mut Candidate) {
         let class = self.cluster.class(node);
+        let state = &self.cluster.nodes[node as usize];
         let own = u64::from(self.kind.cpu_use_millis);
-        let mut used = self.cluster.nodes[node as usize].cpu_use_millis + own;
         candidate.node = node;
         candidate.fits_now = self.cluster.fits_now(self.task, node);
-        if !candidate.fits_now {
+        let used = if candidate.fits_now {
+            state.cpu_use_millis + own
+        } else {
             candidate.wait_s = self.cluster.expected_room(node).since_s(self.cluster.now);
             // Who makes room for it is gone by then.
-            used = own.max(used - own);
-        }
-        let state = &self.cluster.nodes[node as usize];
+            state.cpu_use_millis.max(own)
+        };
         self.queue.clear();
         if state.queued > 0 {
             let waiting = state.commitments.iter().filter(|commitment| !commitment.admitted);
