@@ -630,6 +630,11 @@ impl Cluster {
         self.nodes[node as usize].disk.get(&item).is_some_and(|stored| !stored.present)
     }
 
+    /// Whether the item is there or on its way there.
+    pub fn has_or_awaits(&self, item: Item, node: NodeId) -> bool {
+        self.has_item(item, node) || self.is_arriving(item, node)
+    }
+
     /// Seconds until an item on its way to the node is expected there; `None` where it is not on its way. See
     /// [`Time::expected_from`].
     #[inline]

@@ -176,9 +176,10 @@ pub struct Candidate {
     pub start_s: f64,
     pub execution_s: f64,
     pub store_s: f64,
-    /// Image bytes that the node lacks and nobody in its queue brings, and how many of them are on their way already.
+    /// Bytes of the image that the node lacks and nobody in its queue brings, and how many of them are on their way.
     pub missing_image_bytes: u64,
     pub arriving_image_bytes: u64,
+    /// Bytes of inputs to copy: neither there nor on their way, nor brought by anybody in its queue.
     pub missing_input_bytes: u64,
     /// Bytes to send to the output's home.
     pub output_bytes: u64,
@@ -423,9 +424,7 @@ impl<'a> Observation<'a> {
         let cluster = self.cluster;
         let earned = |&input: &DatasetId| {
             let waited_s = cluster.waited_for_copy_s(input);
-            let coming =
-                || cluster.has_dataset(input, node) || cluster.is_arriving(Item::Dataset(input), node);
-            if waited_s == 0.0 || coming() {
+            if waited_s == 0.0 || cluster.has_or_awaits(Item::Dataset(input), node) {
                 return 0.0;
             }
             let source = cluster.dataset_source(input, node);
@@ -870,8 +869,9 @@ impl<'a> Estimator<'a> {
         let (cluster, arch) = (self.cluster, self.cluster.class(candidate.node).arch);
         let layers = cluster.catalogue.images[image as usize].layers(arch);
         if !self.queue.is_empty() {
-            let brought = layers.iter().filter(|&&layer| self.is_brought(layer, candidate.node));
-            missing -= brought.map(|&layer| cluster.catalogue.layers[layer as usize].bytes).sum::<u64>();
+            let lacking = layers.iter().filter(|&&layer| self.lacks(layer, candidate.node));
+            let bytes = lacking.map(|&layer| cluster.catalogue.layers[layer as usize].bytes);
+            missing = arriving + bytes.sum::<u64>();
         }
         candidate.missing_image_bytes = missing;
         candidate.arriving_image_bytes = arriving;
@@ -889,22 +889,16 @@ impl<'a> Estimator<'a> {
         }
     }
 
-    /// Whether a layer is neither on the node nor on its way there, but somebody in its queue needs it.
-    fn is_brought(&self, layer: LayerId, node: NodeId) -> bool {
-        let images = &self.cluster.catalogue.images;
-        let needs =
-            |image: ImageId| images[image as usize].layers(self.cluster.class(node).arch).contains(&layer);
-        let item = Item::Layer(layer);
-        !self.cluster.has_item(item, node)
-            && !self.cluster.is_arriving(item, node)
-            && self.queue.iter().any(|task| task.image.is_some_and(needs))
+    /// Whether a layer is neither on the node nor on its way there, and nobody in its queue brings it.
+    fn lacks(&self, layer: LayerId, node: NodeId) -> bool {
+        let (images, arch) = (&self.cluster.catalogue.images, self.cluster.class(node).arch);
+        let needs = |image: ImageId| images[image as usize].layers(arch).contains(&layer);
+        let brought = || self.queue.iter().any(|task| task.image.is_some_and(needs));
+        !self.cluster.has_or_awaits(Item::Layer(layer), node) && !brought()
     }
 
     fn pull_layer(&mut self, layer: LayerId, candidate: &mut Candidate) {
-        let item = Item::Layer(layer);
-        let there =
-            self.cluster.has_item(item, candidate.node) || self.cluster.is_arriving(item, candidate.node);
-        if !there && !self.is_brought(layer, candidate.node) {
+        if self.lacks(layer, candidate.node) {
             let source = self.cluster.layer_source(layer, candidate.node);
             self.pull_from(source, self.cluster.catalogue.layers[layer as usize].bytes, candidate);
         }

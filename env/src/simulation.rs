@@ -313,7 +313,7 @@ impl Simulation {
         let items = self.cluster.needs(&self.world.tasks[task as usize].task, node);
         let mut awaiting = 0;
         for &item in &items {
-            if !self.cluster.has_item(item, node) && !self.cluster.is_arriving(item, node) {
+            if !self.cluster.has_or_awaits(item, node) {
                 self.fetch(task, node, item);
             }
             if !self.cluster.has_item(item, node) {

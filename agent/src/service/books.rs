@@ -308,8 +308,7 @@ impl Books {
     /// A task was admitted: what it lacks is under way from now on, its image as one transfer and each of its
     /// inputs as another.
     fn begin(&mut self, node: NodeId, id: TaskId, task: &Task) {
-        let lacking =
-            |item: &Item| !self.cluster.has_item(*item, node) && !self.cluster.is_arriving(*item, node);
+        let lacking = |item: &Item| !self.cluster.has_or_awaits(*item, node);
         let lacking: Vec<Item> = self.cluster.needs(task, node).into_iter().filter(lacking).collect();
         let (layers, datasets): (Vec<_>, Vec<_>) =
             lacking.into_iter().partition(|item| matches!(item, Item::Layer(_)));

@@ -143,7 +143,8 @@ fn who_waits_finds_what_others_brought() {
         // One task at a time: the image is there long before the second begins.
         near(seen[1].wait_s, 30.0 + 1.0 + 4.0 - 1.0);
         near(seen[1].completion_s(), outcomes[1].response_s());
-        // Of the other image 10 MB are not under way, nor is the film; a third of the uplink is free at this moment, as two layers cross it.
+        // Of the other image 10 MB are not under way, nor is the film; as two layers cross the uplink, a third of
+        // it is free at this moment.
         near(seen[2].moved_bytes, 4.0 * 18e6);
         near(seen[2].pull_s + seen[2].fetch_s, 54.0);
         assert_eq!((seen[2].missing_image_bytes, seen[2].missing_input_bytes), (30_000_000, 8_000_000));

@@ -162,7 +162,7 @@ impl Reported<'_> {
             }
             _ => return Err(at.refuse("names a layer and a dataset, want one of them")),
         };
-        if self.cluster.has_item(item, node) || self.cluster.is_arriving(item, node) {
+        if self.cluster.has_or_awaits(item, node) {
             return Err(at.refuse("is there or on its way already"));
         }
         let remaining_s =
