@@ -3,11 +3,14 @@
 //! The same arithmetic as [`ActorCritic::logits`] up to the order of sums. A tensor operation costs more to begin than
 //! sixteen candidates cost to score, and half of what a rectifier lets through is zero and can be passed over.
 
+use pulp::Arch;
+
 use crate::learned::{ADVICE, INPUT_COUNT};
 use crate::network::{ActorCritic, Weight};
 
-/// Outputs that are summed up side by side: four vectors of what every processor of the architecture has.
-const LANES: usize = 16;
+/// Outputs that are summed up side by side: as many as keep a processor with AVX2 adding until a sum can be added to
+/// again, and find room in the registers of one without.
+const LANES: usize = 32;
 type Lanes = [f32; LANES];
 
 /// A layer: outputs in blocks of [`LANES`], the last one padded with zeros.
@@ -37,6 +40,7 @@ impl Layer {
     }
 
     /// Rectified outputs `[blocks]` of inputs that are given without their zeros, with their places.
+    #[inline(always)]
     fn rectified(&self, x: &[(u32, f32)], y: &mut [Lanes]) {
         let blocks = self.weights.chunks_exact(self.inputs).zip(&self.bias);
         for ((weights, bias), y) in blocks.zip(y) {
@@ -57,6 +61,7 @@ impl Layer {
 }
 
 /// Inputs that are not zero, into `places` `[inputs]`; how many there are.
+#[inline(always)]
 fn nonzero<'a>(x: impl Iterator<Item = &'a f32>, places: &mut [(u32, f32)]) -> usize {
     let mut count = 0;
     for (place, &x) in x.enumerate() {
@@ -69,6 +74,7 @@ fn nonzero<'a>(x: impl Iterator<Item = &'a f32>, places: &mut [(u32, f32)]) -> u
 /// A network that scores candidates one by one.
 #[derive(Clone, Debug)]
 pub struct Forward {
+    arch: Arch,
     embed: Layer,
     mix: Layer,
     /// Weights of the last activations, and of the advice; what is added to both.
@@ -98,6 +104,7 @@ impl Forward {
         }
         let advice = &find("advice.weight").values;
         Some(Forward {
+            arch: Arch::new(),
             advice: std::array::from_fn(|index| advice[index]),
             bias: find("score.bias").values[0] + find("advice.bias").values[0],
             places: vec![(0, 0.0); embed.inputs.max(mix.inputs)],
@@ -109,8 +116,27 @@ impl Forward {
         })
     }
 
-    /// Preference for a candidate with these features `[INPUT_COUNT]`.
-    pub fn logit(&mut self, features: &[f32]) -> f32 {
+    /// Tells the preference for each candidate, given by a key and features `[INPUT_COUNT]`. Wide vectors, where the
+    /// processor has them, change no number: each output is summed up in the same order.
+    pub fn logits<'a, K>(
+        &mut self,
+        rows: impl Iterator<Item = (K, &'a [f32])>,
+        mut tell: impl FnMut(K, f32),
+    ) {
+        let arch = self.arch;
+        arch.dispatch(
+            // Only what is inlined here is compiled for these vectors.
+            #[inline(always)]
+            || {
+                for (key, row) in rows {
+                    tell(key, self.logit(row));
+                }
+            },
+        );
+    }
+
+    #[inline(always)]
+    fn logit(&mut self, features: &[f32]) -> f32 {
         let count = nonzero(features.iter(), &mut self.places);
         self.embed.rectified(&self.places[..count], &mut self.embedded);
         // The padding at the end is zero.

@@ -179,11 +179,16 @@ impl Policy for Learned {
         inputs.clear();
         let advised = inputs.push(observation, network);
         let shortlist = &inputs.shortlists[0];
-        let rows = inputs.features.chunks_exact(INPUT_COUNT);
-        let mut write = |(&index, logit): (&usize, f32)| scores[index] = f64::from(logit);
         match forward {
-            Some(forward) => shortlist.iter().zip(rows.map(|row| forward.logit(row))).for_each(&mut write),
-            None => shortlist.iter().zip(inputs.logits(network)).for_each(&mut write),
+            Some(forward) => {
+                let rows = inputs.features.chunks_exact(INPUT_COUNT);
+                forward.logits(shortlist.iter().zip(rows), |&index, logit| scores[index] = f64::from(logit));
+            }
+            None => {
+                for (&index, logit) in shortlist.iter().zip(inputs.logits(network)) {
+                    scores[index] = f64::from(logit);
+                }
+            }
         }
         if let Some(advised) = advised {
             scores[shortlist[advised]] += f64::from(network.config.caution);

@@ -186,8 +186,10 @@ struct Note {
 
 impl Note {
     /// Follows an answer to its end.
-    fn answer(mut self, mut response: Response<Body>, id: HeaderValue) -> Response<Body> {
+    fn answer(mut self, mut response: Response<Body>, mut id: HeaderValue) -> Response<Body> {
         self.code = status_of(response.headers());
+        // It does not come again: neither side is to remember it for the next answer.
+        id.set_sensitive(true);
         response.headers_mut().insert(REQUEST_ID, id);
         response.map(|body| Body::new(Noted { body, note: self }))
     }

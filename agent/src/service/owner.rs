@@ -21,7 +21,7 @@ use super::Clock;
 use super::books::{Books, Chooser};
 use super::convert::{Field, Registration};
 use super::feed::{Entry, Event, Feed};
-use super::messages::Summary;
+use super::messages::{Answer, Summary};
 use super::policies::Policies;
 use super::refusal::Refusal;
 use super::restart::Before;
@@ -38,6 +38,9 @@ pub(super) use handle::{
 const MAX_CLUSTERS: usize = 1000;
 /// Commands that may wait; beyond that they are refused.
 const WAITING: usize = 1024;
+/// Most commands that are carried out before anybody is told where tasks were placed: connections then wake once for
+/// all answers, which go out together.
+const TOGETHER: usize = 16;
 /// How often decisions without an outcome are looked for.
 const TICK: Duration = Duration::from_secs(1);
 /// Events of a cluster after which it is kept as it stands.
@@ -55,6 +58,18 @@ struct Owner {
     /// Who writes down what happens; nobody where nothing is to survive.
     scribe: Option<Scribe>,
     storage: Option<Arc<Storage>>,
+}
+
+/// Where a task was placed, and who wants to know.
+struct Placed {
+    answer: Result<Arc<Answer>, Refusal>,
+    reply: Reply<Arc<Answer>>,
+}
+
+impl Placed {
+    fn tell(self) {
+        drop(self.reply.send(self.answer));
+    }
 }
 
 /// A cluster, and what happens to it.
@@ -98,31 +113,33 @@ pub(super) fn start(
     let task = tokio::spawn(async move {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut together = Vec::with_capacity(TOGETHER);
+        let mut placed = Vec::with_capacity(TOGETHER);
         loop {
-            let command = tokio::select! {
-                command = commands.recv() => match command {
-                    None => break,
-                    command => command,
+            let count = tokio::select! {
+                count = commands.recv_many(&mut together, TOGETHER) => match count {
+                    0 => break,
+                    count => count,
                 },
-                _ = tick.tick() => None,
+                _ = tick.tick() => 0,
             };
             // Whoever had it before left it broken.
             let Ok(mut owner) = desk.owner.lock() else { break };
-            match command {
-                Some(command) => {
-                    owner.handle(command);
-                    desk.waiting.fetch_sub(1, Ordering::AcqRel);
-                }
-                None => owner.tick(),
+            if count == 0 {
+                owner.tick();
             }
+            placed.extend(together.drain(..).filter_map(|command| owner.handle(command)));
+            drop(owner);
+            desk.waiting.fetch_sub(count, Ordering::AcqRel);
+            placed.drain(..).for_each(Placed::tell);
         }
     });
     (handle, task)
 }
 
 impl Owner {
-    /// Whoever asked may have gone: then there is nobody to tell.
-    fn handle(&mut self, command: Command) {
+    /// Whoever asked may have gone: then there is nobody to tell. Who asked for a place is still to be told.
+    fn handle(&mut self, command: Command) -> Option<Placed> {
         match command {
             Command::Register(registration, request, reply) => {
                 drop(reply.send(self.register(*registration, request)));
@@ -137,7 +154,9 @@ impl Owner {
             Command::Watch(id, after, reply) => drop(reply.send(self.watch(&id, after))),
             // A decision that nobody hears of would never end.
             Command::Place(_, _, reply) if reply.is_closed() => {}
-            Command::Place(order, request, reply) => drop(reply.send(self.place(&order, request))),
+            Command::Place(order, request, reply) => {
+                return Some(Placed { answer: self.place(&order, request), reply });
+            }
             Command::Report(report, request, reply) => drop(reply.send(self.report(&report, request))),
             Command::Explain(cluster, id, reply) => drop(reply.send(self.explain(&cluster, &id))),
             Command::Dispute(dispute, actor, reply) => drop(reply.send(self.dispute(dispute, actor))),
@@ -147,6 +166,7 @@ impl Owner {
             Command::Flush(reply) => drop(reply.send(Ok(((), self.flushed())))),
             Command::Policies(command) => self.policies(command),
         }
+        None
     }
 
     fn tick(&mut self) {

@@ -158,10 +158,10 @@ fn scoring_without_tensors_changes_nothing() {
             inputs.push(&observation, &network);
             let shortlist = &inputs.shortlists[0];
             let expected = &inputs.logits(&network)[..shortlist.len()];
-            for (row, expected) in inputs.features.chunks_exact(INPUT_COUNT).zip(expected) {
-                let logit = forward.logit(row);
+            let rows = inputs.features.chunks_exact(INPUT_COUNT);
+            forward.logits(expected.iter().zip(rows), |expected, logit| {
                 assert!((logit - expected).abs() <= 1e-5 * expected.abs().max(1.0), "{logit} and {expected}");
-            }
+            });
             let choice = choose(&mut policy, &observation);
             let chosen = shortlist.iter().position(|&index| index == choice.index).unwrap();
             let best = expected.iter().copied().fold(f32::NEG_INFINITY, f32::max);

@@ -175,7 +175,11 @@ impl Desk {
         if self.waiting.load(Ordering::Acquire) > 0 {
             return Some(command);
         }
-        owner.handle(command);
+        let placed = owner.handle(command);
+        drop(owner);
+        if let Some(placed) = placed {
+            placed.tell();
+        }
         None
     }
 }
