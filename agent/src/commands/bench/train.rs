@@ -2,14 +2,17 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use burn::tensor::{Device, Distribution, Tensor};
 use clap::Args as ClapArgs;
 use cpu_time::ProcessTime;
-use remora_env::Scenarios;
-use remora_policies::learned::INPUT_COUNT;
+use remora_env::{Scenario, Scenarios, World};
+use remora_policies::learned::{INPUT_COUNT, Learned};
+use remora_policies::rollout::{Figures, play, reference};
+use remora_policies::{Policy, by_name};
 use remora_trainer::Config;
 use remora_trainer::course::Course;
 use remora_trainer::learner::Learner;
@@ -28,19 +31,39 @@ pub struct Args {
     /// A Python interpreter with torch, and with `remora_env` and sb3-contrib, to compare with.
     #[arg(long)]
     python: Option<PathBuf>,
+    /// CPU minutes for which Stable-Baselines3 learns urban-sensing at α = 0.5. Then PPO here learns it from nothing too, without
+    /// prices or labels, until it costs as little.
+    #[arg(long, value_name = "MINUTES", requires = "python", default_value_t = 0)]
+    learn: usize,
 }
 
 #[derive(Debug, Serialize)]
 struct Row {
     phase: &'static str,
     /// Decisions, labels or samples per second, by all cores.
-    per_s: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    per_s: Option<f64>,
     /// Of the time of an iteration.
     #[serde(skip_serializing_if = "Option::is_none")]
     share: Option<f64>,
     /// Arithmetic done, over what one core does at most.
     #[serde(skip_serializing_if = "Option::is_none")]
     ratio_to_limit: Option<f64>,
+    /// CPU seconds of learning, and the cost over that of `greedy-marginal` that they led to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    learnt: Option<Learnt>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Learnt {
+    cpu_s: f64,
+    cost: f64,
+}
+
+impl Row {
+    fn new(phase: &'static str, per_s: Option<f64>) -> Row {
+        Row { phase, per_s, share: None, ratio_to_limit: None, learnt: None }
+    }
 }
 
 pub fn run(args: &Args, json: bool) -> Result<()> {
@@ -50,43 +73,48 @@ pub fn run(args: &Args, json: bool) -> Result<()> {
     let learnt_per_s = improve.gradient_samples / improve.update_s;
     let of_iteration = |seconds: f64| Some(seconds / (improve.collect_s + improve.update_s));
     rows.push(Row {
-        phase: "rollouts",
-        per_s: improve.decisions / improve.collect_s,
         share: of_iteration(improve.collect_s),
-        ratio_to_limit: None,
+        ..Row::new("rollouts", Some(improve.decisions / improve.collect_s))
     });
     rows.push(Row {
-        phase: "update",
-        per_s: learnt_per_s,
         share: of_iteration(improve.update_s),
         ratio_to_limit: Some(learnt_per_s * sample_flops(&Config::default()) / limit),
+        ..Row::new("update", Some(learnt_per_s))
     });
-    let (decisions, seconds) = (improve.decisions, improve.collect_s + improve.update_s);
-    rows.push(Row { phase: "end to end", per_s: decisions / seconds, share: None, ratio_to_limit: None });
+    let seconds = improve.collect_s + improve.update_s;
+    rows.push(Row::new("end to end", Some(improve.decisions / seconds)));
     let label = phase(args, 1.0)?;
-    let share = label.collect_s / (label.collect_s + label.update_s);
     rows.push(Row {
-        phase: "labels",
-        per_s: label.labels / label.collect_s,
-        share: Some(share),
-        ratio_to_limit: None,
+        share: Some(label.collect_s / (label.collect_s + label.update_s)),
+        ..Row::new("labels", Some(label.labels / label.collect_s))
     });
     if let Some(python) = &args.python {
-        rows.extend(peers(python)?);
+        rows.extend(peers(python, args.learn)?);
+        if let Some(peer) = rows.last().and_then(|row| row.learnt) {
+            rows.push(Row { learnt: Some(learn(peer.cost)?), ..Row::new("the same here", None) });
+        }
     }
     if json {
         return tables::print_rows(&rows);
     }
-    let mut table = table(&["phase", "per second", "share of an iteration", "of the limit"]);
-    let optional = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.2}"));
+    let mut table =
+        table(&["phase", "per second", "share of an iteration", "of the limit", "CPU s", "to a cost of"]);
+    let optional =
+        |value: Option<f64>, digits| value.map_or_else(String::new, |value| format!("{value:.digits$}"));
     for row in &rows {
-        let cells = [format!("{:.0}", row.per_s), optional(row.share), optional(row.ratio_to_limit)];
-        table.add_row([row.phase.to_owned()].into_iter().chain(cells));
+        table.add_row([
+            row.phase.to_owned(),
+            optional(row.per_s, 0),
+            optional(row.share, 2),
+            optional(row.ratio_to_limit, 2),
+            optional(row.learnt.map(|learnt| learnt.cpu_s), 0),
+            optional(row.learnt.map(|learnt| learnt.cost), 3),
+        ]);
     }
     print(table)?;
     print(format_args!(
         "Rollouts are decisions, updates gradient samples of one decision with its shortlist. The limit: {:.0} GFLOP/s\n\
-         of one core, multiplying matrices of {SIDE} by {SIDE}.",
+         of one core, multiplying matrices of {SIDE} by {SIDE}. Costs: over greedy-marginal, ten held-out worlds.",
         limit / 1e9
     ))
 }
@@ -148,13 +176,20 @@ fn peak() -> f64 {
     best
 }
 
+/// What is learnt beside Stable-Baselines3, and on how many worlds it is judged.
+const LEARNT: &str = "urban-sensing";
+const ALPHA: f64 = 0.5;
+const WORLDS: u64 = 10;
+const MOST_ITERATIONS: usize = 200;
+
 const PEERS: &str = include_str!("peers.py");
 const SECONDS: usize = 3;
 
 /// The same with PyTorch, and end to end with Stable-Baselines3.
-fn peers(python: &PathBuf) -> Result<Vec<Row>> {
+fn peers(python: &PathBuf, minutes: usize) -> Result<Vec<Row>> {
     let config = Config::default();
-    let shape = [INPUT_COUNT, config.network.hidden, config.network.shortlist, config.minibatch, SECONDS];
+    let (hidden, shortlist) = (config.network.hidden, config.network.shortlist);
+    let shape = [INPUT_COUNT, hidden, shortlist, config.minibatch, SECONDS, minutes];
     let output = Command::new(python)
         .args(["-c", PEERS])
         .args(shape.map(|number| number.to_string()))
@@ -165,14 +200,44 @@ fn peers(python: &PathBuf) -> Result<Vec<Row>> {
     }
     let last = output.stdout.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty());
     let figures: serde_json::Value = serde_json::from_slice(last.unwrap_or_default())?;
-    let rows = [("update in PyTorch, one thread", "pytorch"), ("end to end in Stable-Baselines3", "sb3")];
     for missing in ["pytorch_missing", "sb3_missing"] {
         if let Some(why) = figures[missing].as_str() {
             eprintln!("left out: {why}");
         }
     }
-    let row = |(phase, key): (&'static str, &str)| {
-        figures[key].as_f64().map(|per_s| Row { phase, per_s, share: None, ratio_to_limit: None })
+    let figure = |key: &str| figures[key].as_f64();
+    let learnt = figure("sb3_cpu_s").zip(figure("sb3_cost")).map(|(cpu_s, cost)| Learnt { cpu_s, cost });
+    let pytorch = Row::new("update in PyTorch, one thread", figure("pytorch"));
+    let sb3 = Row { learnt, ..Row::new("end to end in Stable-Baselines3", figure("sb3")) };
+    Ok([pytorch, sb3].into_iter().filter(|row| row.per_s.is_some()).collect())
+}
+
+/// PPO from random weights that no prices advise, until it costs as little.
+fn learn(cost: f64) -> Result<Learnt> {
+    let mut config = Config { alpha: Some(ALPHA), validate_every: 1, ..Config::default() };
+    (config.evolution.until, config.labels.until, config.network.advised) = (0.0, 0.0, false);
+    let scenario = Scenario::load(LEARNT)?;
+    let course = Course::new(Scenarios::load(LEARNT)?, config.tasks);
+    let reference = reference(&scenario);
+    let worlds: Vec<Arc<World>> = (0..WORLDS).map(|seed| Arc::new(scenario.world(seed))).collect();
+    let costs = |policy: &mut dyn Policy| -> Vec<f64> {
+        let cost =
+            |world| Figures::of(&play(world, policy, ALPHA, reference)).cost_per_task(ALPHA, reference);
+        worlds.iter().map(cost).collect()
     };
-    Ok(rows.into_iter().filter_map(row).collect())
+    let greedy = costs(by_name("greedy-marginal", 0)?.as_mut());
+    let mut learner = Learner::new(config, vec![course]);
+    let mut cpu_s = 0.0;
+    for _ in 0..MOST_ITERATIONS {
+        let started = ProcessTime::now();
+        learner.step(0.0).map_err(|_| anyhow::anyhow!("a loss was no number"))?;
+        cpu_s += started.elapsed().as_secs_f64();
+        let ours = costs(&mut Learned::from_network("ppo", learner.playing()));
+        let ratios = ours.iter().zip(&greedy).map(|(ours, its)| (ours / its).ln());
+        let ours = (ratios.sum::<f64>() / WORLDS as f64).exp();
+        if ours <= cost {
+            return Ok(Learnt { cpu_s, cost: ours });
+        }
+    }
+    bail!("PPO did not come to {cost:.3} of greedy-marginal in {MOST_ITERATIONS} iterations")
 }
