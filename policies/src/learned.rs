@@ -62,6 +62,15 @@ impl Inputs {
         advised
     }
 
+    /// None yet, with room for so many, so that none of them is moved as they become more.
+    pub fn with_room(decisions: usize, size: usize) -> Inputs {
+        Inputs {
+            shortlists: Vec::with_capacity(decisions),
+            features: Vec::with_capacity(decisions * size * INPUT_COUNT),
+            mask: Vec::with_capacity(decisions * size),
+        }
+    }
+
     /// Adds the decisions of others after those of this one.
     pub fn append(&mut self, mut other: Inputs) {
         self.shortlists.append(&mut other.shortlists);
@@ -69,20 +78,25 @@ impl Inputs {
         self.mask.append(&mut other.mask);
     }
 
-    /// Some of the decisions.
-    pub fn rows(&self, rows: &[usize]) -> Inputs {
-        let size = self.mask.len() / self.shortlists.len().max(1);
-        Inputs {
-            shortlists: rows.iter().map(|&row| self.shortlists[row].clone()).collect(),
-            features: pick(&self.features, rows, size * INPUT_COUNT),
-            mask: pick(&self.mask, rows, size),
-        }
+    /// Candidates of each decision, with the padding.
+    pub fn size(&self) -> usize {
+        self.mask.len() / self.shortlists.len().max(1)
     }
 
-    /// What a network on the processor says of them, `[decisions, size]` row by row.
-    pub fn logits(&self, network: &ActorCritic) -> Vec<f32> {
-        let (features, mask) = self.tensors(network.config.shortlist, &Device::flex());
-        network.logits(features, mask).into_data().try_to_vec().expect("logits are 32-bit floats")
+    /// Some of the decisions.
+    pub fn rows(&self, rows: &[usize]) -> Inputs {
+        let mut picked = Inputs::with_room(rows.len(), self.size());
+        rows.iter().for_each(|&row| picked.push_row(self, row));
+        picked
+    }
+
+    /// Adds one decision of others.
+    pub fn push_row(&mut self, others: &Inputs, row: usize) {
+        let size = others.size();
+        let width = size * INPUT_COUNT;
+        self.shortlists.push(others.shortlists[row].clone());
+        self.features.extend_from_slice(&others.features[row * width..(row + 1) * width]);
+        self.mask.extend_from_slice(&others.mask[row * size..(row + 1) * size]);
     }
 
     /// Values of one feature of all candidates.
@@ -100,25 +114,17 @@ impl Inputs {
 
     /// Takes away the first decisions.
     pub fn forget(&mut self, count: usize) {
-        let size = self.mask.len() / self.shortlists.len().max(1);
+        let size = self.size();
         self.shortlists.drain(..count);
         self.features.drain(..count * size * INPUT_COUNT);
         self.mask.drain(..count * size);
     }
 
-    /// Features `[rows, size, INPUT_COUNT]` and mask `[rows, size]` of some of the decisions.
-    pub fn batch(&self, rows: &[usize], size: usize, device: &Device) -> (Tensor<3>, Tensor<2>) {
-        let features = pick(&self.features, rows, size * INPUT_COUNT);
-        let features = TensorData::new(features, [rows.len(), size, INPUT_COUNT]);
-        let mask = TensorData::new(pick(&self.mask, rows, size), [rows.len(), size]);
-        (Tensor::from_data(features, device), Tensor::from_data(mask, device))
-    }
-
     /// Features `[decisions, size, INPUT_COUNT]` and mask `[decisions, size]`.
-    pub fn tensors(&self, size: usize, device: &Device) -> (Tensor<3>, Tensor<2>) {
+    pub fn into_tensors(self, size: usize, device: &Device) -> (Tensor<3>, Tensor<2>) {
         let decisions = self.shortlists.len();
-        let features = TensorData::new(self.features.clone(), [decisions, size, INPUT_COUNT]);
-        let mask = TensorData::new(self.mask.clone(), [decisions, size]);
+        let features = TensorData::new(self.features, [decisions, size, INPUT_COUNT]);
+        let mask = TensorData::new(self.mask, [decisions, size]);
         (Tensor::from_data(features, device), Tensor::from_data(mask, device))
     }
 }
@@ -142,13 +148,48 @@ pub fn pick(values: &[f32], rows: &[usize], width: usize) -> Vec<f32> {
     picked
 }
 
+/// A network on the processor, ready to be asked one decision after another.
+#[derive(Clone, Debug)]
+pub struct Scorer {
+    network: ActorCritic,
+    /// The network without tensors, where it can do without.
+    forward: Option<Forward>,
+}
+
+impl Scorer {
+    pub fn new(network: ActorCritic) -> Scorer {
+        Scorer { forward: Forward::of(&network), network }
+    }
+
+    pub fn network(&self) -> &ActorCritic {
+        &self.network
+    }
+
+    /// Tells the network's preference for each candidate of the last decision of `inputs`, by its position in the
+    /// shortlist.
+    pub fn logits(&mut self, inputs: &Inputs, mut tell: impl FnMut(usize, f32)) {
+        let last = inputs.shortlists.len() - 1;
+        let (size, count) = (self.network.config.shortlist, inputs.shortlists[last].len());
+        match &mut self.forward {
+            Some(forward) => {
+                let rows = inputs.features[last * size * INPUT_COUNT..].chunks_exact(INPUT_COUNT);
+                forward.logits((0..count).zip(rows), tell);
+            }
+            None => {
+                let (features, mask) = inputs.rows(&[last]).into_tensors(size, &Device::flex());
+                let logits = self.network.logits(features, mask).into_data().try_to_vec::<f32>();
+                let logits = logits.expect("logits are 32-bit floats").into_iter().take(count);
+                logits.enumerate().for_each(|(position, logit)| tell(position, logit));
+            }
+        }
+    }
+}
+
 /// A trained network that places.
 #[derive(Clone, Debug)]
 pub struct Learned {
     name: String,
-    network: ActorCritic,
-    /// The network without tensors, where it can do without.
-    forward: Option<Forward>,
+    scorer: Scorer,
     /// What it was asked last: only the room is used again.
     inputs: Inputs,
 }
@@ -161,8 +202,7 @@ impl Learned {
 
     /// A network in training, as it stands.
     pub fn from_network(name: &str, network: ActorCritic) -> Learned {
-        let forward = Forward::of(&network);
-        Learned { name: name.to_owned(), network, forward, inputs: Inputs::default() }
+        Learned { name: name.to_owned(), scorer: Scorer::new(network), inputs: Inputs::default() }
     }
 }
 
@@ -175,23 +215,14 @@ impl Policy for Learned {
     /// prices advise; the rest is not considered.
     fn score(&mut self, observation: &Observation<'_>, scores: &mut Vec<f64>) {
         scores.resize(observation.count(), f64::NEG_INFINITY);
-        let Learned { network, forward, inputs, .. } = self;
+        let Learned { scorer, inputs, .. } = self;
         inputs.clear();
-        let advised = inputs.push(observation, network);
-        let shortlist = &inputs.shortlists[0];
-        match forward {
-            Some(forward) => {
-                let rows = inputs.features.chunks_exact(INPUT_COUNT);
-                forward.logits(shortlist.iter().zip(rows), |&index, logit| scores[index] = f64::from(logit));
-            }
-            None => {
-                for (&index, logit) in shortlist.iter().zip(inputs.logits(network)) {
-                    scores[index] = f64::from(logit);
-                }
-            }
-        }
+        let advised = inputs.push(observation, scorer.network());
+        scorer.logits(inputs, |position, logit| {
+            scores[inputs.shortlists[0][position]] = f64::from(logit);
+        });
         if let Some(advised) = advised {
-            scores[shortlist[advised]] += f64::from(network.config.caution);
+            scores[inputs.shortlists[0][advised]] += f64::from(scorer.network().config.caution);
         }
     }
 }

@@ -4,16 +4,15 @@
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use burn::tensor::activation::log_softmax;
 use ndarray::Array2;
 use rand::{Rng, RngExt};
 use rand_chacha::ChaCha8Rng;
-use remora_env::observation::Reference;
+use rayon::prelude::{IntoParallelIterator, ParallelIterator};
 use remora_env::outcome::Outcome;
 use remora_env::random::{Purpose, stream};
 use remora_env::world::When;
 use remora_env::{Episode, Next, Time, World};
-use remora_policies::learned::Inputs;
+use remora_policies::learned::{Inputs, Scorer};
 use remora_policies::network::ActorCritic;
 
 use crate::config::{Baseline, Config};
@@ -22,7 +21,10 @@ use crate::course::{Course, Exercise, Lesson, Units, exercise};
 /// Decisions of one iteration, flat, with what became of them.
 #[derive(Clone, Debug, Default)]
 pub struct Experience {
-    pub inputs: Inputs,
+    /// Of each rollout. They are most of its memory and stay where they were written.
+    played: Vec<Inputs>,
+    /// The rollout of each decision, and its row there.
+    places: Vec<(usize, usize)>,
     /// Position in the shortlist that was chosen.
     pub actions: Vec<i32>,
     /// Log-probability of the choice when it was made.
@@ -43,9 +45,22 @@ impl Experience {
         self.actions.is_empty()
     }
 
+    /// What the network saw of some of the decisions.
+    pub fn inputs(&self, rows: &[usize]) -> Inputs {
+        let size = self.played.first().map_or(0, Inputs::size);
+        let mut inputs = Inputs::with_room(rows.len(), size);
+        for &row in rows {
+            let (rollout, row) = self.places[row];
+            inputs.push_row(&self.played[rollout], row);
+        }
+        inputs
+    }
+
     /// Appends another world's decisions.
     pub fn append(&mut self, mut other: Experience) {
-        self.inputs.append(other.inputs);
+        let before = self.played.len();
+        self.played.append(&mut other.played);
+        self.places.extend(other.places.into_iter().map(|(rollout, row)| (before + rollout, row)));
         self.actions.append(&mut other.actions);
         self.log_probs.append(&mut other.log_probs);
         self.advantages.append(&mut other.advantages);
@@ -57,66 +72,66 @@ impl Experience {
 /// One decision of one rollout.
 struct Step {
     task: usize,
-    row: usize,
-    action: i32,
+    /// Position in the shortlist that was chosen.
+    action: usize,
+    /// Its log-probability.
     log_prob: f32,
     /// When it was made.
     at: Time,
 }
 
-/// Plays all rollouts of the `index`-th world, one batched forward pass per decision.
-pub fn collect(config: &Config, courses: &[Course], network: &ActorCritic, index: u64) -> Experience {
-    let Exercise { seed, alpha, lesson } = exercise(config, courses, index);
-    let Lesson { world, units: Units { reference, greedy: unit } } = lesson;
-    let size = config.network.shortlist;
-    let unit = reference.cost(alpha, unit.moved_bytes, unit.response_s);
-    let mut episodes: Vec<Episode> =
-        (0..config.rollouts).map(|_| Episode::new(Arc::clone(&world), alpha, reference)).collect();
-    let mut rngs: Vec<ChaCha8Rng> =
-        (0..config.rollouts).map(|rollout| stream(seed, Purpose::Policy, rollout as u64 + 1)).collect();
-    let mut steps: Vec<Vec<Step>> = (0..config.rollouts).map(|_| Vec::new()).collect();
-    let mut inputs = Inputs::default();
-    loop {
-        let first = inputs.shortlists.len();
-        let mut asked = Inputs::default();
-        let mut deciding = Vec::new();
-        let mut candidates = Vec::new();
-        for (rollout, episode) in episodes.iter().enumerate() {
-            if let Next::Decide(observation) = episode.next() {
-                asked.push(&observation, network);
-                let shortlist = &asked.shortlists[asked.shortlists.len() - 1];
-                candidates.push(shortlist.iter().map(|&i| observation.candidates()[i]).collect::<Vec<_>>());
-                deciding.push(rollout);
-            }
-        }
-        if deciding.is_empty() {
-            break;
-        }
-        let log_probs = judge(network, &asked, size);
-        inputs.append(asked);
-        for (row, (&rollout, candidates)) in deciding.iter().zip(&candidates).enumerate() {
-            let row_log_probs = &log_probs[row * size..(row + 1) * size];
-            let action = sample(row_log_probs, &mut rngs[rollout]);
-            let task = episodes[rollout].pending().expect("a deciding episode has a task") as usize;
-            let at = episodes[rollout].cluster().now;
-            episodes[rollout].step(candidates[action].node);
-            steps[rollout].push(Step {
-                task,
-                row: first + row,
-                action: action as i32,
-                log_prob: row_log_probs[action],
-                at,
+/// One way in which a world went.
+struct Rollout {
+    inputs: Inputs,
+    /// One for each row of the inputs.
+    steps: Vec<Step>,
+    ledger: Ledger,
+}
+
+impl Rollout {
+    /// Plays a world to its end, drawing each choice with the network's probabilities.
+    fn play(exercise: &Exercise, network: &ActorCritic, mut rng: ChaCha8Rng) -> Rollout {
+        let Exercise { alpha, lesson: Lesson { world, units }, .. } = exercise;
+        let mut episode = Episode::new(Arc::clone(world), *alpha, units.reference);
+        let mut scorer = Scorer::new(network.clone());
+        let mut inputs = Inputs::with_room(world.tasks.len(), network.config.shortlist);
+        let mut steps = Vec::new();
+        let mut log_probs = Vec::new();
+        while let Next::Decide(observation) = episode.next() {
+            inputs.push(&observation, network);
+            log_probs.clear();
+            scorer.logits(&inputs, |_, logit| log_probs.push(logit));
+            log_softmax(&mut log_probs);
+            let action = sample(&log_probs, &mut rng);
+            let shortlist = &inputs.shortlists[inputs.shortlists.len() - 1];
+            let node = observation.candidates()[shortlist[action]].node;
+            steps.push(Step {
+                task: episode.pending().expect("a deciding episode has a task") as usize,
+                action,
+                log_prob: log_probs[action],
+                at: episode.cluster().now,
             });
+            episode.step(node);
         }
+        let ledger = Ledger::of(&episode, &steps, *alpha, units);
+        Rollout { inputs, steps, ledger }
     }
-    let played = episodes.iter().zip(&steps);
-    let ledgers: Vec<Ledger> =
-        played.map(|(episode, steps)| Ledger::of(episode, steps, alpha, reference, unit)).collect();
-    let clocks = clocks(&world);
-    let expected = (config.baseline == Baseline::Critic).then(|| expect(network, &inputs, size));
-    let mut experience = credit(&steps, inputs, &ledgers, &clocks, config.horizon, expected.as_deref());
-    let total: f64 = ledgers.iter().map(|ledger| ledger.left(Time::ZERO, |_| 1.0)).sum();
-    experience.relative_costs.push((total / (ledgers.len() * clocks.len()) as f64) as f32);
+}
+
+/// Plays all rollouts of the `index`-th world.
+pub fn collect(config: &Config, courses: &[Course], network: &ActorCritic, index: u64) -> Experience {
+    let exercise = exercise(config, courses, index);
+    let play = |rollout: usize| {
+        let rng = stream(exercise.seed, Purpose::Policy, rollout as u64 + 1);
+        Rollout::play(&exercise, network, rng)
+    };
+    let rollouts: Vec<Rollout> = (0..config.rollouts).into_par_iter().map(play).collect();
+    let clocks = clocks(&exercise.lesson.world);
+    let ledgers = rollouts.iter().map(|rollout| &rollout.ledger);
+    let total: f64 = ledgers.map(|ledger| ledger.left(Time::ZERO, |_| 1.0)).sum();
+    let critic = (config.baseline == Baseline::Critic).then_some(network);
+    let mut experience = credit(rollouts, &clocks, config.horizon, critic);
+    experience.relative_costs.push((total / (config.rollouts * clocks.len()) as f64) as f32);
     experience
 }
 
@@ -138,7 +153,9 @@ struct Entry {
 }
 
 impl Ledger {
-    fn of(episode: &Episode, steps: &[Step], alpha: f64, reference: Reference, unit: f64) -> Ledger {
+    fn of(episode: &Episode, steps: &[Step], alpha: f64, units: &Units) -> Ledger {
+        let Units { reference, greedy } = units;
+        let unit = reference.cost(alpha, greedy.moved_bytes, greedy.response_s);
         let mut placed = vec![Time::ZERO; episode.world().tasks.len()];
         steps.iter().for_each(|step| placed[step.task] = step.at);
         let entry = |outcome: &Outcome| Entry {
@@ -180,17 +197,18 @@ fn clocks(world: &World) -> Vec<f64> {
     clocks
 }
 
-/// Log-probabilities of all positions of some decisions, `[decisions, size]` row by row.
-fn judge(network: &ActorCritic, asked: &Inputs, size: usize) -> Vec<f32> {
-    let (features, mask) = asked.tensors(size, &Device::flex());
-    let logits = network.logits(features, mask);
-    log_softmax(logits, 1).into_data().try_to_vec().expect("log-probabilities are 32-bit floats")
+/// What a critic expects of some decisions, in units of their mean size.
+fn expect(network: &ActorCritic, inputs: &Inputs) -> Vec<f32> {
+    let (features, mask) = inputs.clone().into_tensors(network.config.shortlist, &Device::flex());
+    network.value(features, mask).into_data().try_to_vec().expect("values are 32-bit floats")
 }
 
-/// What a critic expects of some decisions, in units of their mean size.
-fn expect(network: &ActorCritic, inputs: &Inputs, size: usize) -> Vec<f32> {
-    let (features, mask) = inputs.tensors(size, &Device::flex());
-    network.value(features, mask).into_data().try_to_vec().expect("values are 32-bit floats")
+/// Makes logits the logarithms of the probabilities that they stand for.
+fn log_softmax(logits: &mut [f32]) {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f32 = logits.iter().map(|logit| (logit - most).exp()).sum();
+    let total = most + sum.ln();
+    logits.iter_mut().for_each(|logit| *logit -= total);
 }
 
 /// Draws a position with these log-probabilities.
@@ -230,18 +248,11 @@ fn returns(steps: &[Step], ledger: &Ledger, clocks: &[f64], horizon: f64) -> Vec
 /// biasing the gradient (Mao et al. 2018, *Variance Reduction for Reinforcement Learning in
 /// Input-Driven Environments*). Or against what a critic `expected` of each row, and, as that may be wrong about all
 /// of them, against the mean of what remains.
-fn credit(
-    steps: &[Vec<Step>],
-    inputs: Inputs,
-    ledgers: &[Ledger],
-    clocks: &[f64],
-    horizon: f64,
-    expected: Option<&[f32]>,
-) -> Experience {
-    let (rollouts, tasks) = (steps.len(), clocks.len());
-    let mut returns = Array2::<f64>::from_elem((rollouts, tasks), f64::NAN);
-    for (rollout, steps) in steps.iter().enumerate() {
-        for (task, value) in self::returns(steps, &ledgers[rollout], clocks, horizon) {
+fn credit(rollouts: Vec<Rollout>, clocks: &[f64], horizon: f64, critic: Option<&ActorCritic>) -> Experience {
+    let tasks = clocks.len();
+    let mut returns = Array2::<f64>::from_elem((rollouts.len(), tasks), f64::NAN);
+    for (rollout, Rollout { steps, ledger, .. }) in rollouts.iter().enumerate() {
+        for (task, value) in self::returns(steps, ledger, clocks, horizon) {
             returns[[rollout, task]] = value;
         }
     }
@@ -254,24 +265,20 @@ fn credit(
     // The critic learns returns in units of their mean size, so that its loss is of order one.
     let size = mean(&mut returns.iter().map(|r| r.abs())).max(1e-9);
 
-    let decisions = inputs.shortlists.len();
-    let mut experience = Experience {
-        inputs,
-        actions: vec![0; decisions],
-        log_probs: vec![0.0; decisions],
-        advantages: Vec::new(),
-        targets: vec![0.0; decisions],
-        relative_costs: Vec::new(),
-    };
-    let mut gains = vec![0.0; decisions];
-    for (rollout, steps) in steps.iter().enumerate() {
-        for step in steps {
+    let mut experience = Experience::default();
+    let mut gains = Vec::new();
+    for (rollout, Rollout { inputs, steps, .. }) in rollouts.into_iter().enumerate() {
+        let expected = critic.map(|network| expect(network, &inputs));
+        experience.played.push(inputs);
+        for (row, step) in steps.iter().enumerate() {
+            experience.places.push((rollout, row));
             let value = returns[[rollout, step.task]];
-            let baseline = expected.map_or(baselines[step.task], |values| size * f64::from(values[step.row]));
-            gains[step.row] = value - baseline;
-            experience.actions[step.row] = step.action;
-            experience.log_probs[step.row] = step.log_prob;
-            experience.targets[step.row] = (value / size) as f32;
+            let baseline =
+                expected.as_ref().map_or(baselines[step.task], |values| size * f64::from(values[row]));
+            gains.push(value - baseline);
+            experience.actions.push(step.action as i32);
+            experience.log_probs.push(step.log_prob);
+            experience.targets.push((value / size) as f32);
         }
     }
     let middle = mean(&mut gains.iter().copied());

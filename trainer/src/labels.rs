@@ -14,7 +14,7 @@ use remora_env::topology::NodeId;
 use remora_env::{Episode, Next, Observation};
 use remora_policies::Policy;
 use remora_policies::checkpoint::{from_little_endian, to_little_endian};
-use remora_policies::learned::{Inputs, pick};
+use remora_policies::learned::{Inputs, Scorer, pick};
 use remora_policies::look_ahead::{Depth, promising, race};
 use remora_policies::network::ActorCritic;
 use remora_policies::rollout::Figures;
@@ -155,11 +155,14 @@ pub(crate) fn label(config: &Config, courses: &[Course], network: &ActorCritic, 
     let quick = || -> Box<dyn Policy> { Box::new(priced.clone()) };
     let share = f64::from(config.labels.per_world) / lesson.world.tasks.len() as f64;
     let mut episode = Episode::new(lesson.world, alpha, reference);
+    let mut scorer = Scorer::new(network.clone());
+    let mut logits = Vec::new();
     let mut labels = Labels::default();
     while let Next::Decide(observation) = episode.next() {
         let mut inputs = Inputs::default();
         inputs.push(&observation, network);
-        let logits = inputs.logits(network);
+        logits.clear();
+        scorer.logits(&inputs, |_, logit| logits.push(logit));
         let by_logit = |a: &usize, b: &usize| logits[*a].total_cmp(&logits[*b]);
         let mut best = (0..logits.len()).max_by(by_logit).expect("an observation has a candidate");
         let shortlist = &inputs.shortlists[0];
@@ -285,7 +288,7 @@ impl Learner {
                 Tensor::<2>::from_data(data, device)
             };
             let (costs, tried) = (matrix(&replay.costs), matrix(&replay.tried)); // [rows, size]
-            let (features, mask) = replay.inputs.batch(rows, size, device);
+            let (features, mask) = replay.inputs.rows(rows).into_tensors(size, device);
             let logits = network.logits(features, mask.clone()); // [rows, size]
             let regret = regret(logits.clone(), costs.clone(), tried);
             let (log_probs, entropy) = log_probs_and_entropy(logits, mask);

@@ -17,7 +17,7 @@ impl Learner {
         let (size, critic) = (self.config.network.shortlist, self.config.baseline == Baseline::Critic);
         self.learn(progress, self.config.target_kl, &|experience| {
             Box::new(move |network, device, rows| {
-                let (features, mask) = experience.inputs.batch(rows, size, device);
+                let (features, mask) = experience.inputs(rows).into_tensors(size, device);
                 let actions = positions(&experience.actions, rows, device); // [rows, 1]
                 let old = column(&experience.log_probs, rows, device); // [rows]
                 let advantages = column(&experience.advantages, rows, device); // [rows]
@@ -68,7 +68,7 @@ impl Learner {
         metrics.collect_s = collect_s;
         metrics.update_s = started.elapsed().as_secs_f64() - collect_s;
         let shown: Vec<usize> = (0..experience.len().min(SHOWN)).collect();
-        metrics.seen = experience.inputs.rows(&shown);
+        metrics.seen = experience.inputs(&shown);
         metrics.probabilities = experience.log_probs.iter().map(|log_prob| log_prob.exp()).collect();
         Ok(metrics)
     }
@@ -92,7 +92,7 @@ impl Learner {
             let order = self.shuffled(experience.len(), epoch);
             let (mut kl, mut minibatches) = (0.0, 0.0);
             for rows in order.chunks(self.config.minibatch) {
-                let bad = || BadBatch { inputs: experience.inputs.rows(rows), rows: rows.to_vec() };
+                let bad = || BadBatch { inputs: experience.inputs(rows), rows: rows.to_vec() };
                 let (figures, norm) = self.descend(rows, rate, loss).ok_or_else(bad)?;
                 sums.iter_mut().zip(figures).for_each(|(sum, figure)| *sum += figure);
                 kl += figures[3];

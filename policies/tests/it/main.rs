@@ -118,7 +118,7 @@ fn the_network_judges_each_candidate_on_its_own() {
         episode.step(node);
     }
     let logits = |inputs: &Inputs| {
-        let (features, mask) = inputs.tensors(24, &device);
+        let (features, mask) = inputs.clone().into_tensors(24, &device);
         network.logits(features, mask).into_data().try_to_vec::<f32>().unwrap()
     };
     let all = logits(&together);
@@ -157,7 +157,9 @@ fn scoring_without_tensors_changes_nothing() {
             let mut inputs = Inputs::default();
             inputs.push(&observation, &network);
             let shortlist = &inputs.shortlists[0];
-            let expected = &inputs.logits(&network)[..shortlist.len()];
+            let (features, mask) = inputs.clone().into_tensors(network.config.shortlist, &device);
+            let expected = network.logits(features, mask).into_data().try_to_vec::<f32>().unwrap();
+            let expected = &expected[..shortlist.len()];
             let rows = inputs.features.chunks_exact(INPUT_COUNT);
             forward.logits(expected.iter().zip(rows), |expected, logit| {
                 assert!((logit - expected).abs() <= 1e-5 * expected.abs().max(1.0), "{logit} and {expected}");
@@ -203,7 +205,7 @@ fn masked_candidates_have_no_chance() {
         features: vec![0.5; 4 * INPUT_COUNT],
         mask: vec![1.0, 1.0, 0.0, 0.0],
     };
-    let (features, mask) = inputs.tensors(4, &device);
+    let (features, mask) = inputs.into_tensors(4, &device);
     let logits = network.logits(features, mask);
     let chances = burn::tensor::activation::softmax(logits, 1).into_data().try_to_vec::<f32>().unwrap();
     assert!((chances[0] - 0.5).abs() < 1e-5 && chances[2] == 0.0 && chances[3] == 0.0, "{chances:?}");

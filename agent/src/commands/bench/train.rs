@@ -15,7 +15,7 @@ use remora_policies::rollout::{Figures, play, reference};
 use remora_policies::{Policy, by_name};
 use remora_trainer::Config;
 use remora_trainer::course::Course;
-use remora_trainer::learner::Learner;
+use remora_trainer::learner::{Learner, Metrics};
 use serde::Serialize;
 
 use crate::commands::{print, table, tables};
@@ -81,8 +81,7 @@ pub fn run(args: &Args, json: bool) -> Result<()> {
         ratio_to_limit: Some(learnt_per_s * sample_flops(&Config::default()) / limit),
         ..Row::new("update", Some(learnt_per_s))
     });
-    let seconds = improve.collect_s + improve.update_s;
-    rows.push(Row::new("end to end", Some(improve.decisions / seconds)));
+    rows.push(Row::new("end to end", Some(end_to_end(args)?)));
     let label = phase(args, 1.0)?;
     rows.push(Row {
         share: Some(label.collect_s / (label.collect_s + label.update_s)),
@@ -129,18 +128,38 @@ struct Sums {
     update_s: f64,
 }
 
-/// Iterations of learning from labels (`until` 1) or from own choices (0).
-fn phase(args: &Args, until: f64) -> Result<Sums> {
-    let mut config = Config::default();
+/// A learner of the phase that labels end before: from labels (`until` 1) or from own choices (0).
+fn learner(args: &Args, until: f64, validate_every: u64) -> Result<Learner> {
+    let mut config = Config { validate_every, ..Config::default() };
     (config.evolution.until, config.labels.until) = (0.0, until);
-    // Nothing is collected ahead, so that each phase is timed by itself.
-    config.validate_every = 1;
     let course = Course::new(Scenarios::load(&args.scenario)?, config.tasks);
-    let mut learner = Learner::new(config, vec![course]);
+    Ok(Learner::new(config, vec![course]))
+}
+
+/// Decisions per second of PPO as it runs: the next experience is collected while it learns from the last.
+fn end_to_end(args: &Args) -> Result<f64> {
+    let mut learner = learner(args, 0.0, u64::MAX)?;
+    // There is nothing to learn from yet.
+    step(&mut learner)?;
+    let (started, mut decisions) = (Instant::now(), 0.0);
+    for _ in 0..args.iterations.max(1) {
+        decisions += step(&mut learner)?.decisions as f64;
+    }
+    Ok(decisions / started.elapsed().as_secs_f64())
+}
+
+fn step(learner: &mut Learner) -> Result<Metrics> {
+    learner.step(0.0).map_err(|_| anyhow::anyhow!("a loss was no number"))
+}
+
+/// Iterations one after the other.
+fn phase(args: &Args, until: f64) -> Result<Sums> {
+    // Nothing is collected ahead, so that each phase is timed by itself.
+    let mut learner = learner(args, until, 1)?;
     let mut sums = Sums::default();
     for _ in 0..args.iterations.max(1) {
         let before = learner.replay.len();
-        let metrics = learner.step(0.0).map_err(|_| anyhow::anyhow!("a loss was no number"))?;
+        let metrics = step(&mut learner)?;
         sums.decisions += metrics.decisions as f64;
         sums.labels += (learner.replay.len() - before) as f64;
         sums.gradient_samples += metrics.gradient_samples as f64;
@@ -230,7 +249,7 @@ fn learn(cost: f64) -> Result<Learnt> {
     let mut cpu_s = 0.0;
     for _ in 0..MOST_ITERATIONS {
         let started = ProcessTime::now();
-        learner.step(0.0).map_err(|_| anyhow::anyhow!("a loss was no number"))?;
+        step(&mut learner)?;
         cpu_s += started.elapsed().as_secs_f64();
         let ours = costs(&mut Learned::from_network("ppo", learner.playing()));
         let ratios = ours.iter().zip(&greedy).map(|(ours, its)| (ours / its).ln());
