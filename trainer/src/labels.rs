@@ -5,6 +5,7 @@
 //! Sources: rollout classification policy iteration (Lagoudakis and Parr, ICML 2003); the loss is the
 //! expected cost under the policy, its gradient exact over all candidates.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -260,7 +261,9 @@ impl Learner {
         metrics.collect_s = started.elapsed().as_secs_f64();
         if !self.replay.is_empty() {
             let replay = std::mem::take(&mut self.replay);
-            let learnt = self.update_on_labels(&replay, progress, &mut metrics);
+            let threads = Arc::clone(&self.threads);
+            let learnt =
+                threads.descending.install(|| self.update_on_labels(&replay, progress, &mut metrics));
             let shown: Vec<usize> = (replay.len().saturating_sub(SHOWN)..replay.len()).collect();
             metrics.seen = replay.inputs.rows(&shown);
             self.replay = replay;

@@ -12,6 +12,7 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Bytes, Device, Int, Tensor, TensorData};
 use rand::seq::SliceRandom;
 use rayon::prelude::{IntoParallelIterator, ParallelIterator};
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use remora_env::random::{Purpose, stream};
 use remora_policies::Checkpoint;
 use remora_policies::learned::Inputs;
@@ -82,6 +83,7 @@ pub struct Learner {
     pub network: ActorCritic,
     optimizer: ModuleOptimizer,
     pub(crate) device: Device,
+    pub(crate) threads: Arc<Threads>,
     pub iteration: u64,
     /// Labels to learn from again.
     pub replay: Labels,
@@ -94,6 +96,27 @@ pub struct Learner {
 impl std::fmt::Debug for Learner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Learner").field("config", &self.config).field("iteration", &self.iteration).finish()
+    }
+}
+
+/// Who learns while others play.
+#[derive(Debug)]
+pub(crate) struct Threads {
+    /// One thread takes gradient steps. Products of our matrices are too small to be shared: waiting for the other half of one
+    /// costs more than the half.
+    pub descending: ThreadPool,
+    /// One for each processor that is left.
+    pub playing: ThreadPool,
+}
+
+impl Threads {
+    fn new() -> Threads {
+        let threads = |count| ThreadPoolBuilder::new().num_threads(count).build();
+        let others = (rayon::current_num_threads() - 1).max(1);
+        Threads {
+            descending: threads(1).expect("one thread more can be had"),
+            playing: threads(others).expect("as many threads more as there are can be had"),
+        }
     }
 }
 
@@ -152,6 +175,7 @@ impl Learner {
             network,
             optimizer,
             device,
+            threads: Arc::new(Threads::new()),
             iteration: 0,
             replay,
             lessons: Vec::new(),

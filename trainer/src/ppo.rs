@@ -1,6 +1,7 @@
 //! Proximal policy optimisation (Schulman et al. 2017), read top to bottom: collect, then a few
 //! epochs of minibatches with a clipped ratio and an entropy bonus.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::Tensor;
@@ -59,9 +60,11 @@ impl Learner {
         let collect_s = started.elapsed().as_secs_f64();
         let next = self.iteration + 1;
         let ahead = (!next.is_multiple_of(self.config.validate_every)).then(|| self.worlds(next));
+        let threads = Arc::clone(&self.threads);
+        let update = || self.update(&experience, progress, target_kl, &*loss(&experience));
         let (metrics, ahead) = rayon::join(
-            || self.update(&experience, progress, target_kl, &*loss(&experience)),
-            || ahead.map(|worlds| worlds.collect()),
+            || threads.descending.install(update),
+            || threads.playing.install(|| ahead.map(|worlds| worlds.collect())),
         );
         self.ahead = ahead;
         let mut metrics = metrics?;

@@ -5,7 +5,7 @@ import math
 import sys
 import time
 
-features, hidden, shortlist, batch, seconds, minutes = (int(argument) for argument in sys.argv[1:7])
+features, hidden, shortlist, batch, epochs, seconds, minutes = (int(argument) for argument in sys.argv[1:8])
 rows = {}
 
 try:
@@ -52,7 +52,11 @@ try:
     from sb3_contrib import MaskablePPO
 
     env = PlacementEnv("urban-sensing", alpha=0.5)
-    model = MaskablePPO("MlpPolicy", env, n_steps=1024, batch_size=256, n_epochs=3, device="cpu", seed=0)
+
+    def untrained():
+        return MaskablePPO("MlpPolicy", env, n_steps=1024, batch_size=batch, n_epochs=epochs, device="cpu", seed=0)
+
+    model = untrained()
     started = time.perf_counter()
     model.learn(4096)
     rows["sb3"] = 4096 / (time.perf_counter() - started)
@@ -74,7 +78,7 @@ try:
 
     # The least cost over greedy's, and the CPU time of learning until then.
     greedy = list(costs(lambda *_: held_out.heuristic("greedy-marginal")))
-    model = MaskablePPO("MlpPolicy", env, n_steps=1024, batch_size=256, n_epochs=3, device="cpu", seed=0)
+    model = untrained()
     spent = 0.0
     while spent < 60 * minutes:
         started = time.process_time()

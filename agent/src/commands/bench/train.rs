@@ -208,7 +208,7 @@ const SECONDS: usize = 3;
 fn peers(python: &PathBuf, minutes: usize) -> Result<Vec<Row>> {
     let config = Config::default();
     let (hidden, shortlist) = (config.network.hidden, config.network.shortlist);
-    let shape = [INPUT_COUNT, hidden, shortlist, config.minibatch, SECONDS, minutes];
+    let shape = [INPUT_COUNT, hidden, shortlist, config.minibatch, config.epochs, SECONDS, minutes];
     let output = Command::new(python)
         .args(["-c", PEERS])
         .args(shape.map(|number| number.to_string()))
