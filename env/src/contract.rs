@@ -82,7 +82,7 @@ fn play(mut episode: Episode, seed: u64, from: u64) -> Result<(Vec<Outcome>, u64
     let mut features = vec![0.0; 16 * FEATURE_COUNT];
     while let Next::Decide(observation) = episode.next() {
         let shortlist = observation.shortlist(16);
-        observation.features(&shortlist, features.chunks_exact_mut(FEATURE_COUNT));
+        observation.features(&observation.look(&shortlist), features.chunks_exact_mut(FEATURE_COUNT));
         if let Some(at) = features[..shortlist.len() * FEATURE_COUNT].iter().position(|f| !f.is_finite()) {
             let name = crate::observation::FEATURES[at % FEATURE_COUNT].name;
             return Err(format!("feature {name} of decision {decisions} is {}", features[at]));

@@ -237,6 +237,17 @@ impl Candidate {
     }
 }
 
+/// What is known of a candidate at a closer look, which only those of a shortlist are worth.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    /// The candidate without those bytes that waiting has earned: [`Observation::net`].
+    pub net: Candidate,
+    /// Seconds that the tasks placed on its node still expect to take, all together.
+    pub backlog_s: f64,
+    /// Seconds that all its transfers would take over idle links.
+    pub idle_transfer_s: f64,
+}
+
 /// Everything a policy may know about one decision.
 #[derive(Debug)]
 pub struct Observation<'a> {
@@ -443,43 +454,48 @@ impl<'a> Observation<'a> {
         }
         let (each, investments) = (size / 8, size / 4);
         let cheap = size - 2 * each - investments;
-        // Each keeps as many as may be chosen already, and its own beside them.
-        let mut cheapest = Best::new(cheap);
-        let mut soonest = Best::new(cheap + each);
-        let mut leanest = Best::new(cheap + 2 * each);
-        let mut warm = Best::new(size);
-        for (index, candidate) in self.candidates().iter().enumerate() {
-            let completion_s = candidate.completion_s();
-            cheapest.offer(self.reference.cost(self.alpha, candidate.moved_bytes, completion_s), index);
-            soonest.offer(completion_s, index);
-            leanest.offer(candidate.moved_bytes, index);
-            warm.offer(self.warm_cost(candidate), index);
-        }
+        let keys = |candidate: &Candidate| {
+            let (moved_bytes, completion_s) = (candidate.moved_bytes, candidate.completion_s());
+            let cost = self.reference.cost(self.alpha, moved_bytes, completion_s);
+            [cost, completion_s, moved_bytes, self.warm_cost(candidate)]
+        };
+        let keys: Vec<[f64; 4]> = self.candidates().iter().map(keys).collect();
         let mut chosen = Vec::with_capacity(size);
-        cheapest.add_to(&mut chosen, cheap);
-        soonest.add_to(&mut chosen, each);
-        leanest.add_to(&mut chosen, each);
-        warm.add_to(&mut chosen, investments);
+        for (key, count) in [cheap, each, each, investments].into_iter().enumerate() {
+            add_least(&mut chosen, count, keys.iter().map(|keys| keys[key]));
+        }
         chosen.sort_unstable();
         chosen
     }
 
-    /// Writes the features of the candidates `shortlist` into the first [`FEATURE_COUNT`] places of each of
-    /// `rows`; returns u, the cost that they are measured in.
-    pub fn features<'r>(&self, shortlist: &[usize], rows: impl Iterator<Item = &'r mut [f32]>) -> f64 {
-        let candidates: Vec<Candidate> =
-            shortlist.iter().map(|&index| self.net(&self.candidates()[index])).collect();
-        let scale = Scale::of(self, &candidates);
-        let global = self.global_features(&scale);
-        for (position, (candidate, row)) in candidates.iter().zip(rows).enumerate() {
+    /// Looks closer at the candidates `shortlist`.
+    pub fn look(&self, shortlist: &[usize]) -> Vec<Look> {
+        let look = |&index: &usize| {
+            let candidate = &self.candidates()[index];
+            Look {
+                net: self.net(candidate),
+                backlog_s: self.backlog_s(candidate.node),
+                idle_transfer_s: self.idle_transfer_s(candidate),
+            }
+        };
+        shortlist.iter().map(look).collect()
+    }
+
+    /// Writes the features of candidates into the first [`FEATURE_COUNT`] places of each of `rows`; returns u, the cost
+    /// that they are measured in.
+    pub fn features<'r>(&self, looks: &[Look], rows: impl Iterator<Item = &'r mut [f32]>) -> f64 {
+        let scale = Scale::of(self, looks);
+        let global = self.global_features(looks, &scale);
+        for (look, row) in looks.iter().zip(rows) {
             let (own, shared) = row[..FEATURE_COUNT].split_at_mut(FEATURE_COUNT - global.len());
-            own.copy_from_slice(&self.candidate_features(position, candidate, &scale));
+            own.copy_from_slice(&self.candidate_features(look, &scale));
             shared.copy_from_slice(&global);
         }
         scale.unit
     }
 
-    fn candidate_features(&self, position: usize, c: &Candidate, scale: &Scale) -> [f32; 36] {
+    fn candidate_features(&self, look: &Look, scale: &Scale) -> [f32; 36] {
+        let c = &look.net;
         let flag = |value: bool| f32::from(u8::from(value));
         let time = |seconds: f64| log(scale.time(seconds));
         let data = |bytes: f64| log(scale.data(bytes));
@@ -519,19 +535,19 @@ impl<'a> Observation<'a> {
             flag(accelerators > 0.0 && requests.accelerators == 0),
             log(f64::from(state.queued)),
             log(state.commitments.len() as f64),
-            time(scale.backlog_s[position]),
+            time(look.backlog_s),
             share(overdue as f64, state.commitments.len() as f64),
             log(c.contention - 1.0),
             time(self.crowding_s(c)),
             log(c.alone_s / scale.least_alone_s - 1.0),
             self.busy_path(c.node),
             self.busy_data(c),
-            time(self.idle_transfer_s(c)),
+            time(look.idle_transfer_s),
             self.image_demand(c.node, scale),
         ]
     }
 
-    fn global_features(&self, scale: &Scale) -> [f32; 9] {
+    fn global_features(&self, looks: &[Look], scale: &Scale) -> [f32; 9] {
         let datasets = &self.cluster.catalogue.datasets;
         let bytes = |dataset: &u32| datasets[*dataset as usize].bytes as f64;
         let count = self.candidates().len() as f64;
@@ -540,7 +556,7 @@ impl<'a> Observation<'a> {
             log(count) / 4.0,
             share(f64::from(self.estimates().with_image), count),
             log(self.cluster.total_rate_per_s() * scale.least_completion_s),
-            log(scale.time(scale.backlog_s.iter().sum::<f64>() / scale.backlog_s.len() as f64)),
+            log(scale.time(looks.iter().map(|look| look.backlog_s).sum::<f64>() / looks.len() as f64)),
             self.congestion() as f32,
             log(scale.data(self.task.inputs.iter().map(bytes).sum())),
             log(scale.data(self.task.outputs.iter().map(bytes).sum())),
@@ -567,8 +583,7 @@ impl<'a> Observation<'a> {
         log(f64::from(reads.chain(writes).max().unwrap_or(0)))
     }
 
-    /// Seconds that all its transfers would take over idle links.
-    pub fn idle_transfer_s(&self, c: &Candidate) -> f64 {
+    fn idle_transfer_s(&self, c: &Candidate) -> f64 {
         let (read_s, store_s) = self.nominal_data_s(c.node);
         self.nominal_pull_s(c.node, c.missing_image_bytes) + read_s + store_s
     }
@@ -591,8 +606,7 @@ impl<'a> Observation<'a> {
         others as f64 * c.execution_s * (1.0 - before / c.contention.max(before))
     }
 
-    /// Seconds that the tasks placed on a node still expect to take, all together.
-    pub fn backlog_s(&self, node: NodeId) -> f64 {
+    fn backlog_s(&self, node: NodeId) -> f64 {
         let now = self.cluster.now;
         let commitments = self.cluster.nodes[node as usize].commitments.iter();
         let left = commitments
@@ -645,42 +659,20 @@ impl<'a> Observation<'a> {
     }
 }
 
-/// The candidates with the lowest keys, lowest first; of equals the first.
-struct Best {
-    size: usize,
-    entries: Vec<(f64, usize)>,
-}
-
-impl Best {
-    fn new(size: usize) -> Best {
-        Best { size, entries: Vec::with_capacity(size) }
-    }
-
-    #[inline]
-    fn offer(&mut self, key: f64, index: usize) {
-        if self.entries.len() < self.size {
-            self.entries.push((key, index));
-        } else if key >= self.entries[self.size - 1].0 {
-            return;
+/// Adds the indices of so many of the least keys that are not chosen yet; of equals the first.
+fn add_least(chosen: &mut Vec<usize>, count: usize, keys: impl Iterator<Item = f64>) {
+    let mut least: Vec<(f64, usize)> = Vec::with_capacity(count);
+    for (index, key) in keys.enumerate() {
+        let full = least.len() == count;
+        if full && least.last().is_none_or(|last| key >= last.0) || chosen.contains(&index) {
+            continue;
         }
-        // A few steps from the end, in the place of the last.
-        let mut at = self.entries.len() - 1;
-        while at > 0 && self.entries[at - 1].0 > key {
-            self.entries[at] = self.entries[at - 1];
-            at -= 1;
+        if full {
+            least.pop();
         }
-        self.entries[at] = (key, index);
+        least.insert(least.partition_point(|less| less.0 <= key), (key, index));
     }
-
-    /// Adds the best that are not chosen yet.
-    fn add_to(&self, chosen: &mut Vec<usize>, count: usize) {
-        let upto = chosen.len() + count;
-        for (_, index) in &self.entries {
-            if chosen.len() < upto && !chosen.contains(index) {
-                chosen.push(*index);
-            }
-        }
-    }
+    chosen.extend(least.iter().map(|(_, index)| index));
 }
 
 /// What the features of one decision are measured in and against.
@@ -695,18 +687,16 @@ struct Scale {
     least_completion_s: f64,
     least_moved_bytes: f64,
     least_alone_s: f64,
-    /// [`Observation::backlog_s`] of each candidate looked at.
-    backlog_s: Vec<f64>,
 }
 
 /// Below this the unit says nothing (all candidates are free): a thousandth of the reference cost.
 const LEAST_UNIT: f64 = 1e-3;
 
 impl Scale {
-    fn of(observation: &Observation<'_>, candidates: &[Candidate]) -> Scale {
-        let least =
-            |key: &dyn Fn(&Candidate) -> f64| candidates.iter().map(key).fold(f64::INFINITY, f64::min);
-        let mut costs: Vec<f64> = candidates.iter().map(|c| observation.cost(c)).collect();
+    fn of(observation: &Observation<'_>, looks: &[Look]) -> Scale {
+        let candidates = || looks.iter().map(|look| &look.net);
+        let least = |key: &dyn Fn(&Candidate) -> f64| candidates().map(key).fold(f64::INFINITY, f64::min);
+        let mut costs: Vec<f64> = candidates().map(|c| observation.cost(c)).collect();
         costs.sort_unstable_by(f64::total_cmp);
         let unit = costs[costs.len() / 2].max(LEAST_UNIT);
         let (second, byte) = observation.rates();
@@ -719,7 +709,6 @@ impl Scale {
             least_completion_s: least(&Candidate::completion_s),
             least_moved_bytes: least(&|c| c.moved_bytes),
             least_alone_s: least(&|c| c.alone_s).max(1e-3),
-            backlog_s: candidates.iter().map(|c| observation.backlog_s(c.node)).collect(),
         }
     }
 
@@ -733,8 +722,8 @@ impl Scale {
 }
 
 fn log(x: f64) -> f32 {
-    // Rounded to 32 bits this is as good as `ln_1p`, and faster.
-    (1.0 + x.max(0.0)).ln() as f32
+    // Rounded to 32 bits this is as good as `ln_1p`, and faster; many are zero.
+    if x > 0.0 { (1.0 + x).ln() as f32 } else { 0.0 }
 }
 
 /// Resolves differences of a hundredth as well as of a hundred.

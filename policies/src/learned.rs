@@ -51,9 +51,10 @@ impl Inputs {
         let start = self.features.len();
         self.features.resize(start + size * INPUT_COUNT, 0.0);
         let rows = &mut self.features[start..];
-        let unit = observation.features(&shortlist, rows.chunks_exact_mut(INPUT_COUNT));
+        let looks = observation.look(&shortlist);
+        let unit = observation.features(&looks, rows.chunks_exact_mut(INPUT_COUNT));
         let advised = network.config.advised.then(|| {
-            let costs = network.prices.costs(observation, &shortlist);
+            let costs = network.prices.costs(observation, &looks);
             advise(&costs, unit, rows)
         });
         network.config.hide(rows);

@@ -2,7 +2,7 @@
 //! that are learnt.
 
 use remora_env::Observation;
-use remora_env::observation::Candidate;
+use remora_env::observation::Look;
 
 use crate::Policy;
 use crate::heuristics::Coefficients;
@@ -65,12 +65,11 @@ impl Default for Prices {
 }
 
 impl Prices {
-    /// Expected costs of the candidates at `shortlist`.
-    pub fn costs(&self, observation: &Observation<'_>, shortlist: &[usize]) -> Vec<f64> {
+    /// Expected costs of candidates.
+    pub fn costs(&self, observation: &Observation<'_>, looks: &[Look]) -> Vec<f64> {
         let (prices, saved) = (self.at(observation), saved(observation));
-        let candidates = shortlist.iter().map(|&index| observation.net(&observation.candidates()[index]));
-        let cost = |c: Candidate| parts(observation, &c, saved).iter().zip(&prices).map(|(a, b)| a * b).sum();
-        candidates.map(cost).collect()
+        let cost = |look| parts(observation, look, saved).iter().zip(&prices).map(|(a, b)| a * b).sum();
+        looks.iter().map(cost).collect()
     }
 
     /// The prices in the situation of an observation; what is negative counts as nothing.
@@ -108,8 +107,9 @@ fn saved(observation: &Observation<'_>) -> f64 {
     (60.0 * rate).min(1.0)
 }
 
-/// The parts of a net candidate's cost, in the order of [`PARTS`].
-fn parts(observation: &Observation<'_>, c: &Candidate, saved: f64) -> [f64; PARTS.len()] {
+/// The parts of a candidate's cost, in the order of [`PARTS`].
+fn parts(observation: &Observation<'_>, look: &Look, saved: f64) -> [f64; PARTS.len()] {
+    let c = &look.net;
     let cluster = observation.cluster;
     let (second, byte) = observation.rates();
     let state = &cluster.nodes[c.node as usize];
@@ -117,7 +117,7 @@ fn parts(observation: &Observation<'_>, c: &Candidate, saved: f64) -> [f64; PART
     let wasteful = kind.requests.accelerators == 0 && !state.accelerator_free_millis.is_empty();
     let in_use =
         1.0 - state.cpu_free_millis as f64 / f64::from(cluster.topology.nodes[c.node as usize].cpu_millis);
-    let shared = c.pull_s + c.fetch_s + c.store_s - observation.idle_transfer_s(c);
+    let shared = c.pull_s + c.fetch_s + c.store_s - look.idle_transfer_s;
     let seconds = [
         c.wait_s,
         c.pull_s,
@@ -128,7 +128,7 @@ fn parts(observation: &Observation<'_>, c: &Candidate, saved: f64) -> [f64; PART
         Coefficients::crowded_s(observation, c),
         if wasteful { c.execution_s } else { 0.0 },
         shared.max(0.0),
-        0.1 * observation.backlog_s(c.node),
+        0.1 * look.backlog_s,
         c.completion_s() * in_use,
         -saved * c.pull_s,
     ];
@@ -155,7 +155,8 @@ impl Policy for Priced {
     fn score(&mut self, observation: &Observation<'_>, scores: &mut Vec<f64>) {
         scores.resize(observation.count(), f64::NEG_INFINITY);
         let shortlist = observation.shortlist(self.shortlist);
-        for (&index, cost) in shortlist.iter().zip(self.prices.costs(observation, &shortlist)) {
+        let costs = self.prices.costs(observation, &observation.look(&shortlist));
+        for (&index, cost) in shortlist.iter().zip(costs) {
             scores[index] = -cost;
         }
     }

@@ -169,7 +169,8 @@ pub(crate) fn label(config: &Config, courses: &[Course], network: &ActorCritic, 
         let shortlist = &inputs.shortlists[0];
         let chosen = rng.random::<f64>();
         let estimates = || -> Vec<f64> {
-            network.prices.costs(&observation, shortlist).iter().map(|cost| cost / unit).collect()
+            let looks = observation.look(shortlist);
+            network.prices.costs(&observation, &looks).iter().map(|cost| cost / unit).collect()
         };
         if !is_contested(&observation, shortlist) {
             if chosen < share * PLAIN {

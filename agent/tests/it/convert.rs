@@ -168,7 +168,7 @@ fn survives(request: &wire::RegisterClusterRequest) -> bool {
             assert!(observation.candidates()[choice.index].completion_s().is_finite(), "{choice:?}");
         }
         let mut features = vec![0.0; remora_env::observation::FEATURE_COUNT];
-        observation.features(&[0], std::iter::once(&mut features[..]));
+        observation.features(&observation.look(&[0]), std::iter::once(&mut features[..]));
         assert!(features.iter().all(|feature| feature.is_finite()), "{features:?}");
     }
     // And it comes back the way it went.

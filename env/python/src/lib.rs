@@ -156,7 +156,8 @@ impl PyEpisode {
             }
         };
         let shortlist = observation.shortlist(self.shortlist);
-        observation.features(&shortlist, self.seen.features.chunks_exact_mut(FEATURE_COUNT));
+        observation
+            .features(&observation.look(&shortlist), self.seen.features.chunks_exact_mut(FEATURE_COUNT));
         let cost = |position: &usize| observation.cost(&observation.candidates()[shortlist[*position]]);
         let cheapest = (0..shortlist.len()).min_by(|a, b| cost(a).total_cmp(&cost(b)));
         self.seen.cheapest = cheapest.unwrap_or(0);

@@ -198,7 +198,7 @@ fn play(world: &Arc<World>, observation: Seen) -> (u64, u64) {
             Seen::Shortlist => {
                 let Next::Decide(observation) = episode.next() else { break };
                 let shortlist = observation.shortlist(16);
-                observation.features(&shortlist, features.chunks_exact_mut(FEATURE_COUNT));
+                observation.features(&observation.look(&shortlist), features.chunks_exact_mut(FEATURE_COUNT));
                 let cost = |&&index: &&usize| observation.cost(&observation.candidates()[index]);
                 let best = shortlist.iter().min_by(|a, b| cost(a).total_cmp(&cost(b)));
                 observation.candidates()[best.copied().unwrap_or(0)].node

@@ -106,7 +106,7 @@ fn measure(scenario: &Scenario, network: &ActorCritic, args: &Args) -> Vec<Row> 
     while decisions < args.decisions {
         let Next::Decide(observation) = episode.next() else { break };
         let everybody: Vec<_> = (0..observation.count()).collect();
-        let costs = network.prices.costs(&observation, &everybody);
+        let costs = network.prices.costs(&observation, &observation.look(&everybody));
         let chosen = choose(&mut all, &observation).index;
         for ((policy, sums), &size) in tried.iter_mut().zip(&args.sizes) {
             sums.add(&observation, &costs, size, chosen, choose(policy, &observation).index);
