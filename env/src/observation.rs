@@ -454,11 +454,7 @@ impl<'a> Observation<'a> {
         }
         let (each, investments) = (size / 8, size / 4);
         let cheap = size - 2 * each - investments;
-        let keys = |candidate: &Candidate| {
-            let (moved_bytes, completion_s) = (candidate.moved_bytes, candidate.completion_s());
-            let cost = self.reference.cost(self.alpha, moved_bytes, completion_s);
-            [cost, completion_s, moved_bytes, self.warm_cost(candidate)]
-        };
+        let keys = |c: &Candidate| [self.cost(c), c.completion_s(), c.moved_bytes, self.warm_cost(c)];
         let keys: Vec<[f64; 4]> = self.candidates().iter().map(keys).collect();
         let mut chosen = Vec::with_capacity(size);
         for (key, count) in [cheap, each, each, investments].into_iter().enumerate() {
@@ -468,7 +464,10 @@ impl<'a> Observation<'a> {
         chosen
     }
 
-    /// Looks closer at the candidates `shortlist`.
+    /// A closer look at each of the candidates at `shortlist`, in their order.
+    ///
+    /// # Panics
+    /// Where there is no candidate at an index.
     pub fn look(&self, shortlist: &[usize]) -> Vec<Look> {
         let look = |&index: &usize| {
             let candidate = &self.candidates()[index];
@@ -481,8 +480,8 @@ impl<'a> Observation<'a> {
         shortlist.iter().map(look).collect()
     }
 
-    /// Writes the features of candidates into the first [`FEATURE_COUNT`] places of each of `rows`; returns u, the cost
-    /// that they are measured in.
+    /// Writes the features of the candidates looked at, of which there is one at least, into the first
+    /// [`FEATURE_COUNT`] places of each of `rows`; returns u, the cost that they are measured in.
     pub fn features<'r>(&self, looks: &[Look], rows: impl Iterator<Item = &'r mut [f32]>) -> f64 {
         let scale = Scale::of(self, looks);
         let global = self.global_features(looks, &scale);

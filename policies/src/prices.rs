@@ -65,7 +65,7 @@ impl Default for Prices {
 }
 
 impl Prices {
-    /// Expected costs of candidates.
+    /// Expected costs of the candidates looked at, in their order; 1 is what the reference costs.
     pub fn costs(&self, observation: &Observation<'_>, looks: &[Look]) -> Vec<f64> {
         let (prices, saved) = (self.at(observation), saved(observation));
         let cost = |look| parts(observation, look, saved).iter().zip(&prices).map(|(a, b)| a * b).sum();

@@ -102,8 +102,8 @@ impl std::fmt::Debug for Learner {
 /// Who learns while others play.
 #[derive(Debug)]
 pub(crate) struct Threads {
-    /// One thread takes gradient steps. Products of our matrices are too small to be shared: waiting for the other half of one
-    /// costs more than the half.
+    /// One thread takes gradient steps: products of our matrices are too small to be shared, waiting for the other half
+    /// of one costs more than the half.
     pub descending: ThreadPool,
     /// One for each processor that is left.
     pub playing: ThreadPool,
@@ -163,7 +163,7 @@ impl Learner {
     /// A learner that knows nothing yet: weights drawn with the configuration's seed.
     ///
     /// # Panics
-    /// Where the configuration has problems.
+    /// Where the configuration has problems, or the system gives no more threads.
     pub fn new(config: Config, courses: Vec<Course>) -> Learner {
         let device = config.device.device().expect("a configuration without problems").autodiff();
         let network = ActorCritic::init(&config.network, config.seed, &device);
