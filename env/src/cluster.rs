@@ -712,7 +712,7 @@ impl Cluster {
         }
     }
 
-    fn is_home(&self, item: Item, node: NodeId) -> bool {
+    pub fn is_home(&self, item: Item, node: NodeId) -> bool {
         match item {
             Item::Layer(_) => false,
             Item::Dataset(dataset) => self.catalogue.datasets[dataset as usize].homes.contains(&node),

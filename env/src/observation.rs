@@ -5,7 +5,7 @@
 //! reads. Seconds and bytes enter as the cost that they cause at the present α ([`Reference`]), in
 //! units of u, the median cost of the candidates looked at: so a policy trained on one cluster
 //! reads another, and what the dial makes irrelevant vanishes. `log` means ln(1 + x), `fine`
-//! ln(1 + 100 x) / 2. Bytes that waiting has earned ([`Observation::net`]) count as nothing.
+//! ln(1 + 100 x) / 2. Bytes are those that a candidate comes to in the end ([`Observation::net`]).
 //!
 //! | index | name | unit | range | why |
 //! |---|---|---|---|---|
@@ -62,6 +62,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalogue::{Dataset, DatasetId, ExecutionTime, ImageId, Kind, LayerId, Task};
 use crate::cluster::{Cluster, Expected, Item, TaskId};
 use crate::episode::Episode;
+use crate::fit::Class;
 use crate::resume::Arrivals;
 use crate::time::Time;
 use crate::topology::{Direction, NodeId, Path, VertexId};
@@ -240,7 +241,7 @@ impl Candidate {
 /// What is known of a candidate at a closer look, which only those of a shortlist are worth.
 #[derive(Clone, Copy, Debug)]
 pub struct Look {
-    /// The candidate without those bytes that waiting has earned: [`Observation::net`].
+    /// The candidate with the bytes that it comes to in the end: [`Observation::net`].
     pub net: Candidate,
     /// Seconds that the tasks placed on its node still expect to take, all together.
     pub backlog_s: f64,
@@ -406,14 +407,15 @@ impl<'a> Observation<'a> {
         self.reference.cost(self.alpha, moved, candidate.completion_s() - candidate.pull_s)
     }
 
-    /// The candidate without those bytes that waiting has earned. What tasks waited where they found a dataset, or their
-    /// image, is set against what another copy costs: it is bought, where the task need not wait, once its lack has
-    /// cost as much. Were it there at once and all waiting for want of it, that would never be more than twice as dear as the
-    /// best in hindsight (rent or buy; for replicas of files: Black and Sleator, *Competitive algorithms for replication and
-    /// migration problems*, CMU-CS-89-201, 1989).
+    /// The candidate with the bytes that it comes to in the end. What leaves a disk for what the task brings counts as brought
+    /// back. What tasks waited where they found a dataset, or their image, is set against what another copy costs: it is
+    /// bought, where the task need not wait, once its lack has cost as much. Were it there at once and all waiting for want of
+    /// it, that would never be more than twice as dear as the best in hindsight (rent or buy; for replicas of files: Black and
+    /// Sleator, *Competitive algorithms for replication and migration problems*, CMU-CS-89-201, 1989).
     pub fn net(&self, c: &Candidate) -> Candidate {
         let (second, byte) = self.rates();
         let mut net = *c;
+        net.moved_bytes += self.displaced_bytes(c);
         if !c.fits_now || byte == 0.0 {
             return net;
         }
@@ -427,6 +429,18 @@ impl<'a> Observation<'a> {
         }
         net.moved_bytes = net.moved_bytes.max(0.0);
         net
+    }
+
+    /// Bytes that have to leave the disk of a candidate's node for what the task brings, each times the price of what it
+    /// brings.
+    fn displaced_bytes(&self, c: &Candidate) -> f64 {
+        let brought = c.missing_image_bytes.saturating_sub(c.arriving_image_bytes) + c.missing_input_bytes;
+        let capacity = self.cluster.topology.nodes[c.node as usize].disk_bytes;
+        let room = capacity.saturating_sub(self.cluster.nodes[c.node as usize].disk_used_bytes);
+        if brought <= room {
+            return 0.0;
+        }
+        (brought - room) as f64 * c.moved_bytes / (brought + c.output_bytes) as f64
     }
 
     /// Of the bytes to move for inputs that a node lacks, those that are earned.
@@ -454,7 +468,11 @@ impl<'a> Observation<'a> {
         }
         let (each, investments) = (size / 8, size / 4);
         let cheap = size - 2 * each - investments;
-        let keys = |c: &Candidate| [self.cost(c), c.completion_s(), c.moved_bytes, self.warm_cost(c)];
+        let (_, byte) = self.rates();
+        let keys = |c: &Candidate| {
+            let displaced = self.displaced_bytes(c);
+            [self.cost(c) + displaced * byte, c.completion_s(), c.moved_bytes + displaced, self.warm_cost(c)]
+        };
         let keys: Vec<[f64; 4]> = self.candidates().iter().map(keys).collect();
         let mut chosen = Vec::with_capacity(size);
         for (key, count) in [cheap, each, each, investments].into_iter().enumerate() {
@@ -745,8 +763,10 @@ struct Estimator<'a> {
     /// Ways between a root and a switch that were walked for the node before: those of a site share
     /// them. One for each of the first few ways of a task.
     walked: [Walked; 4],
-    /// What waits in the queue of the node at hand.
+    /// What waits in the queue of the node at hand; of a queue that needs more than the disk holds only the last.
     queue: Vec<&'a Task>,
+    /// It is such a queue: what is on the disk now leaves it again, unless one of the last needs it.
+    forgotten: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -773,6 +793,7 @@ impl<'a> Estimator<'a> {
             executions: cluster.executions(task),
             walked: [Walked::NOWHERE; 4],
             queue: Vec::new(),
+            forgotten: false,
         }
     }
 
@@ -801,9 +822,11 @@ impl<'a> Estimator<'a> {
             state.cpu_use_millis.max(own)
         };
         self.queue.clear();
+        self.forgotten = false;
         if state.queued > 0 {
             let waiting = state.commitments.iter().filter(|commitment| !commitment.admitted);
             self.queue.extend(waiting.map(|waiting| &*waiting.task));
+            self.forget_displaced(class);
         }
         candidate.start_s = class.startup_s;
         candidate.alone_s = alone_s;
@@ -815,6 +838,35 @@ impl<'a> Estimator<'a> {
         self.pull(candidate);
         self.read_inputs(candidate);
         self.store_outputs(candidate);
+    }
+
+    /// Leaves those last in the queue whose inputs have room on the disk together, beside what the task needs itself: what those
+    /// before them bring, or find, will have left again by its turn.
+    fn forget_displaced(&mut self, class: &Class) {
+        let datasets = &self.cluster.catalogue.datasets;
+        let bytes =
+            |inputs: &[DatasetId]| -> u64 { inputs.iter().map(|&i| datasets[i as usize].bytes).sum() };
+        let own = self.disk_needed[class.arch as usize].unwrap_or(0);
+        let mut room = class.disk_bytes.saturating_sub(own);
+        if self.queue.iter().map(|task| bytes(&task.inputs)).sum::<u64>() <= room {
+            return;
+        }
+        let mut first = self.queue.len();
+        while first > 0 {
+            let inputs = &self.queue[first - 1].inputs;
+            let known = |input: &DatasetId| {
+                self.task.inputs.contains(input)
+                    || self.queue[first..].iter().any(|t| t.inputs.contains(input))
+            };
+            let new: u64 = inputs.iter().filter(|i| !known(i)).map(|&i| datasets[i as usize].bytes).sum();
+            if new > room {
+                break;
+            }
+            room -= new;
+            first -= 1;
+        }
+        self.forgotten = first > 0;
+        self.queue.drain(..first);
     }
 
     /// What a new transfer could expect now on the way between `root` and a node.
@@ -905,17 +957,21 @@ impl<'a> Estimator<'a> {
     #[inline(always)]
     fn read_inputs(&mut self, candidate: &mut Candidate) {
         for &dataset in &self.task.inputs {
-            if self.cluster.has_dataset(dataset, candidate.node) {
+            let brought = || self.queue.iter().any(|task| task.inputs.contains(&dataset));
+            let home = || self.cluster.is_home(Item::Dataset(dataset), candidate.node);
+            let stays = !self.forgotten || brought() || home();
+            if stays && self.cluster.has_dataset(dataset, candidate.node) {
                 continue;
             }
             if let Some(left_s) = self.cluster.arriving_s(Item::Dataset(dataset), candidate.node) {
                 candidate.fetch_s = candidate.fetch_s.max(left_s - candidate.wait_s);
                 continue;
             }
-            if self.queue.iter().any(|task| task.inputs.contains(&dataset)) {
+            if brought() {
                 continue;
             }
-            let source = self.cluster.dataset_source(dataset, candidate.node);
+            let source =
+                self.cluster.dataset_source(dataset, candidate.node).filter(|&s| s != candidate.node);
             let Some(path) = source.and_then(|s| self.path(s, candidate.node, Direction::From)) else {
                 continue;
             };

@@ -212,7 +212,7 @@ impl Policy for Learned {
         &self.name
     }
 
-    /// Logits of the shortlist, with [`NetworkConfig::caution`](crate::network::NetworkConfig::caution) on what the
+    /// Logits of the shortlist, with the network's [`Caution`](crate::network::Caution) on what the
     /// prices advise; the rest is not considered.
     fn score(&mut self, observation: &Observation<'_>, scores: &mut Vec<f64>) {
         scores.resize(observation.count(), f64::NEG_INFINITY);
@@ -223,7 +223,7 @@ impl Policy for Learned {
             scores[inputs.shortlists[0][position]] = f64::from(logit);
         });
         if let Some(advised) = advised {
-            scores[inputs.shortlists[0][advised]] += f64::from(scorer.network().config.caution);
+            scores[inputs.shortlists[0][advised]] += scorer.network().config.caution.at(observation.alpha);
         }
     }
 }

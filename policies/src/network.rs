@@ -11,7 +11,7 @@ use remora_env::random::{Purpose, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::learned::{ADVICE, INPUT_COUNT, inputs};
-use crate::prices::{ANCHORS, PARTS, Priced, Prices, SITUATIONS};
+use crate::prices::{ANCHORS, PARTS, Priced, Prices, SITUATIONS, between};
 
 /// Shape of the network; saved beside its weights.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,10 +27,9 @@ pub struct NetworkConfig {
     /// Whether it is advised by prices, and begins with doing what they say.
     #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
     pub advised: bool,
-    /// How much rather than the candidate that its prices advise it has to prefer another, as a difference of logits, to
-    /// choose it. Training sets what validates best.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub caution: f32,
+    /// Training sets what validates best.
+    #[serde(default, skip_serializing_if = "Caution::is_none")]
+    pub caution: Caution,
     /// What it does not see, to find out what that is worth.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blind_to: Option<Blind>,
@@ -40,8 +39,20 @@ fn yes() -> bool {
     true
 }
 
-fn is_zero(number: &f32) -> bool {
-    *number == 0.0
+/// How much rather than the candidate that its prices advise a network has to prefer another, as a difference of logits, to
+/// choose it: at five positions of the dial from 0 to 1, interpolated between them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Caution(pub [f32; 5]);
+
+impl Caution {
+    pub fn at(&self, alpha: f64) -> f64 {
+        let (below, above, share) = between(self.0.len(), alpha);
+        (1.0 - share) * f64::from(self.0[below]) + share * f64::from(self.0[above])
+    }
+
+    pub fn is_none(&self) -> bool {
+        *self == Caution::default()
+    }
 }
 
 /// Features that a network may be blind to.
@@ -116,7 +127,7 @@ impl Default for NetworkConfig {
             shortlist: 16,
             context: false,
             advised: true,
-            caution: 0.0,
+            caution: Caution::default(),
             blind_to: None,
         }
     }

@@ -30,8 +30,8 @@ pub const PARTS: [&str; 15] = [
     "occupation",
     // Less to pull for the tasks of the same image that a minute brings; at most one of them counts.
     "pull-saved",
-    // Bytes of the inputs and the output, of the image, and of the image for the tasks to come: without those that are
-    // earned, see `Observation::net`.
+    // Bytes of the inputs, the output and what leaves the disk for what comes, of the image, and of the image for the tasks
+    // to come: without those that are earned, see `Observation::net`.
     "data",
     "image-data",
     "image-data-saved",
@@ -74,9 +74,7 @@ impl Prices {
 
     /// The prices in the situation of an observation; what is negative counts as nothing.
     fn at(&self, observation: &Observation<'_>) -> [f64; PARTS.len()] {
-        let position = observation.alpha.clamp(0.0, 1.0) * (ANCHORS.len() - 1) as f64;
-        let (below, above) = (position.floor() as usize, position.ceil() as usize);
-        let share = position - below as f64;
+        let (below, above, share) = between(ANCHORS.len(), observation.alpha);
         let congestion = observation.congestion();
         let price =
             |[always, added]: &Sheet, part| f64::from(always[part]) + congestion * f64::from(added[part]);
@@ -99,6 +97,14 @@ impl Prices {
             rows.chunks(SITUATIONS.len()).map(|rows| rows.try_into().ok()).collect::<Option<_>>()?;
         sheets.try_into().ok().map(Prices)
     }
+}
+
+/// Which two of so many positions of the dial, evenly spaced from 0 to 1, α is between, and how far it is from the first
+/// to the second.
+pub(crate) fn between(positions: usize, alpha: f64) -> (usize, usize, f64) {
+    let position = alpha.clamp(0.0, 1.0) * (positions - 1) as f64;
+    let (below, above) = (position.floor() as usize, position.ceil() as usize);
+    (below, above, position - below as f64)
 }
 
 /// Tasks of the image that a minute brings, at most one: for them it need not be pulled again.

@@ -1,7 +1,7 @@
 //! Every hyper-parameter of a training run in one place.
 
 use remora_env::family::Family;
-use remora_policies::network::NetworkConfig;
+use remora_policies::network::{Caution, NetworkConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::device::Accelerator;
@@ -193,8 +193,9 @@ impl Config {
                 "device is {device}, which this build was made without: build it with --features {device}"
             ),
         );
-        let caution = self.network.caution;
-        demand(caution == 0.0, format!("network.caution is {caution}, want none: validation finds it"));
+        let Caution(caution) = self.network.caution;
+        let none = self.network.caution.is_none();
+        demand(none, format!("network.caution is {caution:?}, want none: validation finds it"));
         for (name, value) in [("entropy", self.entropy), ("value_weight", self.value_weight)] {
             demand(value.is_finite() && value >= 0.0, format!("{name} is {value}, want a number from 0"));
         }

@@ -12,7 +12,7 @@ use remora_env::{Scenarios, scenario::ScenarioError};
 use remora_policies::checkpoint::CheckpointError;
 use remora_policies::heuristics::GreedyMarginal;
 use remora_policies::learned::inputs;
-use remora_policies::network::{ActorCritic, NetworkConfig};
+use remora_policies::network::{ActorCritic, Caution, NetworkConfig};
 use remora_policies::rollout::{Figures, play};
 use remora_policies::{Checkpoint, Learned, Policy};
 use serde::{Deserialize, Serialize};
@@ -106,17 +106,13 @@ pub struct Validation {
     pub cost: f64,
     /// Geometric mean at each of [`ALPHAS`].
     pub by_alpha: Vec<f64>,
-    /// With so much caution, the best of some: see [`remora_policies::network::NetworkConfig::caution`].
-    #[serde(default, skip_serializing_if = "is_none")]
-    pub caution: f32,
+    /// With so much caution, the best of some at each of [`ALPHAS`].
+    #[serde(default, skip_serializing_if = "Caution::is_none")]
+    pub caution: Caution,
 }
 
-fn is_none(caution: &f32) -> bool {
-    *caution == CAUTIONS[0]
-}
-
-/// How cautious a network may come to be: see [`remora_policies::network::NetworkConfig::caution`]. What little labels make
-/// it prefer is mostly chance. The first is none at all.
+/// How cautious a network may come to be, see [`Caution`]. What little labels make it prefer is mostly chance. The first is
+/// none at all.
 const CAUTIONS: [f32; 3] = [0.0, 3.0, 10.0];
 
 /// Positions of the dial at which policies are compared.
@@ -222,7 +218,11 @@ fn go_on(
 /// The configuration of a run that begins with the weights of a checkpoint.
 fn continued(config: Config, from: &Checkpoint) -> Config {
     // How cautious it is to be is found anew.
-    Config { from: Some(from.id()), network: NetworkConfig { caution: 0.0, ..from.about.network }, ..config }
+    Config {
+        from: Some(from.id()),
+        network: NetworkConfig { caution: Caution::default(), ..from.about.network },
+        ..config
+    }
 }
 
 /// Bytes that a run writes before it has anything to show for them.
@@ -261,6 +261,14 @@ fn read_config(folder: &Folder, wanted: &Config) -> Result<Config, RunError> {
     let config: Config =
         toml::from_str(&text).map_err(|error| RunError::Read { path, reason: error.to_string() })?;
     Ok(Config { iterations: wanted.iterations, ..config })
+}
+
+/// What a network comes to on the validation worlds if another candidate than its prices advise has to be ahead by so many
+/// logits: cost over `greedy-marginal`, and where it stands, at each of [`ALPHAS`].
+struct Tried {
+    logits: f32,
+    by_alpha: Vec<f64>,
+    points: Vec<(f64, f64)>,
 }
 
 struct Run {
@@ -404,10 +412,16 @@ impl Run {
         let differs =
             learner.config.network.advised && (!learner.replay.is_empty() || learner.config.from.is_some());
         let cautions = if differs { &CAUTIONS[..] } else { &CAUTIONS[..1] };
-        let measured = cautions.iter().map(|&caution| self.validate_with(caution));
-        let best = measured.min_by(|(a, _), (b, _)| a.cost.total_cmp(&b.cost));
-        let (validation, points) = best.expect("there is a caution");
-        self.points = points;
+        let tried: Vec<Tried> = cautions.iter().map(|&logits| self.validate_with(logits)).collect();
+        // An episode is played at one position of the dial, so each has the caution that is best there.
+        let best: [&Tried; ALPHAS.len()] = std::array::from_fn(|alpha| {
+            let cost = |tried: &&Tried| tried.by_alpha[alpha];
+            tried.iter().min_by(|a, b| cost(a).total_cmp(&cost(b))).expect("there is a caution")
+        });
+        let by_alpha: Vec<f64> = best.iter().enumerate().map(|(alpha, best)| best.by_alpha[alpha]).collect();
+        let caution = Caution(best.map(|best| best.logits));
+        let validation = Validation { cost: geometric_mean(&by_alpha), by_alpha, caution };
+        self.points = best.iter().enumerate().map(|(alpha, best)| best.points[alpha]).collect();
         if validation.cost < self.best {
             self.best = validation.cost;
             self.checkpoint(&validation).save(&self.folder.best())?;
@@ -415,19 +429,19 @@ impl Run {
         Ok(validation)
     }
 
-    /// What the network comes to with so much caution, and where it then stands at each α.
-    fn validate_with(&self, caution: f32) -> (Validation, Vec<(f64, f64)>) {
-        let network = self.playing(caution);
+    /// What the network comes to with so much caution at every α.
+    fn validate_with(&self, logits: f32) -> Tried {
+        let network = self.playing(Caution([logits; ALPHAS.len()]));
         let (costs, points) =
             validate(&self.lessons, &|| Box::new(Learned::from_network("training", network.clone())));
         let ratios: Vec<f64> = costs.iter().zip(&self.greedy).map(|(ours, greedy)| ours / greedy).collect();
         let at =
             |alpha: usize| -> Vec<f64> { ratios.iter().skip(alpha).step_by(ALPHAS.len()).copied().collect() };
         let by_alpha = (0..ALPHAS.len()).map(|alpha| geometric_mean(&at(alpha))).collect();
-        (Validation { cost: geometric_mean(&ratios), by_alpha, caution }, points)
+        Tried { logits, by_alpha, points }
     }
 
-    fn playing(&self, caution: f32) -> ActorCritic {
+    fn playing(&self, caution: Caution) -> ActorCritic {
         let mut network = self.learner.playing();
         network.config.caution = caution;
         network
@@ -493,8 +507,8 @@ impl Run {
             self.board.scalar("validation/cost_over_greedy_marginal", validation.cost, step);
             for (alpha, cost) in ALPHAS.iter().zip(&validation.by_alpha) {
                 self.board.scalar(&format!("validation/alpha_{alpha}"), *cost, step);
+                self.board.scalar(&format!("caution/alpha_{alpha}"), validation.caution.at(*alpha), step);
             }
-            self.board.scalar("validation/caution", f64::from(validation.caution), step);
             self.board.front("validation/front", &self.points, &self.greedy_points, step);
             self.board.histogram("policy/probability", metrics.probabilities.iter().copied(), step);
             for (index, input) in inputs().enumerate() {

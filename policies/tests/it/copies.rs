@@ -11,6 +11,8 @@ use remora_policies::{Policy, choose, tuned_greedy};
 
 const SERVING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/serving.toml");
 
+const GALLERY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/gallery.toml");
+
 fn priced() -> Priced {
     Priced { prices: Prices::default(), shortlist: 16 }
 }
@@ -31,6 +33,57 @@ fn a_copy_is_made_once_its_lack_has_cost_as_much() {
     let (earning, moved) = cost(&mut priced());
     assert!(earning < 0.5 * greedy, "{earning} with copies as they are earned, {greedy} without");
     assert!(moved > moved_by_greedy, "{moved} and {moved_by_greedy} bytes");
+}
+
+/// All models have room on the servers together, a quarter of them on any one. Where only bytes count, all servers are alike to
+/// a rule that does not see what has to leave: it takes the first, again and again.
+#[test]
+fn what_has_to_leave_a_disk_counts() {
+    let scenario = Scenario::load(GALLERY).unwrap();
+    let reference = reference(&scenario);
+    let world = Arc::new(scenario.world(1));
+    let moved = |policy: &mut dyn Policy| {
+        let outcome = play(&world, policy, 1.0, reference);
+        Figures::of(&outcome).moved_bytes_per_task() * world.tasks.len() as f64
+    };
+    let each_once = 12.0 * 6e9 * 4.0;
+    let (greedy, priced) = (moved(tuned_greedy().as_mut()), moved(&mut priced()));
+    assert!(greedy > 2.0 * each_once, "{greedy} bytes");
+    assert!(priced < 1.1 * each_once, "{priced} bytes, {each_once} for each model once");
+}
+
+/// A queue brings what it needs, and only what the last of it need is still there at its end.
+#[test]
+fn what_a_queue_brings_counts_while_it_stays() {
+    let scenario = Scenario::load(GALLERY).unwrap();
+    let mut episode = Episode::new(Arc::new(scenario.world(1)), 1.0, reference(&scenario));
+    let (mut stays, mut left) = (0, 0);
+    let mut waiting: Vec<u32> = Vec::new();
+    while let Next::Decide(observation) = episode.next() {
+        let candidate = observation.candidates()[1];
+        let node = &observation.cluster.nodes[candidate.node as usize];
+        let model = observation.task.inputs[0];
+        waiting.drain(..waiting.len() - node.queued as usize);
+        // Three models have room.
+        let mut last: Vec<u32> = vec![model];
+        let mut brought = false;
+        for &other in waiting.iter().rev() {
+            if !last.contains(&other) {
+                last.push(other);
+            }
+            if last.len() > 3 {
+                break;
+            }
+            brought |= other == model;
+        }
+        if last.len() > 3 && !observation.cluster.is_arriving(Item::Dataset(model), candidate.node) {
+            assert_eq!(candidate.missing_input_bytes == 0, brought, "of {waiting:?} the end brings {model}");
+            (stays, left) = (stays + u32::from(brought), left + u32::from(!brought));
+        }
+        waiting.push(model);
+        episode.step(candidate.node);
+    }
+    assert!(stays > 0 && left > 0, "{stays} stay, {left} leave");
 }
 
 /// What waiting has cost counts from the last copy on, and not while one is on its way.

@@ -16,7 +16,7 @@ use remora_env::observation::Reference;
 use remora_env::{Episode, Next, Scenario, World};
 use remora_policies::forward::Forward;
 use remora_policies::learned::{INPUT_COUNT, Inputs};
-use remora_policies::network::{ActorCritic, NetworkConfig};
+use remora_policies::network::{ActorCritic, Caution, NetworkConfig};
 use remora_policies::rollout::{Figures, play};
 use remora_policies::{Checkpoint, HEURISTICS, Learned, by_name, choose};
 
@@ -147,7 +147,7 @@ fn scoring_without_tensors_changes_nothing() {
         ActorCritic::init(&config, 5, &device)
     };
     let mut shipped = Checkpoint::pretrained().unwrap().network(&device).unwrap();
-    shipped.config.caution = 0.0;
+    shipped.config.caution = Caution::default();
     for network in [shipped, drawn(8), drawn(40)] {
         let mut forward = Forward::of(&network).unwrap();
         let mut policy = Learned::from_network("policy", network.clone());
@@ -179,7 +179,7 @@ fn caution_keeps_to_the_prices() {
     let mut network = Checkpoint::pretrained().unwrap().network(&Device::flex()).unwrap();
     let mut priced = network.priced();
     let mut choosing = |caution| {
-        network.config.caution = caution;
+        network.config.caution = Caution([caution; 5]);
         Learned::from_network("policy", network.clone())
     };
     let (mut careless, mut careful) = (choosing(0.0), choosing(1e6));

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use remora_policies::Checkpoint;
 use remora_policies::look_ahead::Depth;
-use remora_policies::network::NetworkConfig;
+use remora_policies::network::{Caution, NetworkConfig};
 use remora_trainer::Config;
 use remora_trainer::device::Accelerator;
 use remora_trainer::evolution::EvolutionConfig;
@@ -106,10 +106,10 @@ fn a_folder_with_a_run_is_not_overwritten() {
 #[test]
 fn bad_figures_are_all_named() {
     let mut config = Config { rollouts: 1, clip: f64::NAN, scenarios: Vec::new(), ..small(1) };
-    config.network.caution = 5.0;
+    config.network.caution = Caution([5.0; 5]);
     let folder = tempfile::tempdir().unwrap();
     let error = run(config, &folder.path().join("run"), false).unwrap_err().to_string();
-    for field in ["rollouts is 1", "clip is NaN", "scenarios is empty", "network.caution is 5"] {
+    for field in ["rollouts is 1", "clip is NaN", "scenarios is empty", "network.caution is [5.0, "] {
         assert!(error.contains(field), "{error}");
     }
 }
