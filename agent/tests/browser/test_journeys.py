@@ -161,8 +161,8 @@ def test_a_policy_is_seen_beside_the_baselines(lively, visitor) -> None:
     assert "uploaded at α = 0: " in plots.first.get_attribute("aria-label")
     looker.page.get_by_text("The plots as numbers").click()
     rows = looker.page.locator("#figures tbody tr")
-    # Eight policies at five positions of the dial on three scenarios.
-    assert rows.count() == 8 * 5 * 3
+    # Nine policies at five positions of the dial on three scenarios.
+    assert rows.count() == 9 * 5 * 3
     assert rows.filter(has_text="this one").count() == 5 * 3
 
 
