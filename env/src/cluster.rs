@@ -34,11 +34,21 @@ pub struct Commitment {
     pub accelerators: Vec<u32>,
 }
 
-/// How long a task is expected to wait in the queue of its node, and to take from then on.
+/// How long a task is expected to wait in the queue of its node, and to take from then on, and what it brings there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Expected {
     pub wait: Time,
     pub span: Time,
+    pub brought_bytes: u64,
+}
+
+/// What it has cost that an image is nowhere else, while nobody was pulling it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Lack {
+    /// Seconds that tasks were to wait where they found it.
+    pub waited_s: f64,
+    /// Bytes that had to leave disks for what those tasks brought there.
+    pub displaced_bytes: f64,
 }
 
 impl Commitment {
@@ -198,9 +208,9 @@ pub struct Cluster {
     dataset_holders: Vec<Arc<Vec<NodeId>>>,
     /// How often each dataset was renewed: a copy of an older version is worthless.
     dataset_version: Vec<u32>,
-    /// See [`Cluster::waited_for_copy_s`] and [`Cluster::waited_for_image_s`].
+    /// See [`Cluster::waited_for_copy_s`] and [`Cluster::image_lack`].
     dataset_waited_s: Vec<f64>,
-    image_waited_s: Vec<f64>,
+    image_lack: Vec<Lack>,
     /// Arrivals per image, and of all tasks.
     image_rate: Vec<Rate>,
     total_rate: Rate,
@@ -244,7 +254,7 @@ impl Cluster {
             dataset_holders: vec![Arc::default(); catalogue.datasets.len()],
             dataset_version: vec![0; catalogue.datasets.len()],
             dataset_waited_s: vec![0.0; catalogue.datasets.len()],
-            image_waited_s: vec![0.0; catalogue.images.len()],
+            image_lack: vec![Lack::default(); catalogue.images.len()],
             image_rate: vec![Rate::default(); catalogue.images.len()],
             total_rate: Rate::default(),
             topology,
@@ -353,8 +363,8 @@ impl Cluster {
     /// admitted.
     pub fn place(&mut self, id: TaskId, task: Arc<Task>, node: NodeId, expected: Expected) -> bool {
         let admitted = self.fits_now(&task, node);
-        let Expected { wait, span } = expected;
-        self.note_wait(&task, node, wait.as_s());
+        let Expected { wait, span, .. } = expected;
+        self.note_lack(&task, node, expected);
         let expected_end = self.now + wait + span;
         let accelerators = Vec::new();
         let mut commitment = Commitment { id, task, expected_end, span, admitted: false, accelerators };
@@ -369,16 +379,20 @@ impl Cluster {
         admitted
     }
 
-    /// Notes that a task is to wait on a node, for what it finds there; what it does not find is copied now.
-    fn note_wait(&mut self, task: &Task, node: NodeId, wait_s: f64) {
+    /// Notes that a task is to wait on a node, and what it displaces there, for what it finds there; what it does not find is
+    /// copied now.
+    fn note_lack(&mut self, task: &Task, node: NodeId, expected: Expected) {
+        let wait_s = expected.wait.as_s();
+        let displaced_bytes = self.displaced_bytes(node, expected.brought_bytes) as f64;
         if let Some(image) = task.image {
             let (missing, arriving) = self.missing_image_bytes(image, node);
             let layers = self.catalogue.images[image as usize].layers(self.class(node).arch);
-            let waited_s = &mut self.image_waited_s[image as usize];
+            let lack = &mut self.image_lack[image as usize];
             if missing > arriving {
-                *waited_s = 0.0;
-            } else if wait_s > 0.0 && layers.iter().all(|&layer| !self.layer_arriving.any(layer)) {
-                *waited_s += wait_s;
+                *lack = Lack::default();
+            } else if layers.iter().all(|&layer| !self.layer_arriving.any(layer)) {
+                lack.waited_s += wait_s;
+                lack.displaced_bytes += displaced_bytes;
             }
         }
         let catalogue = Arc::clone(&self.catalogue);
@@ -602,9 +616,9 @@ impl Cluster {
         self.dataset_waited_s[dataset as usize]
     }
 
-    /// The same of an image, since it was last pulled.
-    pub fn waited_for_image_s(&self, image: ImageId) -> f64 {
-        self.image_waited_s[image as usize]
+    /// What the lack of an image elsewhere has cost since it was last pulled.
+    pub fn image_lack(&self, image: ImageId) -> Lack {
+        self.image_lack[image as usize]
     }
 
     /// Sets what [`Cluster::waited_for_copy_s`] tells, as it was reported.
@@ -612,9 +626,9 @@ impl Cluster {
         self.dataset_waited_s[dataset as usize] = waited_s;
     }
 
-    /// Sets what [`Cluster::waited_for_image_s`] tells, as it was reported.
-    pub fn set_waited_for_image_s(&mut self, image: ImageId, waited_s: f64) {
-        self.image_waited_s[image as usize] = waited_s;
+    /// Sets what [`Cluster::image_lack`] tells, as it was reported.
+    pub fn set_image_lack(&mut self, image: ImageId, lack: Lack) {
+        self.image_lack[image as usize] = lack;
     }
 
     /// Whether the item is there, whole and current.
@@ -746,6 +760,14 @@ impl Cluster {
             self.arrived(item, node);
         }
         self.index(node, item);
+    }
+
+    /// Bytes that have to leave a node's disk for so many that are brought there.
+    pub fn displaced_bytes(&self, node: NodeId, brought: u64) -> u64 {
+        let used = self.nodes[node as usize].disk_used_bytes;
+        used.saturating_add(brought)
+            .saturating_sub(self.topology.nodes[node as usize].disk_bytes)
+            .min(brought)
     }
 
     fn evict_for(&mut self, node: NodeId, bytes: u64) {

@@ -60,7 +60,7 @@ use std::sync::OnceLock;
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue::{Dataset, DatasetId, ExecutionTime, ImageId, Kind, LayerId, Task};
-use crate::cluster::{Cluster, Expected, Item, TaskId};
+use crate::cluster::{Cluster, Expected, Item, Lack, TaskId};
 use crate::episode::Episode;
 use crate::fit::Class;
 use crate::resume::Arrivals;
@@ -231,10 +231,16 @@ impl Candidate {
         self.wait_s + self.pull_s + self.fetch_s + self.start_s + self.execution_s + self.store_s
     }
 
-    /// The same, as a commitment keeps it.
+    /// Bytes that the task brings to the disk of its node before it starts.
+    fn brought_bytes(&self) -> u64 {
+        self.missing_image_bytes.saturating_sub(self.arriving_image_bytes) + self.missing_input_bytes
+    }
+
+    /// What a commitment keeps of it.
     pub fn expected(&self) -> Expected {
         let wait = Time::ZERO.after_s(self.wait_s);
-        Expected { wait, span: Time::ZERO.after_s(self.completion_s()) - wait }
+        let span = Time::ZERO.after_s(self.completion_s()) - wait;
+        Expected { wait, span, brought_bytes: self.brought_bytes() }
     }
 }
 
@@ -408,8 +414,8 @@ impl<'a> Observation<'a> {
     }
 
     /// The candidate with the bytes that it comes to in the end. What leaves a disk for what the task brings counts as brought
-    /// back. What tasks waited where they found a dataset, or their image, is set against what another copy costs: it is
-    /// bought, where the task need not wait, once its lack has cost as much. Were it there at once and all waiting for want of
+    /// back. What tasks waited where they found a dataset, or their image, and what they displaced where the image was, is set
+    /// against what another copy costs: it is bought, where the task need not wait, once its lack has cost as much. Were it there at once and all waiting for want of
     /// it, that would never be more than twice as dear as the best in hindsight (rent or buy; for replicas of files: Black and
     /// Sleator, *Competitive algorithms for replication and migration problems*, CMU-CS-89-201, 1989).
     pub fn net(&self, c: &Candidate) -> Candidate {
@@ -420,8 +426,11 @@ impl<'a> Observation<'a> {
             return net;
         }
         if let Some(image) = self.task.image {
-            let waited_s = self.cluster.waited_for_image_s(image);
-            net.image_moved_bytes = (c.image_moved_bytes - waited_s * second / byte).max(0.0);
+            let Lack { waited_s, displaced_bytes } = self.cluster.image_lack(image);
+            let missing = c.missing_image_bytes.saturating_sub(c.arriving_image_bytes).max(1) as f64;
+            // What left was to be brought back at about the price of the image.
+            let earned = waited_s * second / byte + c.image_moved_bytes * displaced_bytes / missing;
+            net.image_moved_bytes = (c.image_moved_bytes - earned).max(0.0);
             net.moved_bytes -= c.image_moved_bytes - net.image_moved_bytes;
         }
         if c.missing_input_bytes > 0 {
@@ -434,13 +443,11 @@ impl<'a> Observation<'a> {
     /// Bytes that have to leave the disk of a candidate's node for what the task brings, each times the price of what it
     /// brings.
     fn displaced_bytes(&self, c: &Candidate) -> f64 {
-        let brought = c.missing_image_bytes.saturating_sub(c.arriving_image_bytes) + c.missing_input_bytes;
-        let capacity = self.cluster.topology.nodes[c.node as usize].disk_bytes;
-        let room = capacity.saturating_sub(self.cluster.nodes[c.node as usize].disk_used_bytes);
-        if brought <= room {
-            return 0.0;
+        let brought = c.brought_bytes();
+        match self.cluster.displaced_bytes(c.node, brought) {
+            0 => 0.0,
+            displaced => displaced as f64 * c.moved_bytes / (brought + c.output_bytes) as f64,
         }
-        (brought - room) as f64 * c.moved_bytes / (brought + c.output_bytes) as f64
     }
 
     /// Of the bytes to move for inputs that a node lacks, those that are earned.

@@ -91,7 +91,7 @@ impl Default for Config {
             rollouts: 8,
             tasks: 400,
             horizon: 30.0,
-            epochs: 4,
+            epochs: 2,
             minibatch: 256,
             learning_rate: 1e-3,
             clip: 0.2,

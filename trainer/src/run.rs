@@ -208,7 +208,7 @@ fn go_on(
         let metrics = run.learner.step(progress).map_err(|batch| run.diverged(&batch))?;
         let line = run.record(&metrics)?;
         let decisions_per_s = metrics.decisions as f64 / (metrics.collect_s + metrics.update_s);
-        notes.iteration(line.iteration, used(&run.learner), decisions_per_s);
+        notes.iteration(line.iteration, used(&run.learner), metrics.decisions);
         watch(&Report { line: &line, progress, decisions_per_s });
         run.lines.push(line);
     }

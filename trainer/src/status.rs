@@ -32,7 +32,7 @@ pub struct Status {
     pub iteration: u64,
     /// Share of the time or the iterations that is used, 0 to 1.
     pub progress: f64,
-    /// Of the last iteration.
+    /// Since this process began, validation included.
     pub decisions_per_s: f64,
     /// Seconds until it ends, as far as that can be known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -63,6 +63,8 @@ pub struct Notes {
     written: Option<Instant>,
     /// Progress with which this process began.
     before: f64,
+    /// Decisions that it made since.
+    decisions: usize,
     status: Status,
     /// Locked as long as this lives; nothing where the file system knows no locks.
     _lock: Option<File>,
@@ -91,6 +93,7 @@ impl Notes {
             began: Instant::now(),
             written: None,
             before: 0.0,
+            decisions: 0,
             status,
             _lock: lock(folder)?,
         };
@@ -100,12 +103,13 @@ impl Notes {
 
     /// It begins, or goes on, with so much used up.
     pub fn begun(&mut self, progress: f64) {
-        (self.before, self.began) = (progress, Instant::now());
+        (self.before, self.decisions, self.began) = (progress, 0, Instant::now());
     }
 
-    /// An iteration ended, with so much used up.
-    pub fn iteration(&mut self, iteration: u64, progress: f64, decisions_per_s: f64) {
+    /// An iteration of so many decisions ended, with so much used up.
+    pub fn iteration(&mut self, iteration: u64, progress: f64, decisions: usize) {
         let before = self.before;
+        self.decisions += decisions;
         let took_s = self.began.elapsed().as_secs_f64();
         let left_s = match self.budget {
             Budget::Minutes(minutes) => Some((60.0 * minutes - took_s).max(0.0)),
@@ -114,7 +118,7 @@ impl Notes {
         };
         let status = &mut self.status;
         (status.iteration, status.progress) = (iteration, progress.clamp(0.0, 1.0));
-        (status.decisions_per_s, status.left_s) = (decisions_per_s, left_s);
+        (status.decisions_per_s, status.left_s) = (self.decisions as f64 / took_s, left_s);
         if self.written.is_none_or(|written| written.elapsed() >= EVERY) {
             self.write();
         }

@@ -45,12 +45,12 @@ pub async fn page(asked: &Asked<'_>) -> Shown {
         h2 { "All policies" }
         (live("policies", table(asked, &policies, &history)))
         h2 { "Who had which role" }
-        (live("history", html! { div.scroll { table {
+        (live("history", html! { @if history.is_empty() { p.faint { "No role was given or taken yet." } } @else { div.scroll { table {
             thead { tr { th { "Since" } th { "Alias" } th { "Policy" } th { "Before" } th { "Who" } th { "Why" } } }
             tbody { @for change in &history { tr {
                 td { (time(change.at_ms)) } td { (badge(&change.alias)) } td { (names.show(&change.policy)) } td { (names.show(&change.before)) } td { (change.actor) } td { (change.reason) }
             } } }
-        } } }))
+        } } } }))
     };
     Ok(Page::new("policies", "Policies", main))
 }

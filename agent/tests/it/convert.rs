@@ -77,6 +77,7 @@ const CHANGES: &[Change] = &[
             image: "vision".to_owned(),
             arrivals_per_s: v.number,
             waited_s: Some(v.number),
+            displaced_bytes: Some(v.number),
         })
     },
     |_, f, i, v| {

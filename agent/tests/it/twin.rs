@@ -108,4 +108,7 @@ async fn the_pretrained_network() {
 async fn the_pretrained_network_where_copies_are_earned() {
     let serving = concat!(env!("CARGO_MANIFEST_DIR"), "/../policies/tests/data/serving.toml");
     twins_agree(serving, "pretrained", 400).await;
+    // And what has left full disks.
+    let studio = concat!(env!("CARGO_MANIFEST_DIR"), "/../policies/tests/data/studio.toml");
+    twins_agree(studio, "pretrained", 400).await;
 }

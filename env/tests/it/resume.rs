@@ -93,7 +93,7 @@ fn what_is_under_way_ends_as_expected() {
     let node = node.unwrap_or(0);
     let task = task_for(&cluster, node);
     cluster.now = Time::from_s(100.0);
-    let span = |s| Expected { wait: Time::ZERO, span: Time::from_s(s) };
+    let span = |s| Expected { span: Time::from_s(s), ..Expected::default() };
     assert!(cluster.place(71, Arc::clone(&task), node, span(30.0)));
     let mut next = 72;
     while cluster.place(next, Arc::clone(&task), node, span(40.0)) {

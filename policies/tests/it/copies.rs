@@ -13,6 +13,8 @@ const SERVING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/serving.t
 
 const GALLERY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/gallery.toml");
 
+const STUDIO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/studio.toml");
+
 fn priced() -> Priced {
     Priced { prices: Prices::default(), shortlist: 16 }
 }
@@ -50,6 +52,31 @@ fn what_has_to_leave_a_disk_counts() {
     let (greedy, priced) = (moved(tuned_greedy().as_mut()), moved(&mut priced()));
     assert!(greedy > 2.0 * each_once, "{greedy} bytes");
     assert!(priced < 1.1 * each_once, "{priced} bytes, {each_once} for each model once");
+}
+
+/// The image is dearer than any model, so that no single task is worth a second copy of it: each goes where the image is, and
+/// what is there leaves. What left so is set against the copy.
+#[test]
+fn what_left_where_the_image_is_earns_another_copy_of_it() {
+    let scenario = Scenario::load(STUDIO).unwrap();
+    let mut episode = Episode::new(Arc::new(scenario.world(1)), 1.0, reference(&scenario));
+    let mut policy = priced();
+    let (mut pulls, mut displaced_bytes, mut most_bytes) = (0, 0.0, 0.0);
+    while let Next::Decide(observation) = episode.next() {
+        let choice = choose(&mut policy, &observation);
+        let candidate = observation.candidates()[choice.index];
+        if candidate.missing_image_bytes > candidate.arriving_image_bytes {
+            (pulls, displaced_bytes) = (pulls + 1, 0.0);
+        } else if !being_pulled(&observation, 0, candidate.node) {
+            let brought = candidate.missing_input_bytes;
+            displaced_bytes += observation.cluster.displaced_bytes(candidate.node, brought) as f64;
+        }
+        episode.step(choice.node);
+        assert_near(episode.cluster().image_lack(0).displaced_bytes, displaced_bytes);
+        most_bytes = displaced_bytes.max(most_bytes);
+    }
+    assert_eq!(pulls, 4, "four servers have room for all models");
+    assert!(most_bytes < 18e9, "{most_bytes} bytes had left without another copy");
 }
 
 /// A queue brings what it needs, and only what the last of it need is still there at its end.
@@ -128,31 +155,32 @@ fn waiting_for_images_is_counted_between_pulls() {
             let choice = choose(&mut policy, &observation);
             let candidate = observation.candidates()[choice.index];
             let image = observation.task.image;
-            let layers = |image: u32| {
-                let arch = observation.cluster.topology.nodes[choice.node as usize].arch;
-                observation.cluster.catalogue.images[image as usize].layers(arch)
-            };
             if let Some(image) = image {
-                let pulled =
-                    || layers(image).iter().any(|&layer| under_way(&observation, Item::Layer(layer)));
                 let (missing, arriving) = observation.cluster.missing_image_bytes(image, choice.node);
                 if missing > arriving {
                     waited_s[image as usize] = 0.0;
-                } else if !pulled() {
+                } else if !being_pulled(&observation, image, choice.node) {
                     waited_s[image as usize] += candidate.wait_s;
                 }
             }
             episode.step(choice.node);
             if let Some(image) = image {
-                assert_near(episode.cluster().waited_for_image_s(image), waited_s[image as usize]);
+                assert_near(episode.cluster().image_lack(image).waited_s, waited_s[image as usize]);
             }
         }
     }
     assert!(earned > 0, "nobody waited long enough for an image");
 }
 
-fn assert_near(told_s: f64, want_s: f64) {
-    assert!((told_s - want_s).abs() <= 1e-6 * want_s.max(1.0), "{told_s} s, want {want_s} s");
+fn assert_near(told: f64, want: f64) {
+    assert!((told - want).abs() <= 1e-6 * want.max(1.0), "{told}, want {want}");
+}
+
+/// Whether any layer of the image, as this node needs it, is on its way to any node.
+fn being_pulled(observation: &Observation<'_>, image: u32, node: u32) -> bool {
+    let arch = observation.cluster.topology.nodes[node as usize].arch;
+    let layers = observation.cluster.catalogue.images[image as usize].layers(arch);
+    layers.iter().any(|&layer| under_way(observation, Item::Layer(layer)))
 }
 
 /// Whether an item is on its way to any node.

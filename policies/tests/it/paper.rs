@@ -77,7 +77,7 @@ impl Deployed<'_> {
             id,
             Arc::new(task.clone()),
             node,
-            Expected { wait: Time::ZERO, span: Time(u64::MAX) },
+            Expected { span: Time(u64::MAX), ..Expected::default() },
         );
         for item in self.pods.needs(task, node) {
             if let Item::Layer(_) = item {

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 
 use remora_env::Cluster;
 use remora_env::catalogue::{Catalogue, Dataset, DatasetId, Image, ImageId, Kind, LayerId, Task};
-use remora_env::cluster::{Item, TaskId};
+use remora_env::cluster::{Item, Lack, TaskId};
 use remora_env::device::Arch;
 use remora_env::observation::Reference;
 use remora_env::topology::{ChannelId, Node, NodeId, Topology, VertexId};
 use remora_proto::v1 as wire;
 
-use super::MAX_S;
+use super::{MAX_S, MAX_TOTAL_BYTES};
 use crate::service::books::links::Estimates;
 
 /// The request that registers this cluster as `id`; `decisions` are the ids of those of its tasks
@@ -140,16 +140,23 @@ fn facts(cluster: &Cluster, layers: &[String], decisions: &BTreeMap<TaskId, Stri
         let holds = facts.layers.is_empty() && facts.arriving.is_empty() && facts.placed.is_empty();
         holds && !facts.unavailable
     };
-    let images = cluster.catalogue.images.iter().enumerate().map(|(id, image)| wire::ImageFacts {
-        image: image.name.clone(),
-        arrivals_per_s: cluster.image_rate_per_s(id as ImageId),
-        waited_s: waited(cluster.waited_for_image_s(id as ImageId)),
+    let images = cluster.catalogue.images.iter().enumerate().map(|(id, image)| {
+        let Lack { waited_s, displaced_bytes } = cluster.image_lack(id as ImageId);
+        wire::ImageFacts {
+            image: image.name.clone(),
+            arrivals_per_s: cluster.image_rate_per_s(id as ImageId),
+            waited_s: lacked(waited_s, MAX_S),
+            displaced_bytes: lacked(displaced_bytes, MAX_TOTAL_BYTES as f64),
+        }
     });
+    let known = |facts: &wire::ImageFacts| {
+        facts.arrivals_per_s > 0.0 || facts.waited_s.is_some() || facts.displaced_bytes.is_some()
+    };
     wire::Facts {
         nodes: nodes.filter(|facts| !idle(facts)).collect(),
         datasets: moved_datasets(cluster),
         links: busy_links(cluster),
-        images: images.filter(|facts| facts.arrivals_per_s > 0.0 || facts.waited_s.is_some()).collect(),
+        images: images.filter(known).collect(),
         arrivals_per_s: cluster.total_rate_per_s(),
         link_estimates: Vec::new(),
     }
@@ -216,7 +223,7 @@ fn moved_datasets(cluster: &Cluster) -> Vec<wire::DatasetFacts> {
         let holders = cluster.holders(id as DatasetId);
         let mut homes = dataset.homes.clone();
         homes.sort_unstable();
-        let waited_s = waited(cluster.waited_for_copy_s(id as DatasetId));
+        let waited_s = lacked(cluster.waited_for_copy_s(id as DatasetId), MAX_S);
         (holders != homes || waited_s.is_some()).then(|| wire::DatasetFacts {
             dataset: dataset.name.clone(),
             holders: node_names(holders, &cluster.topology),
@@ -226,9 +233,9 @@ fn moved_datasets(cluster: &Cluster) -> Vec<wire::DatasetFacts> {
     datasets.collect()
 }
 
-/// Seconds, where there are any.
-fn waited(seconds: f64) -> Option<f64> {
-    (seconds > 0.0).then_some(seconds.min(MAX_S))
+/// What a lack has cost, where it has.
+fn lacked(cost: f64, most: f64) -> Option<f64> {
+    (cost > 0.0).then_some(cost.min(most))
 }
 
 fn busy_links(cluster: &Cluster) -> Vec<wire::LinkFacts> {

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use remora_env::catalogue::{Catalogue, DatasetId, ImageId, Task};
-use remora_env::cluster::{Commitment, Item, TaskId};
+use remora_env::cluster::{Commitment, Item, Lack, TaskId};
 use remora_env::topology::NodeId;
 use remora_env::{Cluster, Time};
 use remora_proto::v1 as wire;
 
 use super::topology::BYTES_PER_S;
-use super::{Field, Invalid, MAX_S, Names, named_task, unique};
+use super::{Field, Invalid, MAX_S, MAX_TOTAL_BYTES, Names, named_task, unique};
 use crate::service::books::links::{Estimate, Estimates};
 use crate::service::names::look_up;
 
@@ -257,7 +257,14 @@ impl Reported<'_> {
             let at = at.item("images", index);
             let image = look_up(at.field("image"), "image", &wire.image, &self.names.images)?;
             self.cluster.set_image_rate_per_s(image, rate(at, wire.arrivals_per_s)?);
-            self.cluster.set_waited_for_image_s(image, waited_s(at, wire.waited_s)?);
+            let displaced_bytes = wire.displaced_bytes.unwrap_or_default();
+            let lack = Lack {
+                waited_s: waited_s(at, wire.waited_s)?,
+                displaced_bytes: at
+                    .field("displaced_bytes")
+                    .number(displaced_bytes, 0.0..=MAX_TOTAL_BYTES as f64)?,
+            };
+            self.cluster.set_image_lack(image, lack);
         }
         Ok(())
     }
