@@ -39,10 +39,11 @@ pub struct Commitment {
 pub struct Expected {
     pub wait: Time,
     pub span: Time,
+    /// Bytes of its image and inputs that are neither there nor on their way.
     pub brought_bytes: u64,
 }
 
-/// What it has cost that an image is nowhere else, while nobody was pulling it.
+/// What it has cost since an image was last pulled, while nobody was pulling it, that it is nowhere else.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Lack {
     /// Seconds that tasks were to wait where they found it.
@@ -384,13 +385,14 @@ impl Cluster {
     fn note_lack(&mut self, task: &Task, node: NodeId, expected: Expected) {
         let wait_s = expected.wait.as_s();
         let displaced_bytes = self.displaced_bytes(node, expected.brought_bytes) as f64;
+        let lacking = wait_s > 0.0 || displaced_bytes > 0.0;
         if let Some(image) = task.image {
             let (missing, arriving) = self.missing_image_bytes(image, node);
             let layers = self.catalogue.images[image as usize].layers(self.class(node).arch);
             let lack = &mut self.image_lack[image as usize];
             if missing > arriving {
                 *lack = Lack::default();
-            } else if layers.iter().all(|&layer| !self.layer_arriving.any(layer)) {
+            } else if lacking && layers.iter().all(|&layer| !self.layer_arriving.any(layer)) {
                 lack.waited_s += wait_s;
                 lack.displaced_bytes += displaced_bytes;
             }
@@ -764,10 +766,8 @@ impl Cluster {
 
     /// Bytes that have to leave a node's disk for so many that are brought there.
     pub fn displaced_bytes(&self, node: NodeId, brought: u64) -> u64 {
-        let used = self.nodes[node as usize].disk_used_bytes;
-        used.saturating_add(brought)
-            .saturating_sub(self.topology.nodes[node as usize].disk_bytes)
-            .min(brought)
+        let capacity = self.topology.nodes[node as usize].disk_bytes;
+        brought.saturating_sub(capacity.saturating_sub(self.nodes[node as usize].disk_used_bytes))
     }
 
     fn evict_for(&mut self, node: NodeId, bytes: u64) {

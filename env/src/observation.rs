@@ -231,9 +231,14 @@ impl Candidate {
         self.wait_s + self.pull_s + self.fetch_s + self.start_s + self.execution_s + self.store_s
     }
 
+    /// Bytes of the image to pull: neither there nor on their way.
+    fn pulled_bytes(&self) -> u64 {
+        self.missing_image_bytes.saturating_sub(self.arriving_image_bytes)
+    }
+
     /// Bytes that the task brings to the disk of its node before it starts.
     fn brought_bytes(&self) -> u64 {
-        self.missing_image_bytes.saturating_sub(self.arriving_image_bytes) + self.missing_input_bytes
+        self.pulled_bytes() + self.missing_input_bytes
     }
 
     /// What a commitment keeps of it.
@@ -415,9 +420,10 @@ impl<'a> Observation<'a> {
 
     /// The candidate with the bytes that it comes to in the end. What leaves a disk for what the task brings counts as brought
     /// back. What tasks waited where they found a dataset, or their image, and what they displaced where the image was, is set
-    /// against what another copy costs: it is bought, where the task need not wait, once its lack has cost as much. Were it there at once and all waiting for want of
-    /// it, that would never be more than twice as dear as the best in hindsight (rent or buy; for replicas of files: Black and
-    /// Sleator, *Competitive algorithms for replication and migration problems*, CMU-CS-89-201, 1989).
+    /// against what another copy costs: it is bought, where the task need not wait, once its lack has cost as much. Were it
+    /// there at once and all waiting for want of it, that would never be more than twice as dear as the best in hindsight (rent
+    /// or buy; for replicas of files: Black and Sleator, *Competitive algorithms for replication and migration problems*,
+    /// CMU-CS-89-201, 1989).
     pub fn net(&self, c: &Candidate) -> Candidate {
         let (second, byte) = self.rates();
         let mut net = *c;
@@ -427,9 +433,9 @@ impl<'a> Observation<'a> {
         }
         if let Some(image) = self.task.image {
             let Lack { waited_s, displaced_bytes } = self.cluster.image_lack(image);
-            let missing = c.missing_image_bytes.saturating_sub(c.arriving_image_bytes).max(1) as f64;
             // What left was to be brought back at about the price of the image.
-            let earned = waited_s * second / byte + c.image_moved_bytes * displaced_bytes / missing;
+            let price = c.image_moved_bytes / c.pulled_bytes().max(1) as f64;
+            let earned = waited_s * second / byte + displaced_bytes * price;
             net.image_moved_bytes = (c.image_moved_bytes - earned).max(0.0);
             net.moved_bytes -= c.image_moved_bytes - net.image_moved_bytes;
         }
