@@ -381,7 +381,7 @@ impl Cluster {
     }
 
     /// Notes that a task is to wait on a node, and what it displaces there, for what it finds there; what it does not find is
-    /// copied now.
+    /// copied now. A dataset that somebody before it in the queue brings is found.
     fn note_lack(&mut self, task: &Task, node: NodeId, expected: Expected) {
         let wait_s = expected.wait.as_s();
         let displaced_bytes = self.displaced_bytes(node, expected.brought_bytes) as f64;
@@ -401,12 +401,19 @@ impl Cluster {
         let bytes = |&dataset: &DatasetId| catalogue.datasets[dataset as usize].bytes as f64;
         let all: f64 = task.inputs.iter().map(bytes).sum();
         for dataset in task.inputs.iter().filter(|_| all > 0.0) {
-            if !self.has_dataset(*dataset, node) {
+            if !self.has_dataset(*dataset, node) && !self.queue_brings(*dataset, node) {
                 self.dataset_waited_s[*dataset as usize] = 0.0;
             } else if self.dataset_arriving[*dataset as usize] == 0 {
                 self.dataset_waited_s[*dataset as usize] += wait_s * bytes(dataset) / all;
             }
         }
+    }
+
+    /// Whether somebody in the queue of a node reads the dataset, and so has it there afterwards.
+    fn queue_brings(&self, dataset: DatasetId, node: NodeId) -> bool {
+        let state = &self.nodes[node as usize];
+        let mut queue = state.commitments.iter().filter(|commitment| !commitment.admitted);
+        state.queued > 0 && queue.any(|waiting| waiting.task.inputs.contains(&dataset))
     }
 
     fn admit(&mut self, node: NodeId, commitment: &mut Commitment) {

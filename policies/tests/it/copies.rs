@@ -134,6 +134,32 @@ fn waiting_is_counted_between_copies() {
     assert!(copies > 1, "nothing was copied a second time");
 }
 
+/// Who joins a queue that brings what it reads copies nothing: its waiting counts on.
+#[test]
+fn waiting_counts_on_where_a_queue_brings_the_copy() {
+    let scenario = Scenario::load(GALLERY).unwrap();
+    let mut episode = Episode::new(Arc::new(scenario.world(1)), 0.5, reference(&scenario));
+    let mut waited_s = vec![0.0; episode.cluster().catalogue.datasets.len()];
+    let mut waiting: Vec<u32> = Vec::new();
+    let mut brought = 0;
+    while let Next::Decide(observation) = episode.next() {
+        let candidate = observation.candidates()[1];
+        let (cluster, model) = (observation.cluster, observation.task.inputs[0]);
+        let queued = cluster.nodes[candidate.node as usize].queued as usize;
+        waiting.drain(..waiting.len() - queued);
+        if !cluster.has_dataset(model, candidate.node) && !waiting.contains(&model) {
+            waited_s[model as usize] = 0.0;
+        } else if !under_way(&observation, Item::Dataset(model)) {
+            brought += usize::from(!cluster.has_dataset(model, candidate.node));
+            waited_s[model as usize] += candidate.wait_s;
+        }
+        waiting.push(model);
+        episode.step(candidate.node);
+        assert_near(episode.cluster().waited_for_copy_s(model), waited_s[model as usize]);
+    }
+    assert!(brought > 0, "nobody joined a queue that brings what it reads");
+}
+
 /// The same of images, and what it comes to: no candidate is dearer for it, and none where the task would wait.
 #[test]
 fn waiting_for_images_is_counted_between_pulls() {
