@@ -8,6 +8,7 @@
 mod describe;
 mod faster;
 mod format;
+mod larger;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};

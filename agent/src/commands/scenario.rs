@@ -14,7 +14,7 @@ use super::{print, table, tables};
 /// List, show and check scenarios.
 #[derive(ClapArgs, Debug)]
 #[command(
-    after_help = "Example:\n  remora scenario show urban-sensing > my.toml\n  remora scenario check my.toml"
+    after_help = "Example:\n  remora scenario show urban-sensing > my.toml\n  remora scenario check my.toml\n  remora scenario show my.toml --nodes 1000 > larger.toml"
 )]
 pub struct Args {
     #[command(subcommand)]
@@ -29,6 +29,12 @@ enum Command {
     Show {
         /// A built-in name, a member of a family, or a file.
         name: String,
+        /// Grown to so many nodes: more sites of each sort, and as much more to do.
+        #[arg(long)]
+        nodes: Option<u32>,
+        /// How many tasks it then has; otherwise as many times more as there are nodes.
+        #[arg(long, requires = "nodes")]
+        tasks: Option<u32>,
     },
     /// Check a scenario: read it, say what is in it, and play some worlds of it against the
     /// simulator's promises (books that balance after every event, one outcome for each task, the
@@ -50,7 +56,10 @@ enum Command {
 pub fn run(args: &Args, json: bool) -> Result<()> {
     match &args.command {
         Command::List => list(json),
-        Command::Show { name } => show(name),
+        Command::Show { name, nodes: Some(nodes), tasks } => {
+            print(Scenario::load(name)?.larger(*nodes, *tasks)?.to_toml().trim_end())
+        }
+        Command::Show { name, .. } => show(name),
         Command::Check { file, worlds, tasks } => check(file, *worlds, *tasks, json),
         Command::Schema => tables::print_json(&Scenario::schema()),
     }

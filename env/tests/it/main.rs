@@ -10,6 +10,7 @@ mod faster;
 mod faults;
 mod fuzz;
 mod import;
+mod larger;
 mod measured;
 mod model;
 mod queues;
