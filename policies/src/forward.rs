@@ -8,9 +8,11 @@ use pulp::Arch;
 use crate::learned::{ADVICE, INPUT_COUNT};
 use crate::network::{ActorCritic, Weight};
 
-/// Outputs that are summed up side by side: as many as keep a processor with AVX2 adding until a sum can be added to
-/// again, and find room in the registers of one without.
-const LANES: usize = 32;
+/// Outputs that are summed up side by side: as many as keep a processor adding until a sum can be added to again, four
+/// vectors of 64 bytes or eight of 32.
+const LANES: usize = 64;
+/// Terms of a score that are summed up side by side.
+const TERMS: usize = 32;
 type Lanes = [f32; LANES];
 
 /// A layer: outputs in blocks of [`LANES`], the last one padded with zeros.
@@ -142,9 +144,10 @@ impl Forward {
         // The padding at the end is zero.
         let count = nonzero(self.embedded.iter().flatten().take(self.mix.inputs), &mut self.places);
         self.mix.rectified(&self.places[..count], &mut self.mixed);
-        let mut sums = [0.0; LANES];
-        for (x, weights) in self.mixed.iter().zip(&self.score) {
-            for lane in 0..LANES {
+        let mut sums = [0.0; TERMS];
+        let (x, weights) = (self.mixed.as_flattened(), self.score.as_flattened());
+        for (x, weights) in x.chunks_exact(TERMS).zip(weights.chunks_exact(TERMS)) {
+            for lane in 0..TERMS {
                 sums[lane] += x[lane] * weights[lane];
             }
         }

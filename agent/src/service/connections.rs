@@ -2,14 +2,15 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -31,12 +32,30 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Connection {
     stream: Stream,
     peer: Peer,
+    /// What is to be written has given others their turn.
+    waited: bool,
 }
 
 #[derive(Debug)]
 enum Stream {
     Open(TcpStream),
     Encrypted(Box<TlsStream<TcpStream>>),
+}
+
+impl Connection {
+    fn new(stream: Stream, peer: Peer) -> Connection {
+        Connection { stream, peer, waited: false }
+    }
+
+    /// What is to be written waits until those who are ready to run on this thread have run: their answers then go out with
+    /// it, in one call of the system in place of one each, and wake whoever is at the other end once.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.waited {
+            return Poll::Ready(());
+        }
+        self.waited = true;
+        pin!(yield_now()).poll(cx)
+    }
 }
 
 impl Connected for Connection {
@@ -70,7 +89,7 @@ pub fn accept(listener: TcpListener, tls: Option<Current>) -> mpsc::Receiver<io:
             stream.set_nodelay(true).unwrap_or(());
             let Some(tls) = &tls else {
                 let peer = Peer { address: Some(address), name: None };
-                ready.send(Ok(Connection { stream: Stream::Open(stream), peer })).await.unwrap_or(());
+                ready.send(Ok(Connection::new(Stream::Open(stream), peer))).await.unwrap_or(());
                 continue;
             };
             let acceptor = TlsAcceptor::from(tls.borrow().clone());
@@ -94,7 +113,7 @@ pub fn accept(listener: TcpListener, tls: Option<Current>) -> mpsc::Receiver<io:
 fn encrypted(stream: TlsStream<TcpStream>, address: SocketAddr) -> Connection {
     let shown = stream.get_ref().1.peer_certificates().and_then(|certificates| certificates.first());
     let peer = Peer { address: Some(address), name: shown.and_then(tls::named) };
-    Connection { stream: Stream::Encrypted(Box::new(stream)), peer }
+    Connection::new(Stream::Encrypted(Box::new(stream)), peer)
 }
 
 /// Connections for HTTP.
@@ -148,6 +167,7 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_turn(cx));
         match &mut self.stream {
             Stream::Open(stream) => Pin::new(stream).poll_write(cx, bytes),
             Stream::Encrypted(stream) => Pin::new(stream).poll_write(cx, bytes),
@@ -159,6 +179,7 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_turn(cx));
         match &mut self.stream {
             Stream::Open(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Stream::Encrypted(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
@@ -173,6 +194,7 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.waited = false;
         match &mut self.stream {
             Stream::Open(stream) => Pin::new(stream).poll_flush(cx),
             Stream::Encrypted(stream) => Pin::new(stream).poll_flush(cx),
