@@ -1,17 +1,17 @@
 //! The dynamics: discrete events that carry each task through queue, pull, fetch, start, execution
 //! and store, and the faults that throw it back.
 
+mod faults;
+mod transfers;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
-use crate::catalogue::normal_quantile;
 use crate::cluster::{Cluster, Expected, Item, TaskId};
 use crate::executor::Executor;
-use crate::faults::Change;
-use crate::network::{End, FlowId, Network};
+use crate::network::{End, Network};
 use crate::outcome::{self, Elapsed, Outcome};
-use crate::random::{Purpose, unit};
 use crate::time::Time;
 use crate::topology::{ChannelId, Direction, NodeId, VertexId};
 use crate::transfers::{Cargo, Transfer, TransferId, Transfers};
@@ -258,8 +258,6 @@ impl Simulation {
         self.remember();
     }
 
-    // A task's way.
-
     fn arrive(&mut self, task: u32) {
         let now = self.cluster.now;
         if let Some(reported) = &mut self.reported {
@@ -487,284 +485,6 @@ impl Simulation {
                 }
             }
         }
-    }
-
-    // Transfers.
-
-    /// Begins a transfer and books it on the task that caused it.
-    fn send(&mut self, task: u32, transfer: Transfer) {
-        let world = Arc::clone(&self.world);
-        let path = world.topology.path(transfer.root, transfer.vertex, transfer.direction);
-        let path = path.expect("an accepted scenario is connected");
-        let bytes = transfer.bytes;
-        let moved = bytes as f64 * path.price;
-        self.elapsed.moved_bytes += moved;
-        let outcome = &mut self.active_mut(task).outcome;
-        outcome.moved_bytes += moved;
-        outcome.wan_bytes += if path.wan { bytes } else { 0 };
-        outcome.usd += bytes as f64 * path.usd_per_byte;
-        match transfer.cargo {
-            Cargo::Item { item: Item::Layer(_), .. } => outcome.image_bytes += bytes,
-            Cargo::Item { item: Item::Dataset(_), .. } => outcome.input_bytes += bytes,
-            Cargo::Output { .. } => outcome.output_bytes += bytes,
-        }
-        let delay_s = self.delay_s(task, &transfer);
-        self.carry(transfer, delay_s);
-    }
-
-    /// A transfer whose first byte arrives in so many seconds.
-    pub(crate) fn carry(&mut self, transfer: Transfer, delay_s: f64) {
-        self.sent_bytes += transfer.bytes;
-        self.add_load(&transfer, 1);
-        let id = self.transfers.add(transfer);
-        self.schedule(self.cluster.now.after_s(delay_s), Event::FlowBegins(id));
-    }
-
-    /// Time under way of the first byte: as lucky for a task's cargo on whatever path.
-    fn delay_s(&self, task: u32, transfer: &Transfer) -> f64 {
-        let topology = &self.world.topology;
-        let mut delay_s = 0.0;
-        let mut z = None;
-        topology.visit_route(transfer.root, transfer.vertex, transfer.direction, |channel, mean_s| {
-            let delay = topology.channels()[channel as usize].delay;
-            delay_s += if delay.sigma == 0.0 {
-                mean_s
-            } else {
-                let luck = || unit(self.world.seed, Purpose::Delay, u64::from(task), transfer.cargo.key());
-                delay.draw_s(*z.get_or_insert_with(|| normal_quantile(luck())))
-            };
-        });
-        delay_s
-    }
-
-    fn add_load(&mut self, transfer: &Transfer, change: i32) {
-        let cluster = &mut self.cluster;
-        self.world.topology.visit_route(transfer.root, transfer.vertex, transfer.direction, |channel, _| {
-            cluster.add_channel_load(channel, change);
-        });
-    }
-
-    fn flow_begins(&mut self, id: TransferId) {
-        let Some(&transfer) = self.transfers.get(id) else { return };
-        let mut channels = std::mem::take(&mut self.channels);
-        channels.clear();
-        self.world.topology.visit_route(transfer.root, transfer.vertex, transfer.direction, |channel, _| {
-            // A shared link that a path enters and leaves carries it once.
-            if !channels.contains(&channel) {
-                channels.push(channel);
-            }
-        });
-        let down = channels.iter().any(|&channel| self.cluster.channel_capacity(channel) == 0.0);
-        if down && self.world.faults.transfers_fail {
-            self.channels = channels;
-            return self.break_off(id);
-        }
-        let mut ends = std::mem::take(&mut self.ends);
-        let flow = self.network.start(self.cluster.now, transfer.bytes, &channels, &mut ends);
-        self.channels = channels;
-        self.transfers.carry(id, flow);
-        self.announce(ends);
-    }
-
-    fn announce(&mut self, mut ends: Vec<End>) {
-        for end in ends.drain(..) {
-            self.schedule(end.at, Event::FlowEnds(end));
-        }
-        self.ends = ends;
-    }
-
-    fn flow_ends(&mut self, end: End) {
-        let mut ends = std::mem::take(&mut self.ends);
-        let finished = self.network.finish(end, &mut ends);
-        self.announce(ends);
-        if finished.is_some() {
-            let transfer = self.transfers.take_carried(end.flow);
-            self.add_load(&transfer, -1);
-            match transfer.cargo {
-                Cargo::Item { node, item, version } => self.item_arrived(node, item, version),
-                Cargo::Output { task } => self.output_stored(task),
-            }
-        }
-    }
-
-    fn item_arrived(&mut self, node: NodeId, item: Item, version: u32) {
-        let current = match item {
-            Item::Layer(_) => true,
-            Item::Dataset(dataset) => self.cluster.dataset_version(dataset) == version,
-        };
-        if current {
-            self.cluster.store(node, item, true);
-        } else {
-            self.forget_arriving(node, item);
-        }
-        for task in self.waiting.remove(&(node, item)).unwrap_or_default() {
-            let active = self.active_mut(task);
-            active.awaiting -= 1;
-            if active.awaiting == 0 {
-                self.fetched(task);
-            }
-        }
-    }
-
-    fn output_stored(&mut self, task: u32) {
-        let active = self.active_mut(task);
-        active.awaiting -= 1;
-        if active.awaiting == 0 {
-            self.completed(task);
-        }
-    }
-
-    /// Ends a transfer before its time; nobody is told.
-    fn cancel(&mut self, id: TransferId) -> Option<Transfer> {
-        let (transfer, flow) = self.transfers.take(id)?;
-        if let Some(flow) = flow {
-            let mut ends = std::mem::take(&mut self.ends);
-            self.network.cancel(self.cluster.now, flow, &mut ends);
-            self.announce(ends);
-        }
-        self.lost_bytes += transfer.bytes;
-        self.add_load(&transfer, -1);
-        if let Cargo::Item { node, item, .. } = transfer.cargo {
-            self.forget_arriving(node, item);
-        }
-        Some(transfer)
-    }
-
-    /// Takes an item off a disk where it was to arrive; a newer version may have been made there.
-    fn forget_arriving(&mut self, node: NodeId, item: Item) {
-        if self.cluster.is_arriving(item, node) {
-            self.cluster.remove(node, item);
-        }
-    }
-
-    /// Ends a transfer before its time; the tasks that need it are lost.
-    fn break_off(&mut self, id: TransferId) {
-        let Some(transfer) = self.cancel(id) else { return };
-        match transfer.cargo {
-            Cargo::Item { node, item, .. } => {
-                for task in self.waiting.remove(&(node, item)).unwrap_or_default() {
-                    self.abort(task);
-                }
-            }
-            Cargo::Output { task } => self.abort(task),
-        }
-    }
-
-    // Faults.
-
-    pub(crate) fn schedule_change(&mut self, process: u32, step: u32) {
-        let index = process as usize;
-        let (wait_s, _) = self.world.faults.processes[index].change(self.world.seed, index, step);
-        self.schedule(self.cluster.now.after_s(wait_s), Event::Change { process, step });
-    }
-
-    fn change(&mut self, process: u32, step: u32) {
-        let index = process as usize;
-        let (_, change) = self.world.faults.processes[index].change(self.world.seed, index, step);
-        match change {
-            Change::Goes(node) => self.node_goes(node),
-            Change::Returns(node) => self.node_returns(node),
-            Change::Degraded(link, share) => self.change_link(link, |shares| shares.degraded = share),
-            Change::Played(link, share) => self.change_link(link, |shares| shares.played = share),
-        }
-        self.schedule_change(process, step + 1);
-    }
-
-    fn node_goes(&mut self, node: NodeId) {
-        self.executors[node as usize].away += 1;
-        if self.executors[node as usize].away > 1 {
-            return;
-        }
-        for id in self.transfers.towards(node) {
-            self.cancel(id);
-        }
-        // None of what it had begun goes on; nothing is admitted in its place.
-        for task in self.cluster.set_up(node, false) {
-            self.leave(task as u32);
-            self.lose(task as u32);
-        }
-        self.change_access(node, 1);
-    }
-
-    fn node_returns(&mut self, node: NodeId) {
-        self.executors[node as usize].away -= 1;
-        if self.executors[node as usize].away == 0 {
-            self.cluster.set_up(node, true);
-            self.change_access(node, -1);
-        }
-    }
-
-    fn change_access(&mut self, node: NodeId, away: i32) {
-        let world = Arc::clone(&self.world);
-        for link in world.topology.links_of(node) {
-            self.change_link(link, |shares| shares.ends_away = shares.ends_away.saturating_add_signed(away));
-        }
-    }
-
-    fn change_link(&mut self, link: u32, change: impl FnOnce(&mut LinkShares)) {
-        let shares = &mut self.shares[link as usize];
-        change(shares);
-        let share = if shares.ends_away > 0 { 0.0 } else { shares.degraded * shares.played };
-        let [up, down] = self.world.topology.link_channels(link as usize);
-        for channel in [up, down] {
-            let capacity = self.world.topology.channels()[channel as usize].capacity_bytes_per_s * share;
-            self.cluster.set_channel_capacity(channel, capacity);
-            if capacity == 0.0 && self.world.faults.transfers_fail {
-                let flows: Vec<FlowId> = self.network.flows_over(channel).collect();
-                for flow in flows {
-                    if let Some(id) = self.transfers.carried_by(flow) {
-                        self.break_off(id);
-                    }
-                }
-            }
-            let mut ends = std::mem::take(&mut self.ends);
-            self.network.set_capacity(self.cluster.now, channel, capacity, &mut ends);
-            self.announce(ends);
-        }
-    }
-
-    /// Takes an active task off its node, where it has got to whatever stage, and loses it.
-    fn abort(&mut self, task: u32) {
-        let Some(node) = self.active.get(&task).and_then(|active| active.outcome.node) else { return };
-        self.leave(task);
-        let admitted = self.cluster.release(TaskId::from(task), node).unwrap_or_default();
-        self.lose(task);
-        for next in admitted {
-            self.admitted(next as u32, node);
-        }
-    }
-
-    /// Undoes what a task has begun on its node, up to its commitment there.
-    pub(crate) fn leave(&mut self, task: u32) {
-        let node = self.active_mut(task).outcome.node.expect("only a placed task leaves");
-        self.unpin(task, node);
-        let now = self.cluster.now;
-        let energy_j = self.executors[node as usize].stop(now, task);
-        if let Some(energy_j) = energy_j {
-            self.active_mut(task).outcome.energy_j += energy_j;
-            self.announce_execution(node);
-        }
-        self.waiting.retain(|(at, _), tasks| {
-            if *at == node {
-                tasks.retain(|waiting| *waiting != task);
-            }
-            !tasks.is_empty()
-        });
-        for id in self.transfers.outputs_of(task) {
-            self.cancel(id);
-        }
-    }
-
-    /// A try of a task came to nothing: it is tried again later, or given up.
-    fn lose(&mut self, task: u32) {
-        let now = self.cluster.now;
-        let (retries, backoff) = (self.world.faults.retries, self.world.faults.backoff);
-        let outcome = &mut self.active_mut(task).outcome;
-        if outcome.retries == retries {
-            return self.end(task, outcome::End::GivenUp);
-        }
-        outcome.try_again(now);
-        self.schedule(now + backoff, Event::Arrive(task));
     }
 
     /// Checks the books of cluster and network against each other.
